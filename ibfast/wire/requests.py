@@ -1,0 +1,494 @@
+"""What a client asks of a gateway, and its bytes in each of the three dialects.
+
+A request is a frozen dataclass; its `Layout` says, once, in which order its fields stand in a text message and what
+they are called in the protobuf one. `encode` walks the layout, and the embedded gateway reads requests by the same
+layouts. A *payload* is the content of one frame: the message id and the body, without the length prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+from ibfast.contracts import Contract
+from ibfast.enums import OUTGOING_PROTOBUF_SINCE, Outgoing, ServerVersion
+from ibfast.errors import UnsupportedError
+from ibfast.wire import protobuf, text
+from ibfast.wire.instruments import CONTRACT_PARTS, contract_text, contract_to_protobuf
+
+__all__ = [
+    "LAYOUTS",
+    "CancelContractDetails",
+    "CancelHeadTimestamp",
+    "CancelHistoricalBars",
+    "CancelHistoricalTicks",
+    "CancelMarketData",
+    "CancelMarketDepth",
+    "CancelRealTimeBars",
+    "CancelTickByTick",
+    "ContractDetailsRequest",
+    "CurrentTimeInMillisRequest",
+    "CurrentTimeRequest",
+    "HeadTimestamp",
+    "HistoricalBars",
+    "HistoricalTicks",
+    "IdsRequest",
+    "Layout",
+    "ManagedAccountsRequest",
+    "MarketData",
+    "MarketDataTypeRequest",
+    "MarketDepth",
+    "MatchingSymbols",
+    "RealTimeBars",
+    "Request",
+    "SetServerLogLevel",
+    "StartApi",
+    "TickByTick",
+    "encode",
+    "frame",
+    "hello",
+]
+
+EMPTY = "-"
+"""Item of a text layout: a field that is always empty."""
+
+_HELLO_PREFIX = b"API\0"
+
+
+@dataclass(frozen=True, slots=True)
+class StartApi:
+    """Begin the session; the first request after the handshake."""
+
+    client_id: int
+    optional_capabilities: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MarketData:
+    """Subscribe to level 1; `generic_ticks` is a comma-separated list of IB's generic tick types."""
+
+    req_id: int
+    contract: Contract
+    generic_ticks: str = ""
+    snapshot: bool = False
+    regulatory_snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelMarketData:
+    """End a MarketData subscription."""
+
+    req_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarketDataTypeRequest:
+    """Choose real-time, frozen or delayed data (a MarketDataType) for the level-1 requests that follow."""
+
+    market_data_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class TickByTick:
+    """Subscribe to every tick; `tick_type` is "Last", "AllLast", "BidAsk" or "MidPoint"."""
+
+    req_id: int
+    contract: Contract
+    tick_type: str
+    number_of_ticks: int = 0
+    ignore_size: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTickByTick:
+    """End a TickByTick subscription."""
+
+    req_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarketDepth:
+    """Subscribe to `num_rows` rows of the order book, of one exchange or, smart, of all of them."""
+
+    req_id: int
+    contract: Contract
+    num_rows: int
+    is_smart_depth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelMarketDepth:
+    """End a MarketDepth subscription; `is_smart_depth` as in its request."""
+
+    req_id: int
+    is_smart_depth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RealTimeBars:
+    """Subscribe to five-second bars."""
+
+    req_id: int
+    contract: Contract
+    what_to_show: str
+    use_rth: bool
+    bar_size: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRealTimeBars:
+    """End a RealTimeBars subscription."""
+
+    req_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoricalBars:
+    """Ask for bars up to `end` ("" is now), and for their updates too if they shall be kept up to date.
+
+    `format_date` 2 asks for bar times as epoch seconds, 1 as text; daily bars come as yyyymmdd in any case.
+    """
+
+    req_id: int
+    contract: Contract
+    end: str
+    duration: str
+    bar_size: str
+    what_to_show: str
+    use_rth: bool
+    format_date: int = 2
+    keep_up_to_date: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelHistoricalBars:
+    """End a HistoricalBars request."""
+
+    req_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoricalTicks:
+    """Ask for at most 1,000 past ticks from `start` on or up to `end`; the other of the two is ""."""
+
+    req_id: int
+    contract: Contract
+    start: str
+    end: str
+    number_of_ticks: int
+    what_to_show: str
+    use_rth: bool
+    ignore_size: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelHistoricalTicks:
+    """End a HistoricalTicks request."""
+
+    req_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTimestamp:
+    """Ask for the time of the earliest data there is."""
+
+    req_id: int
+    contract: Contract
+    what_to_show: str
+    use_rth: bool
+    format_date: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CancelHeadTimestamp:
+    """End a HeadTimestamp request."""
+
+    req_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContractDetailsRequest:
+    """Ask for all contracts that match."""
+
+    req_id: int
+    contract: Contract
+
+
+@dataclass(frozen=True, slots=True)
+class CancelContractDetails:
+    """End a ContractDetailsRequest."""
+
+    req_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatchingSymbols:
+    """Ask for instruments whose symbol or name begins with `pattern`."""
+
+    req_id: int
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentTimeRequest:
+    """Ask for the gateway's time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentTimeInMillisRequest:
+    """Ask for the gateway's time in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdsRequest:
+    """Ask for the next valid order id; gateways ignore `num_ids`."""
+
+    num_ids: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedAccountsRequest:
+    """Ask for the accounts of this login."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetServerLogLevel:
+    """Set the detail of the gateway's log: 1 (system) to 5 (detail)."""
+
+    level: int
+
+
+Request: TypeAlias = (
+    StartApi
+    | MarketData
+    | CancelMarketData
+    | MarketDataTypeRequest
+    | TickByTick
+    | CancelTickByTick
+    | MarketDepth
+    | CancelMarketDepth
+    | RealTimeBars
+    | CancelRealTimeBars
+    | HistoricalBars
+    | CancelHistoricalBars
+    | HistoricalTicks
+    | CancelHistoricalTicks
+    | HeadTimestamp
+    | CancelHeadTimestamp
+    | ContractDetailsRequest
+    | CancelContractDetails
+    | MatchingSymbols
+    | CurrentTimeRequest
+    | CurrentTimeInMillisRequest
+    | IdsRequest
+    | ManagedAccountsRequest
+    | SetServerLogLevel
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one request is written.
+
+    Attributes:
+        msg_id: its id.
+        message: the name of its protobuf message.
+        text: what stands in the text message, in order: a number is a constant, `-` an empty field, `contract`, `legs`
+            and `hedge` are parts of a contract, everything else is an attribute; `name>=version` stands there from that
+            server version on.
+        names: attribute → field of the protobuf message.
+        since: the first server version that knows the request.
+    """
+
+    msg_id: Outgoing
+    message: str
+    text: str
+    names: dict[str, str]
+    since: int = ServerVersion.MIN
+
+    def items(self, server_version: int) -> list[str]:
+        """What stands in the text message at a server version."""
+        items = (item.partition(">=") for item in self.text.split())
+        return [name for name, _, since in items if not since or server_version >= int(since)]
+
+
+_REQ_ID = {"req_id": "reqId"}
+_CONTRACT = {"req_id": "reqId", "contract": "contract"}
+_HISTORICAL = _CONTRACT | {"what_to_show": "whatToShow", "use_rth": "useRTH"}
+
+LAYOUTS: dict[type[Request], Layout] = {
+    StartApi: Layout(
+        Outgoing.START_API,
+        "StartApiRequest",
+        "2 client_id optional_capabilities",
+        {"client_id": "clientId", "optional_capabilities": "optionalCapabilities"},
+    ),
+    MarketData: Layout(
+        Outgoing.REQ_MKT_DATA,
+        "MarketDataRequest",
+        "11 req_id contract legs hedge generic_ticks snapshot regulatory_snapshot -",
+        _CONTRACT
+        | {"generic_ticks": "genericTickList", "snapshot": "snapshot", "regulatory_snapshot": "regulatorySnapshot"},
+    ),
+    CancelMarketData: Layout(Outgoing.CANCEL_MKT_DATA, "CancelMarketData", "2 req_id", _REQ_ID),
+    MarketDataTypeRequest: Layout(
+        Outgoing.REQ_MARKET_DATA_TYPE,
+        "MarketDataTypeRequest",
+        "1 market_data_type",
+        {"market_data_type": "marketDataType"},
+    ),
+    TickByTick: Layout(
+        Outgoing.REQ_TICK_BY_TICK_DATA,
+        "TickByTickRequest",
+        "req_id contract tick_type number_of_ticks ignore_size",
+        _CONTRACT | {"tick_type": "tickType", "number_of_ticks": "numberOfTicks", "ignore_size": "ignoreSize"},
+    ),
+    CancelTickByTick: Layout(Outgoing.CANCEL_TICK_BY_TICK_DATA, "CancelTickByTick", "req_id", _REQ_ID),
+    MarketDepth: Layout(
+        Outgoing.REQ_MKT_DEPTH,
+        "MarketDepthRequest",
+        "5 req_id contract num_rows is_smart_depth -",
+        _CONTRACT | {"num_rows": "numRows", "is_smart_depth": "isSmartDepth"},
+    ),
+    CancelMarketDepth: Layout(
+        Outgoing.CANCEL_MKT_DEPTH,
+        "CancelMarketDepth",
+        "1 req_id is_smart_depth",
+        _REQ_ID | {"is_smart_depth": "isSmartDepth"},
+    ),
+    RealTimeBars: Layout(
+        Outgoing.REQ_REAL_TIME_BARS,
+        "RealTimeBarsRequest",
+        "3 req_id contract bar_size what_to_show use_rth -",
+        _HISTORICAL | {"bar_size": "barSize"},
+    ),
+    CancelRealTimeBars: Layout(Outgoing.CANCEL_REAL_TIME_BARS, "CancelRealTimeBars", "1 req_id", _REQ_ID),
+    HistoricalBars: Layout(
+        Outgoing.REQ_HISTORICAL_DATA,
+        "HistoricalDataRequest",
+        "req_id contract contract.include_expired end bar_size duration use_rth what_to_show format_date legs "
+        "keep_up_to_date -",
+        _HISTORICAL
+        | {
+            "end": "endDateTime",
+            "bar_size": "barSizeSetting",
+            "duration": "duration",
+            "format_date": "formatDate",
+            "keep_up_to_date": "keepUpToDate",
+        },
+    ),
+    CancelHistoricalBars: Layout(Outgoing.CANCEL_HISTORICAL_DATA, "CancelHistoricalData", "1 req_id", _REQ_ID),
+    HistoricalTicks: Layout(
+        Outgoing.REQ_HISTORICAL_TICKS,
+        "HistoricalTicksRequest",
+        "req_id contract contract.include_expired start end number_of_ticks what_to_show use_rth ignore_size -",
+        _HISTORICAL
+        | {
+            "start": "startDateTime",
+            "end": "endDateTime",
+            "number_of_ticks": "numberOfTicks",
+            "ignore_size": "ignoreSize",
+        },
+    ),
+    CancelHistoricalTicks: Layout(
+        Outgoing.CANCEL_HISTORICAL_TICKS, "CancelHistoricalTicks", "", _REQ_ID, ServerVersion.CANCEL_CONTRACT_DATA
+    ),
+    HeadTimestamp: Layout(
+        Outgoing.REQ_HEAD_TIMESTAMP,
+        "HeadTimestampRequest",
+        "req_id contract contract.include_expired use_rth what_to_show format_date",
+        _HISTORICAL | {"format_date": "formatDate"},
+    ),
+    CancelHeadTimestamp: Layout(Outgoing.CANCEL_HEAD_TIMESTAMP, "CancelHeadTimestamp", "req_id", _REQ_ID),
+    ContractDetailsRequest: Layout(
+        Outgoing.REQ_CONTRACT_DATA,
+        "ContractDataRequest",
+        "8 req_id contract contract.include_expired contract.sec_id_type contract.sec_id "
+        f"contract.issuer_id>={ServerVersion.BOND_ISSUER_ID:d}",
+        _CONTRACT,
+    ),
+    CancelContractDetails: Layout(
+        Outgoing.CANCEL_CONTRACT_DATA, "CancelContractData", "", _REQ_ID, ServerVersion.CANCEL_CONTRACT_DATA
+    ),
+    MatchingSymbols: Layout(
+        Outgoing.REQ_MATCHING_SYMBOLS,
+        "MatchingSymbolsRequest",
+        "req_id pattern",
+        _REQ_ID | {"pattern": "pattern"},
+    ),
+    CurrentTimeRequest: Layout(Outgoing.REQ_CURRENT_TIME, "CurrentTimeRequest", "1", {}),
+    CurrentTimeInMillisRequest: Layout(
+        Outgoing.REQ_CURRENT_TIME_IN_MILLIS,
+        "CurrentTimeInMillisRequest",
+        "",
+        {},
+        ServerVersion.CURRENT_TIME_IN_MILLIS,
+    ),
+    IdsRequest: Layout(Outgoing.REQ_IDS, "IdsRequest", "1 num_ids", {"num_ids": "numIds"}),
+    ManagedAccountsRequest: Layout(Outgoing.REQ_MANAGED_ACCTS, "ManagedAccountsRequest", "1", {}),
+    SetServerLogLevel: Layout(
+        Outgoing.SET_SERVER_LOGLEVEL, "SetServerLogLevelRequest", "1 level", {"level": "logLevel"}
+    ),
+}
+
+
+def hello(min_version: int = ServerVersion.MIN, max_version: int = ServerVersion.MAX) -> bytes:
+    """Return the first bytes on the socket: the versions that the client offers."""
+    return _HELLO_PREFIX + frame(b"v%d..%d" % (min_version, max_version))
+
+
+def frame(body: bytes) -> bytes:
+    """Return a payload with its length prefix, ready for the socket."""
+    return len(body).to_bytes(4, "big") + body
+
+
+def encode(request: Request, server_version: int) -> bytes:
+    """Return the payload of a request in the dialect that the server version demands.
+
+    Raises:
+        UnsupportedError: the server version has no such request, or lacks a field that it uses.
+        ValueError: a field can't be written: it holds a NUL, say, or the multiplier is not a number.
+    """
+    layout = LAYOUTS[type(request)]
+    _check_support(request, layout, server_version)
+    if server_version >= OUTGOING_PROTOBUF_SINCE[layout.msg_id]:
+        return protobuf.payload(layout.msg_id, layout.message, _protobuf_fields(request, layout))
+    return text.payload(layout.msg_id, server_version, _text_fields(request, layout.items(server_version)))
+
+
+def _check_support(request: Request, layout: Layout, server_version: int) -> None:
+    name = type(request).__name__
+    if server_version < layout.since:
+        raise UnsupportedError(f"{name} needs server version {layout.since:d}, the gateway has {server_version}")
+    for field, since in _needs(request):
+        if server_version < since:
+            raise UnsupportedError(f"{name}: {field} needs server version {since:d}, the gateway has {server_version}")
+
+
+def _needs(request: Request) -> Iterator[tuple[str, ServerVersion]]:
+    if isinstance(request, HistoricalBars) and request.what_to_show == "SCHEDULE":
+        yield "what_to_show='SCHEDULE'", ServerVersion.HISTORICAL_SCHEDULE
+    if isinstance(request, ContractDetailsRequest) and request.contract.issuer_id:
+        yield "contract.issuer_id", ServerVersion.BOND_ISSUER_ID
+
+
+def _text_fields(request: Any, items: list[str]) -> Iterator[object]:
+    for item in items:
+        if item == EMPTY:
+            yield ""
+        elif item.isdecimal():
+            yield item
+        elif item in CONTRACT_PARTS:
+            yield from contract_text(item, request.contract)
+        else:
+            yield attrgetter(item)(request)
+
+
+def _protobuf_fields(request: Any, layout: Layout) -> dict[str, object]:
+    # Numbers are always there; what is "" or False is absent.
+    values = {name: getattr(request, attribute) for attribute, name in layout.names.items()}
+    if "contract" in values:
+        values["contract"] = contract_to_protobuf(values["contract"])
+    return {name: value for name, value in values.items() if value != "" and value is not False}
