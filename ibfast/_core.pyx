@@ -1,0 +1,366 @@
+# cython: language_level=3
+"""The decoder: framed bytes in, records out.
+
+The rule of the file: what a frame is depends on its own id only, never on the session. A handler reads a message's
+fields into values and passes them to a `write_*` function of `_feed.pxd`; it returns a status, and a frame whose
+status is not OK has written nothing. Sans-I/O: no socket, no asyncio, no clock.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ibfast._feed cimport FeedCore
+from ibfast._number cimport LARGEST_POWER, NUMBER_BAD, NUMBER_OK, SMALLEST_POWER
+from ibfast._proto cimport decode_proto
+from ibfast._text cimport decode_text
+from ibfast._wire cimport (
+    STATUS_ASIDE, STATUS_ID, STATUS_INTEGER, STATUS_LENGTH, STATUS_NUMBER, STATUS_OK, STATUS_RANGE, STATUS_SHORT,
+    STATUS_SWALLOWED, STATUS_TIME, STATUS_UNTERMINATED, STATUS_VARINT, STATUS_WIRE_TYPE, TIME_UNKNOWN, be32, bytes_t,
+    context_t, cursor_t, read_ascii_id,
+)
+
+import datetime
+from collections import deque
+from typing import NamedTuple
+
+from ibfast.errors import ProtocolError
+from ibfast.times import parse_bar_time
+
+cdef extern from "Python.h":
+    double PyOS_string_to_double(const char *s, char **endptr, PyObject *overflow_exception) except? -1.0
+    object PyMemoryView_FromObject(object obj)
+
+cdef enum:
+    PROTOBUF_OFFSET = 200
+    RAW_ID_SINCE = 201           # server version from which a payload begins with a four-byte id
+    PREFIX_BYTES = 4
+    MAX_FRAME_BYTES = 0xFFFFFF   # IB's own limit
+    NOGIL_BYTES = 1 << 14        # smaller reads take a few µs: handing the GIL over would cost more
+    READ_BYTES = 1 << 18         # room that every socket read is offered
+
+QUARANTINE_SIZE = 256            # malformed messages kept for inspection; the count goes on
+
+cdef dict STATUS_TEXT = {
+    STATUS_SHORT: "the message ends before its last field",
+    STATUS_NUMBER: "a field is not a number",
+    STATUS_INTEGER: "a field is not an integer",
+    STATUS_RANGE: "a number is out of its field's range",
+    STATUS_VARINT: "a varint does not end",
+    STATUS_LENGTH: "an inner length reaches past its message",
+    STATUS_WIRE_TYPE: "a field has another wire type than its number says",
+    STATUS_ID: "the message id is not a number",
+    STATUS_UNTERMINATED: "the last field is not terminated",
+    STATUS_TIME: "a field is not a time",
+}
+
+
+class Quarantined(NamedTuple):
+    """A malformed message: what it was, why it was refused, its payload, and where in the stream its frame began."""
+
+    reason: str
+    msg_id: int
+    payload: bytes
+    offset: int
+
+
+class Message(tuple):
+    """A message that is not tick path: `(msg_id, payload, is_protobuf)`.
+
+    Attributes:
+        seq: the newest record's sequence number when it came: the message lies between that record and the next.
+        recv_ns: the time stamp of its socket read.
+    """
+
+    seq: int
+    recv_ns: int
+
+
+# Powers of five for _number.eisel_lemire, two words each: 128 leading bits, high word first.
+cdef uint64_t POWERS_OF_FIVE[2 * (LARGEST_POWER - SMALLEST_POWER + 1)]
+
+
+def _fill_powers_of_five():
+    for q in range(SMALLEST_POWER, LARGEST_POWER + 1):
+        if q >= 0:
+            power = 5 ** q
+            power = power << (128 - power.bit_length()) if power < 1 << 128 else power >> (power.bit_length() - 128)
+        else:
+            # Rounded up, as the proof for negative exponents wants it.
+            divisor = 5 ** -q
+            power = (1 << 2 * divisor.bit_length() + 128) // divisor + 1
+            if q >= -27:
+                power = (1 << divisor.bit_length() + 127) // divisor + 1
+            power >>= power.bit_length() - 128
+        POWERS_OF_FIVE[2 * (q - SMALLEST_POWER)] = power >> 64
+        POWERS_OF_FIVE[2 * (q - SMALLEST_POWER) + 1] = power & 0xFFFFFFFFFFFFFFFF
+
+_fill_powers_of_five()
+
+
+cdef int parse_undecided(bytes_t p, bytes_t end, double *out) noexcept nogil:
+    with gil:
+        try:
+            text = PyBytes_FromStringAndSize(<const char *> p, end - p)
+            out[0] = PyOS_string_to_double(text, NULL, NULL)
+            return NUMBER_OK
+        except ValueError:
+            return NUMBER_BAD
+
+
+cdef int64_t parse_zoned_time(void *decoder, bytes_t p, bytes_t end) noexcept with gil:
+    """A bar's time with a clock or a zone in it: rare enough for the interpreter."""
+    try:
+        return parse_bar_time(p[:end - p].decode("utf-8", "replace"), (<Decoder> decoder).zone)
+    except (ValueError, OverflowError):
+        return TIME_UNKNOWN
+
+
+cdef class Decoder:
+    """Decodes one connection's bytes into a feed. It lives as long as the connection.
+
+    Args:
+        feed: where the records go.
+        server_version: what the handshake agreed on; from 201 on, messages begin with a four-byte id.
+        zone: of times that name no zone; None is UTC.
+    """
+
+    cdef readonly FeedCore core
+    cdef readonly int server_version
+    cdef readonly uint64_t messages          # frames completed, quarantined ones included
+    cdef readonly uint64_t quarantined       # messages refused, whether or not they are still kept
+    cdef readonly uint64_t bytes_received
+    cdef object zone
+    cdef object broken                       # the ProtocolError that ended the stream
+    cdef object aside                        # list of Message
+    cdef object kept                         # deque of Quarantined
+    cdef bint refusal_told
+    cdef bint raw_id
+    cdef context_t context                   # what the cursors of this connection share
+    # Bytes of an unfinished frame and room for the next read. Never resized, only replaced: the event loop may still
+    # hold a view of the old one.
+    cdef object buffer
+    cdef unsigned char *base
+    cdef size_t size, start, end
+
+    def __cinit__(self, feed, int server_version=178, zone=None):
+        self.core = feed.core
+        self.server_version = server_version
+        self.raw_id = server_version >= RAW_ID_SINCE
+        self.zone = zone or datetime.timezone.utc
+        self.aside = []
+        self.kept = deque(maxlen=QUARANTINE_SIZE)
+        self.context.powers = POWERS_OF_FIVE
+        self.context.undecided = parse_undecided
+        self.context.zoned_time = parse_zoned_time
+        self.context.decoder = <void *> self
+        self.replace_buffer(READ_BYTES)
+
+    cdef int replace_buffer(self, size_t size) except -1:
+        """Move the unfinished frame to the front of a new buffer."""
+        cdef object buffer = bytearray(size)
+        cdef unsigned char *base = <unsigned char *> <char *> buffer
+        if self.end > self.start:
+            memcpy(base, self.base + self.start, self.end - self.start)
+        self.end -= self.start
+        self.start = 0
+        self.buffer, self.base, self.size = buffer, base, size
+        return 0
+
+    def get_buffer(self, sizehint=-1):
+        """Room for the next socket read, as `asyncio.BufferedProtocol.get_buffer` wants it."""
+        self.make_room(READ_BYTES // 4)
+        return PyMemoryView_FromObject(self.buffer)[self.end:]
+
+    cdef int make_room(self, size_t nbytes) except -1:
+        """See to `nbytes` free bytes behind the unfinished frame."""
+        cdef size_t held = self.end - self.start
+        cdef size_t wanted = held + nbytes
+        if held == 0:
+            self.start = self.end = 0
+        if self.size - self.end >= nbytes:
+            return 0
+        if wanted <= self.size and self.start >= held:
+            memcpy(self.base, self.base + self.start, held)
+            self.start, self.end = 0, held
+            return 0
+        if held >= PREFIX_BYTES:
+            wanted = max(wanted, PREFIX_BYTES + <size_t> be32(self.base + self.start) + nbytes)
+        return self.replace_buffer(max(wanted, <size_t> READ_BYTES))
+
+    def buffer_updated(self, size_t nbytes, int64_t recv_ns=0):
+        """Decode `nbytes` that were just read into the last `get_buffer`.
+
+        Args:
+            recv_ns: UTC time of the read, for all records in it.
+
+        Returns:
+            How many messages were completed.
+
+        Raises:
+            ProtocolError: framing is broken; so does every later call.
+        """
+        cdef size_t used
+        cdef uint64_t before = self.messages
+        self.check_open()
+        self.end += nbytes
+        used = self.decode(self.base + self.start, self.end - self.start, recv_ns)
+        self.start += used
+        return self.messages - before
+
+    def feed_bytes(self, data, int64_t recv_ns=0):
+        """Decode the next bytes of the stream, cut anywhere.
+
+        Args:
+            data: any contiguous bytes-like object.
+            recv_ns: UTC time of their arrival, for all records in them.
+
+        Returns:
+            How many messages were completed.
+
+        Raises:
+            ProtocolError: framing is broken; so does every later call.
+        """
+        cdef Py_buffer view
+        cdef size_t used, n
+        cdef uint64_t before = self.messages
+        self.check_open()
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            n = view.len
+            if self.end == self.start:
+                used = self.decode(<bytes_t> view.buf, n, recv_ns)
+            else:
+                used = 0
+            self.make_room(n - used)
+            memcpy(self.base + self.end, <char *> view.buf + used, n - used)
+            self.end += n - used
+        finally:
+            PyBuffer_Release(&view)
+        if used == 0 and n:
+            self.start += self.decode(self.base + self.start, self.end - self.start, recv_ns)
+        return self.messages - before
+
+    cdef int check_open(self) except -1:
+        if self.broken is not None:
+            raise self.broken
+        return 0
+
+    cdef size_t decode(self, bytes_t p, size_t n, int64_t recv_ns) except? 0:
+        """Decode the whole frames in [p, p + n), publish, and return the bytes that they took."""
+        cdef bytes_t end
+        self.context.recv_ns = recv_ns
+        if n < NOGIL_BYTES:
+            end = self.decode_frames(p, p + n)
+        else:
+            with nogil:
+                end = self.decode_frames(p, p + n)
+        self.bytes_received += end - p
+        self.core.publish()
+        if self.core.c.control.instruments_refused and not self.refusal_told:
+            self.tell_refusal()
+        if self.broken is not None:
+            raise self.broken
+        return end - p
+
+    cdef bytes_t decode_frames(self, bytes_t p, bytes_t end) noexcept nogil:
+        """Decode frame after frame; stop at an unfinished or a broken one and return where it begins."""
+        cdef bytes_t start = p
+        cdef uint32_t length
+        cdef int status
+        while end - p >= PREFIX_BYTES:
+            length = be32(p)
+            if length > MAX_FRAME_BYTES or length < (PREFIX_BYTES if self.raw_id else 1):
+                self.break_off(p, end, p - start, b"the frame's length is impossible")
+                break
+            if <size_t> (end - p) < PREFIX_BYTES + <size_t> length:
+                break
+            status = self.decode_payload(p + PREFIX_BYTES, p + PREFIX_BYTES + length)
+            if status != STATUS_OK:
+                if status == STATUS_SWALLOWED:
+                    self.break_off(p, end, p - start, b"a frame's length takes in the frames after it")
+                    break
+                self.set_aside(p + PREFIX_BYTES, length, status, p - start)
+            self.messages += 1
+            p += PREFIX_BYTES + length
+        return p
+
+    cdef int decode_payload(self, bytes_t p, bytes_t end) noexcept nogil:
+        cdef cursor_t c
+        cdef int32_t msg_id
+        c.p = p
+        c.end = end
+        c.status = STATUS_OK
+        c.context = &self.context
+        if not self.raw_id:
+            msg_id = read_ascii_id(&c)
+            return decode_text(&self.core.c, msg_id, &c) if c.status == STATUS_OK else STATUS_ID
+        msg_id = <int32_t> be32(p)
+        c.p = p + PREFIX_BYTES
+        if msg_id > PROTOBUF_OFFSET:
+            return decode_proto(&self.core.c, msg_id - PROTOBUF_OFFSET, &c)
+        return decode_text(&self.core.c, msg_id, &c)
+
+    cdef int break_off(self, bytes_t frame, bytes_t end, size_t offset, const char *reason) noexcept with gil:
+        head = PyBytes_FromStringAndSize(<const char *> frame, min(end - frame, 256))
+        self.broken = ProtocolError(reason.decode(), self.bytes_received + offset, head)
+        return 0
+
+    cdef int set_aside(self, bytes_t payload, uint32_t length, int status, size_t offset) noexcept with gil:
+        """Keep a message that made no record: for `take_messages`, or in quarantine."""
+        cdef cursor_t c
+        cdef int32_t msg_id
+        cdef bytes_t body
+        cdef bint is_protobuf = False
+        c.p = payload
+        c.end = payload + length
+        c.status = STATUS_OK
+        if self.raw_id:
+            msg_id = <int32_t> be32(payload)
+            body = payload + PREFIX_BYTES
+            is_protobuf = msg_id > PROTOBUF_OFFSET
+            msg_id -= PROTOBUF_OFFSET if is_protobuf else 0
+        else:
+            msg_id = read_ascii_id(&c)
+            body = c.p
+        if status != STATUS_ASIDE:
+            whole = PyBytes_FromStringAndSize(<const char *> payload, length)
+            self.quarantined += 1
+            self.kept.append(Quarantined(STATUS_TEXT[status], msg_id, whole, self.bytes_received + offset))
+            return 0
+        rest = PyBytes_FromStringAndSize(<const char *> body, payload + length - body)
+        message = Message((msg_id, rest, is_protobuf))
+        message.seq = self.core.c.seq
+        message.recv_ns = self.context.recv_ns
+        self.aside.append(message)
+        return 0
+
+    cdef int tell_refusal(self) except -1:
+        """Report the full instrument table once."""
+        self.refusal_told = True
+        self.kept.append(Quarantined(
+            f"all {self.core.c.max_instruments} instruments are taken: records of further requests belong to none",
+            0, b"", self.bytes_received))
+        return 0
+
+    def quarantine(self, int msg_id, bytes payload, str reason):
+        """Add a message that a later stage found malformed."""
+        self.quarantined += 1
+        self.kept.append(Quarantined(reason, msg_id, payload, self.bytes_received))
+
+    def take_messages(self):
+        """Return, once, the messages that are not tick path, in order.
+
+        Returns:
+            A list of `Message`: `(msg_id, payload, is_protobuf)`, the payload without its id.
+        """
+        taken, self.aside = self.aside, []
+        return taken
+
+    def take_quarantine(self):
+        """Return, once, the newest malformed messages, oldest first (`quarantined` counts them all)."""
+        taken = list(self.kept)
+        self.kept.clear()
+        return taken

@@ -1,0 +1,283 @@
+# cython: language_level=3
+"""The feed's compiled state: rings, instrument and text tables, last values (`ibfast.feed` is its Python face).
+
+What a message does to this state stands in `_feed.pxd`. This module knows no wire and no asyncio.
+"""
+
+from libc.math cimport NAN
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+
+import numpy as np
+
+from ibfast._atomic cimport fence_full, store_release
+from ibfast._records cimport (
+    KIND_GAP, NO_INSTRUMENT, bar_t, depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
+)
+from ibfast._ring cimport Ring
+
+from ibfast.errors import FeedError
+
+NO_INSTRUMENT_INDEX = NO_INSTRUMENT
+TABLES_CONTROL_BYTES = sizeof(tables_control_t)
+
+cdef enum:
+    FIRST_REQUEST_SLOTS = 1024
+    LABEL_BYTES = 24
+
+
+def _public_dtype(described):
+    """The dtype of a C struct as Cython exports it, without what is there for the alignment only."""
+    dtype = np.asarray(described).dtype
+    names = [name for name in dtype.names if not name.startswith("reserved")]
+    fields = [dtype.fields[name] for name in names]
+    return np.dtype({"names": names, "formats": [field[0] for field in fields],
+                     "offsets": [field[1] for field in fields], "itemsize": dtype.itemsize})
+
+
+def _dtypes():
+    cdef tick_t tick
+    cdef trade_t trade
+    cdef quote_t quote
+    cdef depth_t depth
+    cdef bar_t bar
+    cdef greeks_t greeks
+    cdef gap_t gap
+    cdef last_t last
+    cdef instrument_t instrument
+    return {
+        "ticks": _public_dtype(<tick_t[:1]> &tick),
+        "trades": _public_dtype(<trade_t[:1]> &trade),
+        "quotes": _public_dtype(<quote_t[:1]> &quote),
+        "depth": _public_dtype(<depth_t[:1]> &depth),
+        "bars": _public_dtype(<bar_t[:1]> &bar),
+        "greeks": _public_dtype(<greeks_t[:1]> &greeks),
+        "gaps": _public_dtype(<gap_t[:1]> &gap),
+        "last": _public_dtype(<last_t[:1]> &last),
+        "instruments": _public_dtype(<instrument_t[:1]> &instrument),
+    }
+
+# The numpy dtypes of the rings and tables, derived from the C structs of _records.pxd.
+DTYPES = _dtypes()
+
+
+cdef uint32_t new_instrument(feed_t *f, int32_t con_id, uint32_t label) noexcept nogil:
+    """Append to the instrument table; NO_INSTRUMENT when it is full."""
+    cdef uint32_t i = <uint32_t> f.control.instruments
+    if i == f.max_instruments:
+        return NO_INSTRUMENT
+    f.instruments[i].con_id = con_id
+    f.instruments[i].label = label
+    store_release(&f.control.instruments, i + 1)
+    return i
+
+
+cdef bint reserve_request_slot(feed_t *f) noexcept nogil:
+    """Keep the request map at most half full. False if there is no memory."""
+    cdef request_slot_t *old = f.requests
+    cdef request_slot_t *slots
+    cdef uint32_t i, k, n = f.requests_mask + 1
+    if f.requests_used * 2 < n:
+        return True
+    slots = <request_slot_t *> malloc(2 * n * sizeof(request_slot_t))
+    if slots == NULL:
+        return False
+    memset(slots, 0xFF, 2 * n * sizeof(request_slot_t))
+    f.requests = slots
+    f.requests_mask = 2 * n - 1
+    for i in range(n):
+        if old[i].instrument != NO_INSTRUMENT:
+            k = request_slot(f, old[i].req_id)
+            slots[k] = old[i]
+    free(old)
+    return True
+
+
+cdef uint32_t request_slot(feed_t *f, int32_t req_id) noexcept nogil:
+    """The slot of a request, or the free one where it belongs."""
+    cdef uint32_t i = request_hash(req_id) & f.requests_mask
+    while f.requests[i].instrument != NO_INSTRUMENT and f.requests[i].req_id != req_id:
+        i = (i + 1) & f.requests_mask
+    return i
+
+
+cdef bint bind_request(feed_t *f, int32_t req_id, uint32_t instrument) noexcept nogil:
+    cdef uint32_t i
+    if not reserve_request_slot(f):
+        return False
+    i = request_slot(f, req_id)
+    f.requests_used += f.requests[i].instrument == NO_INSTRUMENT
+    f.requests[i].req_id = req_id
+    f.requests[i].instrument = instrument
+    return True
+
+
+cdef uint32_t bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
+    """An instrument of its own for a request that nobody bound; NO_INSTRUMENT, counted, past the table's bound."""
+    cdef char label[LABEL_BYTES]
+    cdef int n
+    cdef uint32_t instrument
+    if f.control.instruments == f.max_instruments:
+        f.control.instruments_refused += 1
+        return NO_INSTRUMENT
+    n = snprintf(label, LABEL_BYTES, b"req_%d", <int> req_id)
+    instrument = new_instrument(f, 0, intern(f, <unsigned char *> label, n))
+    bind_request(f, req_id, instrument)
+    return instrument
+
+
+cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64_t hash_) noexcept nogil:
+    """Append a text that the table does not hold; TEXT_OTHER, counted, when it is full."""
+    cdef uint32_t id_ = <uint32_t> f.control.texts
+    cdef uint64_t start = f.text_offsets[id_]
+    cdef uint32_t i
+    if id_ >= f.max_texts or start + n > f.text_arena_bytes:
+        f.control.texts_refused += 1
+        return TEXT_OTHER
+    memcpy(f.text_arena + start, p, n)
+    f.text_offsets[id_ + 1] = <uint32_t> (start + n)
+    i = <uint32_t> (hash_ >> 20) & f.text_slots_mask
+    while f.text_slots[i]:
+        i = (i + 1) & f.text_slots_mask
+    f.text_slots[i] = id_
+    f.control.text_bytes = start + n
+    store_release(&f.control.texts, id_ + 1)
+    return id_
+
+
+cdef class FeedCore:
+    """The writer's side of a feed.
+
+    Args:
+        memory: one writable, zeroed, 64-byte aligned buffer that holds everything readers see.
+        offsets: where in it each part begins: "control", "last", "instruments", "text_offsets", "text_arena".
+        rings: the rings over the same memory, by name.
+        max_instruments, max_texts, arena_bytes: the bounds of the tables.
+    """
+
+    def __cinit__(self, memory, dict offsets, dict rings, uint32_t max_instruments, uint32_t max_texts,
+                  uint64_t arena_bytes):
+        cdef Py_buffer view
+        cdef char *base
+        cdef uint32_t slots = 4
+        cdef feed_t *f = &self.c
+        self.memory = memory
+        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
+        base = <char *> view.buf
+        PyBuffer_Release(&view)
+        f.control = <tables_control_t *> (base + <size_t> offsets["control"])
+        f.last = <last_t *> (base + <size_t> offsets["last"])
+        f.instruments = <instrument_t *> (base + <size_t> offsets["instruments"])
+        f.text_offsets = <uint32_t *> (base + <size_t> offsets["text_offsets"])
+        f.text_arena = base + <size_t> offsets["text_arena"]
+        f.text_arena_bytes = arena_bytes
+        f.max_instruments = max_instruments
+        f.max_texts = max_texts
+        while slots < 2 * max_texts:
+            slots *= 2
+        f.text_slots_mask = slots - 1
+        f.text_slots = <uint32_t *> calloc(slots, sizeof(uint32_t))
+        f.requests_mask = FIRST_REQUEST_SLOTS - 1
+        f.requests = <request_slot_t *> malloc(FIRST_REQUEST_SLOTS * sizeof(request_slot_t))
+        f.level1 = <level1_t *> malloc(max_instruments * sizeof(level1_t))
+        if f.text_slots == NULL or f.requests == NULL or f.level1 == NULL:
+            raise MemoryError
+        self.take_rings(rings)
+        self.forget_requests()
+        f.control.texts = 1                      # TEXT_EMPTY
+        other = b"<other>"
+        intern(f, <const unsigned char *> <char *> other, len(other))
+
+    def __dealloc__(self):
+        free(self.c.text_slots)
+        free(self.c.requests)
+        free(self.c.level1)
+
+    def take_rings(self, dict rings):
+        """Point the writer at its rings."""
+        self.ticks_ring = rings["ticks"]
+        self.trades_ring = rings["trades"]
+        self.quotes_ring = rings["quotes"]
+        self.depth_ring = rings["depth"]
+        self.bars_ring = rings["bars"]
+        self.greeks_ring = rings["greeks"]
+        self.gaps_ring = rings["gaps"]
+        self.c.ticks = &self.ticks_ring.c
+        self.c.trades = &self.trades_ring.c
+        self.c.quotes = &self.quotes_ring.c
+        self.c.depth = &self.depth_ring.c
+        self.c.bars = &self.bars_ring.c
+        self.c.greeks = &self.greeks_ring.c
+
+    cdef int publish(self) except -1:
+        """Show all filled rows and wake their readers: once per socket read."""
+        cdef bint ticks = self.ticks_ring.publish()
+        cdef bint trades = self.trades_ring.publish()
+        cdef bint quotes = self.quotes_ring.publish()
+        cdef bint depth = self.depth_ring.publish()
+        cdef bint bars = self.bars_ring.publish()
+        cdef bint greeks = self.greeks_ring.publish()
+        fence_full()
+        if ticks:
+            self.ticks_ring.ring_doorbell()
+        if trades:
+            self.trades_ring.ring_doorbell()
+        if quotes:
+            self.quotes_ring.ring_doorbell()
+        if depth:
+            self.depth_ring.ring_doorbell()
+        if bars:
+            self.bars_ring.ring_doorbell()
+        if greeks:
+            self.greeks_ring.ring_doorbell()
+        return 0
+
+    @property
+    def seq(self):
+        """The sequence number of the newest record of all rings."""
+        return self.c.seq
+
+    def add_instrument(self, str label, int32_t con_id=0):
+        """Append an instrument and return its index; FeedError when the table is full."""
+        encoded = label.encode()
+        text = intern(&self.c, <const unsigned char *> <char *> encoded, len(encoded))
+        instrument = new_instrument(&self.c, con_id, text)
+        if instrument == NO_INSTRUMENT:
+            raise FeedError(f"all {self.c.max_instruments} instruments are taken; make the Feed with more")
+        return instrument
+
+    def bind(self, int32_t req_id, uint32_t instrument):
+        """Have all messages of a request belong to an instrument, until `forget_requests`."""
+        if instrument >= self.c.control.instruments:
+            raise FeedError(f"there is no instrument {instrument}")
+        if not bind_request(&self.c, req_id, instrument):
+            raise MemoryError
+
+    def instrument_of_request(self, int32_t req_id):
+        """The instrument that a request is bound to, None if it is not."""
+        cdef uint32_t i = request_slot(&self.c, req_id)
+        return None if self.c.requests[i].instrument == NO_INSTRUMENT else self.c.requests[i].instrument
+
+    def forget_requests(self):
+        """Unbind every request and forget the merged quotes: a new connection starts from nothing."""
+        cdef uint32_t i
+        cdef level1_t *l1
+        memset(self.c.requests, 0xFF, (self.c.requests_mask + 1) * sizeof(request_slot_t))
+        self.c.requests_used = 0
+        for i in range(self.c.max_instruments):
+            l1 = self.c.level1 + i
+            l1.bid = l1.ask = l1.bid_size = l1.ask_size = l1.last = l1.echo_size = NAN
+            l1.echo_req_id = -1
+            l1.delayed = 0
+
+    def add_gap(self, int64_t recv_ns, int scope, int cause, uint32_t instrument, int32_t req_id, uint64_t first_seq,
+                uint64_t last_seq, int64_t first_ns, int64_t last_ns, uint64_t count, bint recovered):
+        """Append a row of `gaps` and publish it."""
+        row = np.zeros(1, DTYPES["gaps"])
+        self.c.seq += 1
+        row[0] = (self.c.seq, recv_ns, instrument, req_id, KIND_GAP, scope, cause, recovered, first_seq, last_seq,
+                  first_ns, last_ns, count)
+        self.gaps_ring.append(row)

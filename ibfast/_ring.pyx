@@ -1,0 +1,266 @@
+# cython: language_level=3
+"""The compiled half of a ring: memory, cursors, copying and waiting (`ibfast.ring` adds asyncio).
+
+The protocol between writer and readers stands in `_ring.pxd`. This module knows no record and no wire.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+import time
+
+import numpy as np
+
+from ibfast._atomic cimport (
+    add_u32, doorbell_ring, doorbell_wait, exchange_u32, fence_acquire, fence_full, load_acquire, load_relaxed,
+    load_relaxed_u32, or_u32, store_release,
+)
+
+from ibfast.errors import FeedError
+
+
+cdef enum:
+    ARMED_SLEEPER = 1        # somebody sleeps on the doorbell, in this process or another
+    ARMED_CALLBACK = 2       # somebody in the writer's process wants a call
+    NOGIL_BYTES = 1 << 15    # copies below this keep the GIL: handing it over costs more than they take
+
+CONTROL_BYTES = sizeof(ring_control_t)
+
+
+cdef class Ring:
+    """A ring over memory that somebody else owns.
+
+    Args:
+        dtype: of a row; its itemsize must be a multiple of 8.
+        memory: a buffer of `CONTROL_BYTES + capacity * dtype.itemsize` bytes, 64-byte aligned. Zeros make a new ring.
+        capacity: rows, a power of two; 0 attaches read-only to the ring that is already in the memory.
+    """
+
+    def __cinit__(self, dtype, memory, uint64_t capacity=0):
+        cdef Py_buffer view
+        cdef bint writable = capacity != 0
+        self.dtype = np.dtype(dtype)
+        self.memory = memory
+        self.callbacks = []
+        self.writable = writable
+        if capacity & (capacity - 1):
+            raise FeedError(f"a ring's capacity is a power of two, not {capacity}")
+        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+        # `memory` keeps the bytes alive; holding the Py_buffer too would only pin the mapping against a clean close.
+        self.c.control = <ring_control_t *> view.buf
+        length = view.len
+        PyBuffer_Release(&view)
+        if <size_t> self.c.control & 63:
+            raise FeedError("a ring's memory must be aligned to 64 bytes")
+        if writable:
+            self.c.control.capacity = capacity
+            self.c.control.itemsize = self.dtype.itemsize
+        elif self.c.control.itemsize != <uint64_t> self.dtype.itemsize:
+            raise FeedError(f"the ring holds rows of {self.c.control.itemsize} bytes, not of {self.dtype.itemsize}")
+        self.c.itemsize = self.c.control.itemsize
+        self.c.mask = self.c.control.capacity - 1
+        self.c.rows = <char *> self.c.control + sizeof(ring_control_t)
+        self.c.head = self.c.control.published
+        if length < <Py_ssize_t> (sizeof(ring_control_t) + self.c.control.capacity * self.c.itemsize):
+            raise FeedError("the memory is too small for the ring in it")
+
+    @property
+    def capacity(self):
+        """Rows that the ring holds."""
+        return self.c.mask + 1
+
+    @property
+    def published(self):
+        """Rows that were ever published: the position of the next one."""
+        return load_acquire(&self.c.control.published)
+
+    def __len__(self):
+        """Rows that can be read now."""
+        return min(self.published, self.c.mask + 1)
+
+    cdef bint publish(self) noexcept nogil:
+        """Show the filled rows to readers. True if any were new; then `ring_doorbell` is due."""
+        if self.c.head == self.c.control.published:
+            return False
+        store_release(&self.c.control.published, self.c.head)
+        return True
+
+    cdef int ring_doorbell(self) except -1:
+        """Wake whoever waits for rows. Call it after `publish` and a full fence."""
+        cdef uint32_t armed
+        cdef list callbacks
+        if load_relaxed_u32(&self.c.control.armed) == 0:
+            return 0
+        armed = exchange_u32(&self.c.control.armed, 0)
+        if armed & ARMED_SLEEPER:
+            add_u32(&self.c.control.doorbell, 1)
+            doorbell_ring(&self.c.control.doorbell)
+        if armed & ARMED_CALLBACK and self.callbacks:
+            callbacks, self.callbacks = self.callbacks, []
+            for callback in callbacks:
+                callback()
+        return 0
+
+    def append(self, rows):
+        """Write rows and publish them at once. Only for the ring's one writer.
+
+        Args:
+            rows: one row or an array of them, of the ring's dtype or convertible to it.
+        """
+        cdef Py_buffer view
+        cdef uint64_t i, n
+        if not self.writable:
+            raise FeedError("the ring is attached for reading only")
+        array = np.ascontiguousarray(np.atleast_1d(np.asarray(rows, dtype=self.dtype)))
+        n = array.size
+        PyObject_GetBuffer(array.view(np.uint8), &view, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                for i in range(n):
+                    memcpy(ring_claim(&self.c), <char *> view.buf + i * self.c.itemsize, self.c.itemsize)
+                self.publish()
+                fence_full()
+        finally:
+            PyBuffer_Release(&view)
+        self.ring_doorbell()
+
+    def when_published(self, callback):
+        """Have `callback()` called once, from the writer's thread, at the next publish.
+
+        Only in the writer's process. Look for rows again after this call: a publish just before it rings nobody.
+        """
+        self.callbacks.append(callback)
+        or_u32(&self.c.control.armed, ARMED_CALLBACK)
+        fence_full()
+
+    def forget(self, callback):
+        """Take back a `when_published` that has not been called."""
+        if callback in self.callbacks:
+            self.callbacks.remove(callback)
+
+    def wait_beyond(self, uint64_t position, double timeout_s):
+        """Sleep until `published` exceeds `position`, from any thread or process. False if the time ran out first."""
+        cdef uint32_t seen
+        cdef double deadline = time.monotonic() + timeout_s
+        cdef double left
+        cdef int64_t left_ns
+        while True:
+            seen = load_relaxed_u32(&self.c.control.doorbell)
+            or_u32(&self.c.control.armed, ARMED_SLEEPER)
+            fence_full()
+            if load_acquire(&self.c.control.published) > position:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            # Short sleeps keep Ctrl-C alive: a signal handler runs between two of them.
+            left_ns = <int64_t> (min(left, 0.2) * 1e9)
+            with nogil:
+                doorbell_wait(&self.c.control.doorbell, seen, left_ns)
+
+
+cdef class Cursor:
+    """A reader's position in a ring. Not for two threads at once; every thread makes its own.
+
+    Args:
+        ring: what to read.
+        start: "next" for rows published from now on, "oldest" for all that the ring still holds.
+    """
+
+    def __cinit__(self, Ring ring not None, str start="next"):
+        self.ring = ring
+        self.position = load_acquire(&ring.c.control.published)
+        if start == "oldest":
+            self.position -= min(self.position, ring.c.mask + 1)
+        elif start != "next":
+            raise ValueError(f'start is "oldest" or "next", not {start!r}')
+
+    @property
+    def pending(self):
+        """Rows published and not yet read (more than the capacity means that some are lost already)."""
+        published = load_acquire(&self.ring.c.control.published)
+        return published - self.position if published > self.position else 0
+
+    cdef uint64_t skip_overwritten(self) noexcept nogil:
+        """Move past rows that the writer has taken back; they count as lost. Return how many rows can be read."""
+        cdef uint64_t capacity = self.ring.c.mask + 1
+        cdef uint64_t published = load_acquire(&self.ring.c.control.published)
+        cdef uint64_t reserved = load_relaxed(&self.ring.c.control.reserved)
+        if reserved > self.position + capacity:
+            self.lost += reserved - capacity - self.position
+            self.position = reserved - capacity
+        return published - self.position if published > self.position else 0
+
+    def read(self, max_rows=None):
+        """Return what is new as an array of its own: it stays intact whatever the writer does.
+
+        Rows that were overwritten before or while they were copied are left out and added to `lost`.
+
+        Args:
+            max_rows: at most so many rows; None for all that there are.
+
+        Returns:
+            A structured array of the ring's dtype, empty when there is nothing new.
+        """
+        cdef uint64_t n, i, first, torn, oldest, itemsize = self.ring.c.itemsize
+        cdef char *target
+        cdef const unsigned char[::1] view
+        n = self.skip_overwritten()
+        if max_rows is not None and n > <uint64_t> max_rows:
+            n = max_rows
+        rows = np.empty(n, self.ring.dtype)
+        if n == 0:
+            return rows
+        view = rows.view(np.uint8)
+        target = <char *> &view[0]
+        i = self.position & self.ring.c.mask
+        first = min(n, self.ring.c.mask + 1 - i)
+        if n * itemsize < NOGIL_BYTES:
+            memcpy(target, self.ring.c.rows + i * itemsize, first * itemsize)
+            memcpy(target + first * itemsize, self.ring.c.rows, (n - first) * itemsize)
+        else:
+            with nogil:
+                memcpy(target, self.ring.c.rows + i * itemsize, first * itemsize)
+                memcpy(target + first * itemsize, self.ring.c.rows, (n - first) * itemsize)
+        torn = min(n, self.overwritten())
+        self.lost += torn
+        self.position += n
+        return rows[torn:] if torn else rows
+
+    cdef uint64_t overwritten(self) noexcept nogil:
+        """Rows from the cursor's position on that the writer has announced to overwrite by now."""
+        cdef uint64_t reserved
+        fence_acquire()
+        reserved = load_relaxed(&self.ring.c.control.reserved)
+        if reserved <= self.position + self.ring.c.mask + 1:
+            return 0
+        return reserved - self.ring.c.mask - 1 - self.position
+
+    def borrow(self, max_rows=None):
+        """Return what is new as a read-only view into the ring, nothing copied; `release` must follow.
+
+        The writer does not wait: it may overwrite the rows while they are in use. So work on them, call `release`, and
+        keep the result only if that was True. The view ends where the ring wraps; the rest comes with the next call.
+        """
+        cdef uint64_t n, i, itemsize = self.ring.c.itemsize
+        n = self.skip_overwritten()
+        if max_rows is not None and n > <uint64_t> max_rows:
+            n = max_rows
+        i = self.position & self.ring.c.mask
+        n = min(n, self.ring.c.mask + 1 - i)
+        self.borrowed = n
+        rows = np.frombuffer(self.ring.memory, self.ring.dtype, n, sizeof(ring_control_t) + i * itemsize)
+        rows.flags.writeable = False
+        return rows
+
+    def release(self):
+        """End a `borrow`. True: every row stayed intact. False: some were overwritten, and all of them count as lost."""
+        cdef uint64_t n = self.borrowed
+        cdef bint intact = self.overwritten() == 0
+        self.borrowed = 0
+        self.position += n
+        if not intact:
+            self.lost += n
+        return intact

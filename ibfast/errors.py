@@ -1,0 +1,104 @@
+"""Every exception that ibfast raises.
+
+    Error
+    ├── ConfigError           a setting is missing or wrong; names the field and the remedy
+    ├── ConnectError          no session could be made; names the stage that failed and the remedy
+    ├── NotConnectedError     the call needs a session and there is none (any more)
+    ├── ProtocolError         the byte stream itself is broken; the connection is of no further use
+    ├── DecodeError           one message is malformed; the stream goes on with the next one
+    ├── UnsupportedError      the gateway's server version is too old for the request
+    ├── RequestError          the gateway refused a request; carries IB's code and text
+    └── FeedError             a ring or a shared feed can't be made, found or read
+
+The rule of the file: an exception carries what a program needs to act on as attributes; its text is for people.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConnectError",
+    "DecodeError",
+    "Error",
+    "FeedError",
+    "NotConnectedError",
+    "ProtocolError",
+    "RequestError",
+    "UnsupportedError",
+]
+
+
+class Error(Exception):
+    """Base of all exceptions of ibfast."""
+
+
+class ConfigError(Error, ValueError):
+    """A setting is missing, of the wrong type or out of range."""
+
+
+class ConnectError(Error):
+    """No session could be made.
+
+    Attributes:
+        stage: where it failed: "tcp", "handshake", "start" or "timeout".
+        remedy: what the user can do about it.
+    """
+
+    def __init__(self, stage: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason} ({stage}): {remedy}")
+        self.stage = stage
+        self.reason = reason
+        self.remedy = remedy
+
+
+class NotConnectedError(Error):
+    """The call needs a session with the gateway and there is none."""
+
+
+class ProtocolError(Error):
+    """The byte stream is broken: nothing after `offset` can be trusted, drop the connection.
+
+    Attributes:
+        offset: bytes of the stream before the frame that broke it.
+        data: the first bytes of that frame.
+    """
+
+    def __init__(self, reason: str, offset: int = 0, data: bytes = b"") -> None:
+        super().__init__(f"{reason} at byte {offset} of the stream: {data[:32].hex(' ')}")
+        self.reason = reason
+        self.offset = offset
+        self.data = data
+
+
+class DecodeError(Error, ValueError):
+    """One message does not parse; the stream is intact."""
+
+    def __init__(self, reason: str, msg_id: int = 0, payload: bytes = b"") -> None:
+        super().__init__(f"message {msg_id}: {reason}")
+        self.reason = reason
+        self.msg_id = msg_id
+        self.payload = payload
+
+
+class UnsupportedError(Error):
+    """The server version that was agreed on has no such request or field."""
+
+
+class RequestError(Error):
+    """The gateway refused or ended a request.
+
+    Attributes:
+        req_id: the request, -1 if the gateway named none.
+        code: IB's message code (https://interactivebrokers.github.io/tws-api/message_codes.html).
+        message: IB's text.
+    """
+
+    def __init__(self, req_id: int, code: int, message: str) -> None:
+        super().__init__(f"request {req_id}: error {code}: {message}")
+        self.req_id = req_id
+        self.code = code
+        self.message = message
+
+
+class FeedError(Error):
+    """A ring or a shared feed can't be made, found or read."""

@@ -1,0 +1,395 @@
+"""The feed: all rings, the last-value table, instruments and texts, in this process's memory or in shared memory.
+
+The rule of the file: one block of memory holds everything that readers see, described by the header at its start, so
+that another process needs the feed's name and nothing else. Only the creator writes.
+
+    header │ control │ last │ instruments │ text offsets │ text bytes │ ring │ ring │ …      each part 64-byte aligned
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibfast._feed import DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
+from ibfast._ring import CONTROL_BYTES
+from ibfast.errors import FeedError
+from ibfast.ring import RingBuffer
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
+
+RINGS = ("ticks", "trades", "quotes", "depth", "bars", "greeks", "gaps")
+NO_INSTRUMENT = NO_INSTRUMENT_INDEX
+
+MAGIC = int.from_bytes(b"ibfast\0\1", "little")
+HEADER = np.dtype(
+    [
+        ("magic", "u8"),
+        ("total_bytes", "u8"),
+        ("capacity", "u8"),
+        ("max_instruments", "u4"),
+        ("max_texts", "u4"),
+        ("text_bytes", "u8"),
+        ("layout", "u8"),
+        ("reserved", "u8", 2),
+    ]
+)
+CONTROL = np.dtype([("instruments", "u8"), ("texts", "u8"), ("text_bytes", "u8"), ("texts_refused", "u8"),
+                    ("instruments_refused", "u8")])  # fmt: skip
+MEAN_TEXT_BYTES = 64
+
+
+class _Layout:
+    """Where each part of the block stands, for given bounds."""
+
+    def __init__(self, capacity: int, max_instruments: int, max_texts: int) -> None:
+        self.capacity = capacity
+        self.max_instruments = max_instruments
+        self.max_texts = max_texts
+        self.text_bytes = max_texts * MEAN_TEXT_BYTES
+        sizes = {
+            "header": HEADER.itemsize,
+            "control": TABLES_CONTROL_BYTES,
+            "last": max_instruments * DTYPES["last"].itemsize,
+            "instruments": max_instruments * DTYPES["instruments"].itemsize,
+            "text_offsets": 4 * (max_texts + 1),
+            "text_arena": self.text_bytes,
+            **{name: CONTROL_BYTES + capacity * DTYPES[name].itemsize for name in RINGS},
+        }
+        self.parts: dict[str, tuple[int, int]] = {}
+        end = 0
+        for name, size in sizes.items():
+            self.parts[name] = (end, size)
+            end = (end + size + 63) & ~63
+        self.total_bytes = end
+
+    @property
+    def fingerprint(self) -> int:
+        """A number that differs when any record differs: two releases never misread each other's rows."""
+        text = repr([(name, DTYPES[name].descr, DTYPES[name].itemsize) for name in sorted(DTYPES)])
+        value = 14695981039346656037
+        for byte in text.encode():
+            value = (value ^ byte) * 1099511628211 & 0xFFFFFFFFFFFFFFFF
+        return value
+
+
+class Texts:
+    """Interned strings by id: exchanges, conditions, market makers, text ticks. 0 is "", 1 stands for all past the bound."""
+
+    def __init__(self, control: NDArray[np.void], offsets: NDArray[np.uint32], arena: NDArray[np.uint8]) -> None:
+        self._control = control
+        self._offsets = offsets
+        self._arena = arena
+
+    def __len__(self) -> int:
+        return int(self._control["texts"])
+
+    def __getitem__(self, text_id: int) -> str:
+        if not 0 <= text_id < len(self):
+            raise IndexError(f"no text {text_id}")
+        return self._arena[self._offsets[text_id] : self._offsets[text_id + 1]].tobytes().decode("utf-8", "replace")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[text_id] for text_id in range(len(self)))
+
+    @property
+    def refused(self) -> int:
+        """How often a text found no place and became "<other>"."""
+        return int(self._control["texts_refused"])
+
+
+class Instruments:
+    """The instrument table: a row's `instrument` is an index into it, and stays so across reconnects."""
+
+    def __init__(self, control: NDArray[np.void], table: NDArray[np.void], texts: Texts) -> None:
+        self._control = control
+        self._table = table
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return int(self._control["instruments"])
+
+    def __getitem__(self, instrument: int) -> str:
+        """Return the label that the instrument was made with, such as "AAPL"."""
+        if not 0 <= instrument < len(self):
+            raise IndexError(f"no instrument {instrument}")
+        return self._texts[int(self._table["label"][instrument])]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[instrument] for instrument in range(len(self)))
+
+    def con_id(self, instrument: int) -> int:
+        """Return IB's contract id, 0 where it is not known."""
+        if not 0 <= instrument < len(self):
+            raise IndexError(f"no instrument {instrument}")
+        return int(self._table["con_id"][instrument])
+
+    def index(self, label: str) -> int:
+        """Return the newest instrument with that label.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for instrument in reversed(range(len(self))):
+            if self[instrument] == label:
+                return instrument
+        raise KeyError(label)
+
+    @property
+    def refused(self) -> int:
+        """How many messages belong to no instrument because the table was full."""
+        return int(self._control["instruments_refused"])
+
+
+class FeedView:
+    """What readers see of a feed, in the creator's process or attached from another one.
+
+    Attributes:
+        ticks, trades, quotes, depth, bars, greeks, gaps: the rings, each a `RingBuffer`; their dtypes are in `dtypes`.
+        last: the last-value table, a structured array of shape (max_instruments,), row = instrument: `last["bid"]` is
+            the whole market as one vector. Live and read-only; `snapshot()` gives consistent rows.
+        texts: interned strings by id.
+        instruments: labels and contract ids by instrument index.
+    """
+
+    dtypes: Mapping[str, np.dtype[Any]] = MappingProxyType(DTYPES)
+
+    ticks: RingBuffer
+    trades: RingBuffer
+    quotes: RingBuffer
+    depth: RingBuffer
+    bars: RingBuffer
+    greeks: RingBuffer
+    gaps: RingBuffer
+
+    def __init__(self, memory: mmap.mmap, layout: _Layout, *, writable: bool) -> None:
+        self._memory = memory
+        view = memoryview(memory)
+        for name in RINGS:
+            start, size = layout.parts[name]
+            setattr(self, name, RingBuffer(DTYPES[name], view[start : start + size], layout.capacity * writable))
+        control = self._array(layout, "control", CONTROL)[0]
+        self.texts = Texts(
+            control,
+            self._array(layout, "text_offsets", np.dtype(np.uint32)),
+            self._array(layout, "text_arena", np.dtype(np.uint8)),
+        )
+        self.instruments = Instruments(control, self._array(layout, "instruments", DTYPES["instruments"]), self.texts)
+        self.last = self._array(layout, "last", DTYPES["last"])
+
+    def _array(self, layout: _Layout, part: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        start, size = layout.parts[part]
+        array = np.frombuffer(self._memory, dtype, size // dtype.itemsize, start)
+        array.flags.writeable = False
+        return array
+
+    def snapshot(self) -> NDArray[np.void]:
+        """Return a copy of the last-value table's rows in use, each row as of one moment."""
+        n = len(self.instruments)
+        copy = self.last[:n].copy()
+        # A row's version is odd while the writer is in it and grows by two with every change.
+        while True:
+            torn = np.flatnonzero((copy["version"] & 1) | (copy["version"] != self.last["version"][:n]))
+            if not len(torn):
+                return copy
+            copy[torn] = self.last[torn]
+
+    @property
+    def rings(self) -> dict[str, RingBuffer]:
+        """All rings by name."""
+        return {name: getattr(self, name) for name in RINGS}
+
+
+class Feed(FeedView):
+    """All market data of one login, decoded: the place where a `Decoder` writes and everybody reads.
+
+    Args:
+        capacity: rows per ring, a power of two. A ring must hold what comes while its slowest reader looks elsewhere.
+        name: makes the feed readable from other processes of this machine by `Feed.attach(name)`. The name is free
+            again when this feed is closed, or its process has ended in any way.
+        max_instruments: bound of the instrument table (256 bytes each).
+        max_texts: bound of the table of interned strings.
+
+    Raises:
+        FeedError: the name is in use, the capacity is not a power of two, or there is not enough memory.
+    """
+
+    def __init__(
+        self, capacity: int = 1 << 16, *, name: str | None = None, max_instruments: int = 4096, max_texts: int = 1 << 16
+    ) -> None:
+        if capacity < 2 or capacity & (capacity - 1):
+            raise FeedError(f"a feed's capacity is a power of two, not {capacity}")
+        layout = _Layout(capacity, max_instruments, max_texts)
+        self.name = name
+        self._segment = _Segment.create(name, layout.total_bytes) if name else None
+        memory = self._segment.memory if self._segment else mmap.mmap(-1, layout.total_bytes)
+        super().__init__(memory, layout, writable=True)
+        last = np.frombuffer(memory, DTYPES["last"], max_instruments, layout.parts["last"][0])
+        for field in DTYPES["last"].names or ():
+            if DTYPES["last"][field] == np.float64:
+                last[field] = np.nan
+        offsets = {part: start for part, (start, _) in layout.parts.items()}
+        self.core = FeedCore(memory, offsets, self.rings, max_instruments, max_texts, layout.text_bytes)
+        header = np.frombuffer(memory, HEADER, 1)
+        header[0] = (0, layout.total_bytes, capacity, max_instruments, max_texts, layout.text_bytes, layout.fingerprint, 0)
+        header["magic"] = MAGIC  # last: an attacher that sees it sees a complete feed
+
+    @classmethod
+    def attach(cls, name: str) -> AttachedFeed:
+        """Open the feed of that name, which another process (or this one) has created, for reading.
+
+        Raises:
+            FeedError: there is no such feed, or another release of ibfast with other records made it.
+        """
+        return AttachedFeed(name)
+
+    def add_instrument(self, label: str, con_id: int = 0) -> int:
+        """Make a new instrument and return its index; FeedError when the table is full."""
+        return self.core.add_instrument(label, con_id)
+
+    def bind(self, req_id: int, instrument: int) -> None:
+        """Have all messages of a request belong to an instrument, as long as the connection lives."""
+        self.core.bind(req_id, instrument)
+
+    def forget_requests(self) -> None:
+        """Unbind every request: to be called when a connection has ended, since its request ids die with it."""
+        self.core.forget_requests()
+
+    @property
+    def seq(self) -> int:
+        """The sequence number of the newest record of all rings."""
+        return self.core.seq
+
+    def close(self) -> None:
+        """Give the name back. Rows stay readable, here and in processes that are attached already."""
+        if self._segment:
+            self._segment.remove()
+            self._segment = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class AttachedFeed(FeedView):
+    """A feed of another process, read-only. It stays readable when the creator ends, however it ends."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._segment = _Segment.open(name)
+        memory = self._segment.memory
+        header = np.frombuffer(memory, HEADER, 1)[0] if len(memory) >= HEADER.itemsize else np.zeros(1, HEADER)[0]
+        if header["magic"] != MAGIC:
+            raise FeedError(f"feed {name!r} is not complete yet: try again")
+        layout = _Layout(int(header["capacity"]), int(header["max_instruments"]), int(header["max_texts"]))
+        if header["layout"] != layout.fingerprint or header["total_bytes"] != layout.total_bytes:
+            raise FeedError(f"feed {name!r} was made by a release of ibfast with other records: use the same one")
+        super().__init__(memory, layout, writable=False)
+
+    @property
+    def writer_alive(self) -> bool:
+        """Whether the process that made the feed still holds it."""
+        return self._segment.is_held()
+
+
+class _Segment:
+    """A named file in memory, held by its creator with a lock that the kernel lets go when the process ends."""
+
+    def __init__(self, path: Path, fd: int, memory: mmap.mmap) -> None:
+        self.path = path
+        self.fd = fd
+        self.memory = memory
+
+    @staticmethod
+    def path_of(name: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
+            raise FeedError(f"a feed's name is made of letters, digits, '_', '.' and '-', not {name!r}")
+        shared = Path("/dev/shm")
+        return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"ibfast-{name}"
+
+    @classmethod
+    def create(cls, name: str, nbytes: int) -> Self:
+        path = cls.path_of(name)
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        if path.exists():
+            if cls.open(name).is_held():
+                raise FeedError(f"a feed named {name!r} exists already: attach to it, or choose another name")
+            path.unlink(missing_ok=True)
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            _lock(fd)
+            # Reserve the pages now: a full /dev/shm must be an error here, not a SIGBUS at some later tick.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, nbytes)
+            else:
+                os.ftruncate(fd, nbytes)
+            memory = mmap.mmap(fd, nbytes)
+            os.link(fresh, path)
+        except FileExistsError:
+            raise FeedError(f"a feed named {name!r} exists already: attach to it, or choose another name") from None
+        except OSError as error:
+            os.close(fd)
+            raise FeedError(f"no memory for a feed of {nbytes:,} bytes in {path.parent}: {error.strerror}") from error
+        finally:
+            fresh.unlink(missing_ok=True)
+        return cls(path, fd, memory)
+
+    @classmethod
+    def open(cls, name: str) -> Self:
+        path = cls.path_of(name)
+        try:
+            fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:
+            raise FeedError(f"there is no feed named {name!r}: is the process that creates it running?") from None
+        return cls(path, fd, mmap.mmap(fd, 0))
+
+    def is_held(self) -> bool:
+        if _lock(self.fd):
+            _unlock(self.fd)
+            return False
+        return True
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        os.close(self.fd)
+
+    def __del__(self) -> None:
+        try:
+            os.close(self.fd)
+        except OSError:
+            pass
+
+
+def _lock(fd: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _unlock(fd: int) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(fd, fcntl.LOCK_UN)

@@ -1,0 +1,153 @@
+"""Rings and their readers, for threads, asyncio and other processes.
+
+The rule of the file: waiting is all that is added here to the compiled ring (`ibfast._ring`). A reader looks, arms,
+looks again, and only then sleeps, so no row is slept through; nothing polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mmap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ibfast._ring import CONTROL_BYTES, Cursor, Ring
+
+__all__ = ["Reader", "RingBuffer"]
+
+# How long a thread that waits on behalf of an event loop may outlive the wait's cancellation.
+FOREIGN_WAIT_S = 0.2
+
+
+class RingBuffer(Ring):
+    """A lock-free ring of structured rows: one writer, any number of readers, nobody waits for anybody.
+
+    The writer overwrites the oldest rows; a reader that falls behind is told how many it lost. The rings of a `Feed`
+    are of this class; one of your own needs only a dtype:
+
+        ring = RingBuffer.create([("time", "i8"), ("value", "f8")], capacity=1 << 12)
+        reader = ring.reader()
+        ring.append(rows)
+    """
+
+    @classmethod
+    def create(cls, dtype: DTypeLike, capacity: int = 1 << 16) -> Self:
+        """Make a ring in this process's own memory.
+
+        Args:
+            dtype: of a row; an itemsize that is a multiple of 8.
+            capacity: rows, a power of two.
+
+        Raises:
+            FeedError: the capacity is not a power of two.
+        """
+        dtype = np.dtype(dtype)
+        return cls(dtype, mmap.mmap(-1, CONTROL_BYTES + capacity * dtype.itemsize), capacity)
+
+    def reader(self, start: str = "next") -> Reader:
+        """Return a new reader; it owns its position only, and costs the writer nothing.
+
+        Args:
+            start: "next" for rows published from now on, "oldest" for all that the ring still holds.
+        """
+        return Reader(self, start)
+
+
+class Reader(Cursor):
+    """One consumer's position in a ring. Use it from one thread or one event loop.
+
+    Attributes:
+        position: rows read or lost so far, counted from the ring's birth.
+        lost: rows overwritten before they were read, exact.
+        pending: rows that wait to be read.
+    """
+
+    _waiter: ThreadPoolExecutor | None = None
+
+    def wait(self, timeout_s: float = float("inf")) -> bool:
+        """Block this thread until there is something to read.
+
+        Returns:
+            False if `timeout_s` seconds passed first.
+        """
+        return self.ring.wait_beyond(self.position, min(timeout_s, threading.TIMEOUT_MAX))
+
+    @contextlib.contextmanager
+    def borrowed(self, max_rows: int | None = None) -> Iterator[Borrowed]:
+        """Lend what is new as views into the ring, without a copy.
+
+            with reader.borrowed() as batch:
+                volume = batch.rows["size"].sum()
+            if batch.intact:
+                total += volume
+
+        The writer does not wait for the block to end. If it came round meanwhile, `batch.intact` is False, the rows
+        count as lost, and what was computed from them must be thrown away.
+        """
+        batch = Borrowed(self.borrow(max_rows))
+        try:
+            yield batch
+        finally:
+            batch.intact = self.release()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> NDArray[np.void]:
+        """Return the next batch of rows as soon as there is one, never an empty one."""
+        while True:
+            rows = self.read()
+            if len(rows):
+                return rows
+            await (self._woken() if self.ring.writable else self._woken_from_afar())
+
+    async def _woken(self) -> None:
+        """Wait for the writer, which is in this process, on this thread or another."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        home = threading.get_ident()
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def published() -> None:
+            if threading.get_ident() == home:
+                wake()
+            else:
+                # A loop that was closed meanwhile has nobody left to wake.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(wake)
+
+        self.ring.when_published(published)
+        if self.pending:
+            self.ring.forget(published)
+            return
+        try:
+            await future
+        finally:
+            self.ring.forget(published)
+
+    async def _woken_from_afar(self) -> None:
+        """Wait for a writer in another process: a thread of this reader sleeps on the shared doorbell."""
+        if self._waiter is None:
+            self._waiter = ThreadPoolExecutor(1, thread_name_prefix="ibfast-reader")
+        loop = asyncio.get_running_loop()
+        while not await loop.run_in_executor(self._waiter, self.wait, FOREIGN_WAIT_S):
+            pass
+
+
+class Borrowed:
+    """Rows lent by `Reader.borrowed`: the view, and whether it stayed intact to the end of the block."""
+
+    __slots__ = ("intact", "rows")
+
+    def __init__(self, rows: NDArray[np.void]) -> None:
+        self.rows: NDArray[Any] = rows
+        self.intact = False

@@ -1,0 +1,31 @@
+"""Compiled modules of ibfast; everything else stands in pyproject.toml.
+
+IBFAST_DEBUG=1 turns every check of Cython back on and the optimiser off.
+"""
+
+import os
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("IBFAST_DEBUG") == "1"
+COMPILE_ARGS = [] if sys.platform == "win32" else (["-O0", "-g"] if DEBUG else ["-O3"])
+DIRECTIVES = {
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "cdivision": not DEBUG,
+    "initializedcheck": DEBUG,
+    "overflowcheck": False,
+    "freethreading_compatible": False,
+}
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(f"ibfast.{name}", [f"ibfast/{name}.pyx"], extra_compile_args=COMPILE_ARGS)
+            for name in ("_ring", "_feed", "_core")
+        ],
+        compiler_directives=DIRECTIVES,
+    ),
+)
