@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from enum import IntEnum
-from typing import TypeVar
 
 __all__ = [
     "INCOMING_PROTOBUF_SINCE",
@@ -32,8 +31,6 @@ UNSET_INTEGER = 2**31 - 1
 
 UNSET_DOUBLE = sys.float_info.max
 """IB's clients show this where a message has no number of type double."""
-
-_Id = TypeVar("_Id", bound=IntEnum)
 
 
 class Kind(IntEnum):
@@ -396,7 +393,7 @@ class Outgoing(IntEnum):
     UPDATE_CONFIG = 109
 
 
-def _versions(ids: type[_Id], families: dict[ServerVersion, str]) -> dict[_Id, ServerVersion]:
+def _versions(ids: type[IntEnum], families: dict[ServerVersion, str]) -> dict[int, ServerVersion]:
     return {ids[name]: version for version, names in families.items() for name in names.split()}
 
 

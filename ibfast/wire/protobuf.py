@@ -133,7 +133,7 @@ def _decode_into(values: dict[str, Any], message: str, data: bytes) -> None:
         tag, position = _read_varint(data, position)
         number, wire_type = tag >> _WIRE_TYPE_BITS, tag & _WIRE_TYPE_MASK
         if number == 0 or tag > _MAX_TAG:
-            raise DecodeError(f"{message} has a field of number {number}", payload=data)
+            raise DecodeError(f"{message} has a field of number {number}")
         raw, position = _read_raw(data, position, wire_type)
         field = fields.get(number)
         if field is not None:
@@ -150,10 +150,10 @@ def _read_raw(data: bytes, position: int, wire_type: int) -> tuple[Any, int]:
     elif wire_type == _FIXED32:
         length = 4
     else:
-        raise DecodeError(f"wire type {wire_type}", payload=data)
+        raise DecodeError(f"wire type {wire_type}")
     end = position + length
     if end > len(data):
-        raise DecodeError(f"a field of {length} bytes, but {len(data) - position} follow", payload=data)
+        raise DecodeError(f"a field of {length} bytes, but {len(data) - position} follow")
     return data[position:end], end
 
 
@@ -163,7 +163,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
             return value & _UINT64_MASK, position + shift + 1
-    raise DecodeError("a varint that does not end", payload=data)
+    raise DecodeError("a varint that does not end")
 
 
 def _store(values: dict[str, Any], field: _Field, wire_type: int, raw: Any) -> None:

@@ -1,22 +1,20 @@
 """What a client asks of a gateway, and its bytes in each of the three dialects.
 
-A request is a frozen dataclass; its `Layout` says, once, in which order its fields stand in a text message and what
-they are called in the protobuf one. `encode` walks the layout, and the embedded gateway reads requests by the same
-layouts. A *payload* is the content of one frame: the message id and the body, without the length prefix.
+A request is a frozen dataclass, written by its layout; the embedded gateway reads requests by the same layouts. A
+*payload* is the content of one frame: the message id and the body, without the length prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ibfast.contracts import Contract
 from ibfast.enums import OUTGOING_PROTOBUF_SINCE, Outgoing, ServerVersion
 from ibfast.errors import UnsupportedError
 from ibfast.wire import protobuf, text
-from ibfast.wire.instruments import CONTRACT_PARTS, contract_text, contract_to_protobuf
+from ibfast.wire.layout import Layout, write_protobuf, write_text
 
 __all__ = [
     "LAYOUTS",
@@ -35,7 +33,6 @@ __all__ = [
     "HistoricalBars",
     "HistoricalTicks",
     "IdsRequest",
-    "Layout",
     "ManagedAccountsRequest",
     "MarketData",
     "MarketDataTypeRequest",
@@ -50,9 +47,6 @@ __all__ = [
     "frame",
     "hello",
 ]
-
-EMPTY = "-"
-"""Item of a text layout: a field that is always empty."""
 
 _HELLO_PREFIX = b"API\0"
 
@@ -288,32 +282,6 @@ Request: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How one request is written.
-
-    Attributes:
-        msg_id: its id.
-        message: the name of its protobuf message.
-        text: what stands in the text message, in order: a number is a constant, `-` an empty field, `contract`, `legs`
-            and `hedge` are parts of a contract, everything else is an attribute; `name>=version` stands there from that
-            server version on.
-        names: attribute → field of the protobuf message.
-        since: the first server version that knows the request.
-    """
-
-    msg_id: Outgoing
-    message: str
-    text: str
-    names: dict[str, str]
-    since: int = ServerVersion.MIN
-
-    def items(self, server_version: int) -> list[str]:
-        """What stands in the text message at a server version."""
-        items = (item.partition(">=") for item in self.text.split())
-        return [name for name, _, since in items if not since or server_version >= int(since)]
-
-
 _REQ_ID = {"req_id": "reqId"}
 _CONTRACT = {"req_id": "reqId", "contract": "contract"}
 _HISTORICAL = _CONTRACT | {"what_to_show": "whatToShow", "use_rth": "useRTH"}
@@ -454,8 +422,8 @@ def encode(request: Request, server_version: int) -> bytes:
     layout = LAYOUTS[type(request)]
     _check_support(request, layout, server_version)
     if server_version >= OUTGOING_PROTOBUF_SINCE[layout.msg_id]:
-        return protobuf.payload(layout.msg_id, layout.message, _protobuf_fields(request, layout))
-    return text.payload(layout.msg_id, server_version, _text_fields(request, layout.items(server_version)))
+        return protobuf.payload(layout.msg_id, layout.message, write_protobuf(request, layout.names))
+    return text.payload(layout.msg_id, server_version, write_text(request, layout.text, server_version))
 
 
 def _check_support(request: Request, layout: Layout, server_version: int) -> None:
@@ -472,23 +440,3 @@ def _needs(request: Request) -> Iterator[tuple[str, ServerVersion]]:
         yield "what_to_show='SCHEDULE'", ServerVersion.HISTORICAL_SCHEDULE
     if isinstance(request, ContractDetailsRequest) and request.contract.issuer_id:
         yield "contract.issuer_id", ServerVersion.BOND_ISSUER_ID
-
-
-def _text_fields(request: Any, items: list[str]) -> Iterator[object]:
-    for item in items:
-        if item == EMPTY:
-            yield ""
-        elif item.isdecimal():
-            yield item
-        elif item in CONTRACT_PARTS:
-            yield from contract_text(item, request.contract)
-        else:
-            yield attrgetter(item)(request)
-
-
-def _protobuf_fields(request: Any, layout: Layout) -> dict[str, object]:
-    # Numbers are always there; what is "" or False is absent.
-    values = {name: getattr(request, attribute) for attribute, name in layout.names.items()}
-    if "contract" in values:
-        values["contract"] = contract_to_protobuf(values["contract"])
-    return {name: value for name, value in values.items() if value != "" and value is not False}

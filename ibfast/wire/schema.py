@@ -10,7 +10,7 @@ from ibfast.enums import Incoming
 
 __all__ = ["INCOMING", "MESSAGES"]
 
-INCOMING = {
+INCOMING: dict[int, str] = {
     Incoming.ORDER_STATUS: "OrderStatus",
     Incoming.ERR_MSG: "ErrorMessage",
     Incoming.OPEN_ORDER: "OpenOrder",

@@ -14,18 +14,32 @@ from decimal import Decimal
 from ibfast.enums import ServerVersion
 from ibfast.errors import DecodeError
 
-__all__ = ["ID_LENGTH", "FieldReader", "payload", "size_to_field", "split", "to_field", "unescape"]
+__all__ = [
+    "ID_LENGTH",
+    "UNSET",
+    "FieldReader",
+    "escape",
+    "parse_number",
+    "parse_size",
+    "payload",
+    "size_to_field",
+    "split",
+    "to_field",
+    "unescape",
+]
 
 ID_LENGTH = 4
 """Bytes of a raw message id, big endian."""
 
+UNSET = frozenset({"", "2147483647", "9223372036854775807", "1.7976931348623157E308", "-9223372036854775808"})
+"""How gateways write that a number is not set."""
+
 _NUL = "\0"
 _INFINITY = "Infinity"
-_UNSET_SIZES = frozenset({"", "2147483647", "9223372036854775807", "1.7976931348623157E308", "-9223372036854775808"})
 _ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 
 
-def split(body: bytes, msg_id: int) -> list[str]:
+def split(body: bytes) -> list[str]:
     """Split the body of a text message into its fields.
 
     Raises:
@@ -33,7 +47,7 @@ def split(body: bytes, msg_id: int) -> list[str]:
     """
     fields = body.decode("utf-8", errors="replace").split(_NUL)
     if fields.pop():
-        raise DecodeError("the last field has no end", msg_id, body)
+        raise DecodeError("the last field has no end")
     return fields
 
 
@@ -74,8 +88,19 @@ def payload(msg_id: int, server_version: int, fields: Iterable[object]) -> bytes
     return f"{msg_id:d}{_NUL}{body}".encode()
 
 
+def escape(field: str) -> str:
+    r"""Write what is not ASCII as \uXXXX escapes, as gateways do in a few fields."""
+    if field.isascii():
+        return field
+    units = field.encode("utf-16-be")
+    return "".join(
+        chr(units[i + 1]) if units[i] == 0 and units[i + 1] < 0x80 else f"\\u{units[i : i + 2].hex()}"
+        for i in range(0, len(units), 2)
+    )
+
+
 def unescape(field: str) -> str:
-    r"""Resolve the \uXXXX escapes in which gateways send what is not ASCII."""
+    r"""Resolve \uXXXX escapes."""
     return _ESCAPES.sub(_unescape_run, field) if "\\" in field else field
 
 
@@ -87,24 +112,17 @@ def _unescape_run(match: re.Match[str]) -> str:
 class FieldReader:
     """Read the fields of one message, front to back. Fields behind the last one that is read are tolerated."""
 
-    __slots__ = ("_body", "_fields", "_msg_id", "_next")
+    __slots__ = ("_fields", "_next")
 
-    def __init__(self, body: bytes, msg_id: int) -> None:
-        """Begin to read.
-
-        Args:
-            body: the message without its id.
-            msg_id: what DecodeErrors name.
-        """
-        self._body = body
-        self._msg_id = msg_id
-        self._fields = split(body, msg_id)
+    def __init__(self, body: bytes) -> None:
+        """Begin to read; `body` is the message without its id."""
+        self._fields = split(body)
         self._next = 0
 
     def text(self, name: str) -> str:
         """Read a field as it is."""
         if self._next >= len(self._fields):
-            raise self.error(f"{name} is missing")
+            raise DecodeError(f"{name} is missing")
         self._next += 1
         return self._fields[self._next - 1]
 
@@ -118,7 +136,7 @@ class FieldReader:
         try:
             return int(field or 0)
         except ValueError:
-            raise self.error(f"{name} is not an integer: {field!r}") from None
+            raise DecodeError(f"{name} is not an integer: {field!r}") from None
 
     def boolean(self, name: str) -> bool:
         """Read a flag; absent is False."""
@@ -126,22 +144,16 @@ class FieldReader:
 
     def number(self, name: str) -> float:
         """Read a float; absent is 0.0, as in IB's clients."""
-        return self._float(name, self.text(name) or "0")
+        return parse_number(name, self.text(name) or "0")
 
     def optional_number(self, name: str) -> float | None:
-        """Read a float; absent is None."""
+        """Read a float that may be unset, which is None."""
         field = self.text(name)
-        return self._float(name, field) if field else None
-
-    def optional_size(self, name: str) -> float | None:
-        """Read a size; absent, in each of the ways in which gateways write that, is None."""
-        field = self.text(name)
-        return None if field in _UNSET_SIZES else self._float(name, field)
+        return None if field in UNSET else parse_number(name, field)
 
     def size(self, name: str) -> float:
-        """Read a size; absent is NaN."""
-        size = self.optional_size(name)
-        return math.nan if size is None else size
+        """Read a size; unset is NaN."""
+        return parse_size(name, self.text(name))
 
     def count(self, name: str, fields_each: int) -> int:
         """Read how many groups of fields follow.
@@ -150,16 +162,28 @@ class FieldReader:
             DecodeError: the message is too short to hold them.
         """
         count = self.integer(name)
-        if not 0 <= count * fields_each <= len(self._fields) - self._next:
-            raise self.error(f"{name} is {count}, but {len(self._fields) - self._next} fields follow")
+        left = len(self._fields) - self._next
+        if not 0 <= count * fields_each <= left:
+            raise DecodeError(f"{name} is {count}, but {left} fields follow")
         return count
 
-    def error(self, reason: str) -> DecodeError:
-        """Return the error to raise about this message."""
-        return DecodeError(reason, self._msg_id, self._body)
 
-    def _float(self, name: str, field: str) -> float:
-        try:
-            return float(field)
-        except ValueError:
-            raise self.error(f"{name} is not a number: {field!r}") from None
+def parse_number(name: str, field: str) -> float:
+    """Return the float that a field shows.
+
+    Raises:
+        DecodeError: it shows none.
+    """
+    try:
+        return float(field)
+    except ValueError:
+        raise DecodeError(f"{name} is not a number: {field!r}") from None
+
+
+def parse_size(name: str, field: str) -> float:
+    """Return the size that a field shows; unset is NaN.
+
+    Raises:
+        DecodeError: it shows no number.
+    """
+    return math.nan if field in UNSET else parse_number(name, field)

@@ -1,0 +1,210 @@
+"""How historical bars and ticks are written: rows of arrays, in text and in protobuf.
+
+The rule of the file: for each dtype of `history` one function per dialect reads an array, and beside it one writes it
+for the embedded gateway. Prices that are absent are 0.0, as in IB's client; sizes are NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import tzinfo
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ibfast.errors import DecodeError
+from ibfast.history import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
+from ibfast.times import NS_PER_S, parse_bar_time, seconds_to_ns
+from ibfast.wire.text import FieldReader, parse_size, size_to_field
+
+__all__ = [
+    "Records",
+    "bars_from_protobuf",
+    "bars_to_protobuf",
+    "read_bars",
+    "read_ticks",
+    "ticks_from_protobuf",
+    "ticks_to_protobuf",
+    "write_bars",
+    "write_ticks",
+]
+
+Records: TypeAlias = npt.NDArray[np.void]
+_Values: TypeAlias = Mapping[str, Any]
+
+_FIELDS_PER_BAR = 8
+_FIELDS_PER_TICK = {HISTORICAL_TICK_MIDPOINT: 4, HISTORICAL_TICK_BID_ASK: 6, HISTORICAL_TICK_LAST: 6}
+_FIRST_BIT, _SECOND_BIT = 1, 2
+_NO_MASK = 0
+
+
+def read_bars(reader: FieldReader, zone: tzinfo) -> Records:
+    """Read the bars of a text message, from their number on; `zone` is that of times that name none."""
+    rows = [
+        (
+            _bar_time(reader.text("date"), zone),
+            *(reader.number(name) for name in ("open", "high", "low", "close")),
+            reader.size("volume"),
+            reader.size("wap"),
+            reader.integer("count"),
+        )
+        for _ in range(reader.count("bars", _FIELDS_PER_BAR))
+    ]
+    return _records(rows, HISTORICAL_BAR)
+
+
+def write_bars(bars: Records, bar_time: Callable[[int], str]) -> Iterator[object]:
+    """Yield the bars for a text message, from their number on."""
+    yield len(bars)
+    for event_ns, *prices, volume, wap, count in bars.tolist():
+        yield from (bar_time(event_ns), *prices, size_to_field(volume), size_to_field(wap), count)
+
+
+def bars_from_protobuf(bars: Iterable[_Values], zone: tzinfo) -> Records:
+    """Return the bars of a protobuf message; `zone` is that of times that name none."""
+    rows = [
+        (
+            _bar_time(bar.get("date", ""), zone),
+            *(bar.get(name, 0.0) for name in ("open", "high", "low", "close")),
+            _size(bar, "volume"),
+            _size(bar, "WAP"),
+            bar.get("barCount", 0),
+        )
+        for bar in bars
+    ]
+    return _records(rows, HISTORICAL_BAR)
+
+
+def bars_to_protobuf(bars: Records, bar_time: Callable[[int], str]) -> list[dict[str, Any]]:
+    """Return the bars for a protobuf message."""
+    names = ("date", "open", "high", "low", "close", "volume", "WAP", "barCount")
+    rows = (
+        (bar_time(event_ns), *prices, _size_text(volume), _size_text(wap), count)
+        for event_ns, *prices, volume, wap, count in bars.tolist()
+    )
+    return [_present(names, row) for row in rows]
+
+
+def read_ticks(reader: FieldReader, dtype: np.dtype[np.void]) -> Records:
+    """Read the ticks of a text message, from their number on."""
+    count = reader.count("ticks", _FIELDS_PER_TICK[dtype])
+    return _records([_read_tick(reader, dtype) for _ in range(count)], dtype)
+
+
+def _read_tick(reader: FieldReader, dtype: np.dtype[np.void]) -> tuple[Any, ...]:
+    event_ns = _epoch_ns(reader.integer("time"))
+    mask = reader.integer("attribs")
+    if dtype == HISTORICAL_TICK_MIDPOINT:
+        return event_ns, reader.number("price"), reader.size("size")
+    if dtype == HISTORICAL_TICK_BID_ASK:
+        prices = reader.number("bid"), reader.number("ask")
+        return event_ns, _swapped(mask), *prices, reader.size("bid_size"), reader.size("ask_size")
+    trade = reader.number("price"), reader.size("size")
+    return event_ns, mask & (_FIRST_BIT | _SECOND_BIT), *trade, reader.text("exchange"), reader.text("conditions")
+
+
+def write_ticks(ticks: Records) -> Iterator[object]:
+    """Yield the ticks for a text message, from their number on."""
+    yield len(ticks)
+    for row in ticks.tolist():
+        yield row[0] // NS_PER_S
+        if ticks.dtype == HISTORICAL_TICK_MIDPOINT:
+            _, price, size = row
+            yield from (_NO_MASK, price, size_to_field(size))
+        elif ticks.dtype == HISTORICAL_TICK_BID_ASK:
+            _, attribs, bid, ask, bid_size, ask_size = row
+            yield from (_swapped(attribs), bid, ask, size_to_field(bid_size), size_to_field(ask_size))
+        else:
+            _, attribs, price, size, exchange, conditions = row
+            yield from (attribs, price, size_to_field(size), exchange, conditions)
+
+
+def ticks_from_protobuf(ticks: Sequence[_Values], dtype: np.dtype[np.void]) -> Records:
+    """Return the ticks of a protobuf message."""
+    return _records([_tick_from_protobuf(tick, dtype) for tick in ticks], dtype)
+
+
+def _tick_from_protobuf(tick: _Values, dtype: np.dtype[np.void]) -> tuple[Any, ...]:
+    event_ns = _epoch_ns(tick.get("time", 0))
+    if dtype == HISTORICAL_TICK_MIDPOINT:
+        return event_ns, tick.get("price", 0.0), _size(tick, "size")
+    if dtype == HISTORICAL_TICK_BID_ASK:
+        flags = tick.get("tickAttribBidAsk", {})
+        attribs = _attribs(flags.get("bidPastLow"), flags.get("askPastHigh"))
+        prices = tick.get("priceBid", 0.0), tick.get("priceAsk", 0.0)
+        return event_ns, attribs, *prices, _size(tick, "sizeBid"), _size(tick, "sizeAsk")
+    flags = tick.get("tickAttribLast", {})
+    attribs = _attribs(flags.get("pastLimit"), flags.get("unreported"))
+    texts = tick.get("exchange", ""), tick.get("specialConditions", "")
+    return event_ns, attribs, tick.get("price", 0.0), _size(tick, "size"), *texts
+
+
+def ticks_to_protobuf(ticks: Records) -> list[dict[str, Any]]:
+    """Return the ticks for a protobuf message."""
+    return [_tick_to_protobuf(row, ticks.dtype) for row in ticks.tolist()]
+
+
+def _tick_to_protobuf(row: tuple[Any, ...], dtype: np.dtype[np.void]) -> dict[str, Any]:
+    time_s = row[0] // NS_PER_S
+    if dtype == HISTORICAL_TICK_MIDPOINT:
+        _, price, size = row
+        return _present(("time", "price", "size"), (time_s, price, _size_text(size)))
+    if dtype == HISTORICAL_TICK_BID_ASK:
+        _, attribs, bid, ask, bid_size, ask_size = row
+        flags = _flags(("bidPastLow", "askPastHigh"), attribs)
+        names = ("time", "tickAttribBidAsk", "priceBid", "priceAsk", "sizeBid", "sizeAsk")
+        return _present(names, (time_s, flags, bid, ask, _size_text(bid_size), _size_text(ask_size)))
+    _, attribs, price, size, exchange, conditions = row
+    flags = _flags(("pastLimit", "unreported"), attribs)
+    names = ("time", "tickAttribLast", "price", "size", "exchange", "specialConditions")
+    return _present(names, (time_s, flags, price, _size_text(size), exchange, conditions))
+
+
+def _bar_time(date: str, zone: tzinfo) -> int:
+    try:
+        return parse_bar_time(date, zone)
+    except ValueError as error:
+        raise DecodeError(str(error)) from None
+
+
+def _epoch_ns(seconds: int) -> int:
+    try:
+        return seconds_to_ns(seconds)
+    except ValueError as error:
+        raise DecodeError(str(error)) from None
+
+
+def _swapped(mask: int) -> int:
+    # In the text of historical quotes ask past high is the first bit and bid past low the second; in tick by tick and in
+    # records it is the other way round.
+    return _attribs(mask & _SECOND_BIT, mask & _FIRST_BIT)
+
+
+def _attribs(first: object, second: object) -> int:
+    return (_FIRST_BIT if first else 0) | (_SECOND_BIT if second else 0)
+
+
+def _flags(names: tuple[str, str], attribs: int) -> dict[str, bool]:
+    return {name: True for name, bit in zip(names, (_FIRST_BIT, _SECOND_BIT), strict=True) if attribs & bit}
+
+
+def _size(values: _Values, name: str) -> float:
+    return parse_size(name, values[name]) if name in values else math.nan
+
+
+def _size_text(size: float) -> str | None:
+    return size_to_field(size) or None
+
+
+def _present(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    pairs = zip(names, values, strict=True)
+    return {name: value for name, value in pairs if not (isinstance(value, float) and math.isnan(value))}
+
+
+def _records(rows: list[tuple[Any, ...]], dtype: np.dtype[np.void]) -> Records:
+    try:
+        return np.array(rows, dtype)
+    except OverflowError as error:
+        raise DecodeError(str(error)) from None
