@@ -1,0 +1,456 @@
+"""Malformed input: a bad field costs its message and nothing else; broken framing ends the stream, and says where."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import numpy as np
+import pytest
+from streams import (
+    BAR_UPDATE,
+    MARKET_DEPTH,
+    MARKET_DEPTH_L2,
+    MAX_FRAME,
+    PROTOBUF_OFFSET,
+    REAL_TIME_BAR,
+    TICK_BY_TICK,
+    TICK_GENERIC,
+    TICK_OPTION,
+    TICK_PRICE,
+    TICK_SIZE,
+    TICK_STRING,
+    Decoded,
+    bytes_field,
+    decode,
+    double_field,
+    framed,
+    int_field,
+    protobuf_payload,
+    text_payload,
+    varint,
+)
+from tick_streams import MAKERS, random_messages
+
+from ibfast import Decoder, Feed
+from ibfast.errors import ProtocolError
+
+TEXT_VERSIONS = (157, 200, 201, 226)
+
+GOOD_TEXT = {
+    TICK_PRICE: (6, 1, 1, "1.5", 100, 0),
+    TICK_SIZE: (6, 1, 0, 100),
+    MARKET_DEPTH: (1, 1, 0, 0, 1, "1.5", 100),
+    MARKET_DEPTH_L2: (1, 1, 0, "ARCA", 0, 1, "1.5", 100, 1),
+    TICK_OPTION: (1, 13, 0, "0.2", "0.5", "1.5", "0.1", "0.01", "0.1", "-0.1", "100.5"),
+    TICK_GENERIC: (6, 1, 49, "1.5"),
+    TICK_STRING: (6, 1, 45, "1700000000"),
+    REAL_TIME_BAR: (3, 1, 1_700_000_000, "1.5", "2.5", "0.5", "1.25", 100, "1.4", 7),
+    BAR_UPDATE: (1, 7, "1700000000", "1.5", "1.25", "2.5", "0.5", "1.4", 100),
+    TICK_BY_TICK: (1, 1, 1_700_000_000, "1.5", 100, 0, "ARCA", "T"),
+}
+"""One well-formed message of each kind, all its fields after the id."""
+
+NOT_NUMBERS = {
+    TICK_PRICE: (1, 2, 3, 4, 5), TICK_SIZE: (1, 2, 3), MARKET_DEPTH: (1, 2, 3, 4, 5, 6),
+    MARKET_DEPTH_L2: (1, 2, 4, 5, 6, 7, 8), TICK_OPTION: tuple(range(11)), TICK_GENERIC: (1, 2, 3),
+    TICK_STRING: (1, 2, 3), REAL_TIME_BAR: tuple(range(1, 10)), BAR_UPDATE: tuple(range(9)),
+    TICK_BY_TICK: (0, 1, 2, 3, 4, 5),
+}
+"""The fields of each that are numbers or times."""
+
+MARKER = 4242
+
+
+def marker(server_version: int) -> bytes:
+    """A message whose record proves that the stream went on."""
+    return text_payload(server_version, TICK_GENERIC, 6, MARKER, 49, "1")
+
+
+def quarantined(server_version: int, payload: bytes) -> tuple[Decoded, str]:
+    """Decode the payload between two good messages; it must be refused, alone. Return the reason."""
+    before, after = marker(server_version), marker(server_version)
+    decoded = decode(framed(before, payload, after), server_version)
+    assert decoded.count == 3
+    assert decoded.decoder.quarantined == 1
+    (entry,) = decoded.quarantine
+    assert entry.payload == payload
+    assert entry.offset == len(framed(before))
+    assert decoded.messages == []
+    assert decoded.rows["ticks"]["req_id"].tolist() == [MARKER, MARKER]
+    assert all(decoded.rows[ring].size == 0 for ring in ("trades", "quotes", "depth", "bars", "greeks"))
+    assert entry.reason
+    return decoded, entry.reason
+
+
+def test_the_good_messages_are_good() -> None:
+    for server_version in TEXT_VERSIONS:
+        payloads = [text_payload(server_version, msg_id, *fields) for msg_id, fields in GOOD_TEXT.items()]
+        decoded = decode(framed(*payloads), server_version)
+        assert decoded.quarantine == []
+        assert decoded.messages == []
+
+
+@pytest.mark.parametrize("server_version", TEXT_VERSIONS)
+@pytest.mark.parametrize("msg_id", GOOD_TEXT)
+def test_a_field_that_is_no_number(server_version: int, msg_id: int) -> None:
+    for position in NOT_NUMBERS[msg_id]:
+        for garbage in ("x", "1x", " 1", "1.2.3", "0x10", "--1", b"\xff"):
+            fields = list(GOOD_TEXT[msg_id])
+            fields[position] = garbage
+            decoded, _ = quarantined(server_version, text_payload(server_version, msg_id, *fields))
+            assert decoded.decoder.quarantined == 1
+
+
+@pytest.mark.parametrize("msg_id", GOOD_TEXT)
+def test_a_number_out_of_its_fields_range(msg_id: int) -> None:
+    """A req_id of 2^31 must not come out as another request's."""
+    position = 0 if msg_id in (TICK_OPTION, BAR_UPDATE, TICK_BY_TICK) else 1
+    for text in ("2147483648", "-2147483649", "4294967297", "9" * 18, "9" * 19, "9" * 40):
+        fields = list(GOOD_TEXT[msg_id])
+        fields[position] = text
+        quarantined(176, text_payload(176, msg_id, *fields))
+
+
+@pytest.mark.parametrize("text", ["9223372037", "-9223372037", "9" * 18, "9" * 30])
+def test_a_time_that_no_record_can_hold(text: str) -> None:
+    for msg_id in (REAL_TIME_BAR, BAR_UPDATE, TICK_BY_TICK):
+        fields = [text if field == "1700000000" or field == 1_700_000_000 else field for field in GOOD_TEXT[msg_id]]
+        quarantined(176, text_payload(176, msg_id, *fields))
+
+
+@pytest.mark.parametrize("text", ["20240231", "20230229", "20241301", "20240100", "2024", "20240105 25:00:00",
+                                  "20240105 09:30:00 Nowhere/Land", "yesterday", "20240105 9:30"])
+def test_a_bar_time_that_does_not_exist(text: str) -> None:
+    fields = list(GOOD_TEXT[BAR_UPDATE])
+    fields[2] = text
+    quarantined(176, text_payload(176, BAR_UPDATE, *fields))
+    bar = bytes_field(2, bytes_field(1, text) + double_field(2, 1.5))
+    quarantined(226, protobuf_payload(BAR_UPDATE, int_field(1, 1), bar))
+
+
+@pytest.mark.parametrize("text", ["x;100;1700000000000;1;1;true", "1.5;x;1700000000000;1;1;true", "1.5;100;x;1;1;true",
+                                  "1.5;100;1700000000000;x;1;true", "1.5;100;1700000000000;1;x;true", "abc", "1.5 100"])
+def test_an_rt_volume_that_does_not_parse(text: str) -> None:
+    for tick_type in (48, 77):
+        quarantined(176, text_payload(176, TICK_STRING, 6, 1, tick_type, text))
+        payload = protobuf_payload(TICK_STRING, int_field(1, 1), int_field(2, tick_type), bytes_field(3, text))
+        quarantined(226, payload)
+
+
+@pytest.mark.parametrize("server_version", TEXT_VERSIONS)
+@pytest.mark.parametrize("msg_id", GOOD_TEXT)
+def test_a_message_that_is_too_short(server_version: int, msg_id: int) -> None:
+    fields = GOOD_TEXT[msg_id]
+    for count in range(len(fields)):
+        quarantined(server_version, text_payload(server_version, msg_id, *fields[:count]))
+
+
+@pytest.mark.parametrize("server_version", TEXT_VERSIONS)
+@pytest.mark.parametrize("msg_id", GOOD_TEXT)
+def test_a_last_field_without_its_end(server_version: int, msg_id: int) -> None:
+    """A frame that was cut would give a number of fewer digits: never that."""
+    quarantined(server_version, text_payload(server_version, msg_id, *GOOD_TEXT[msg_id])[:-1])
+
+
+@pytest.mark.parametrize(
+    "payload", [b"x\x001\0", b"1x\x006\0", b"12", b"\0", b"-1\x001\0", b"1 \x001\0", b"9999999999\x001\0"]
+)
+def test_an_ascii_id_that_is_none(payload: bytes) -> None:
+    quarantined(176, payload)
+
+
+@pytest.mark.parametrize("length", [0, MAX_FRAME + 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+@pytest.mark.parametrize("server_version", TEXT_VERSIONS)
+def test_an_impossible_length_ends_the_stream(server_version: int, length: int) -> None:
+    good = framed(marker(server_version), text_payload(server_version, 9, 1, 1), marker(server_version))
+    data = good + struct.pack(">I", length) + framed(marker(server_version))
+    decoded = Decoded(server_version)
+    with pytest.raises(ProtocolError) as caught:
+        decoded.give([data])
+    assert caught.value.offset == len(good)
+    assert caught.value.data.startswith(struct.pack(">I", length))
+    assert decoded.rows["ticks"]["req_id"].tolist() == [MARKER, MARKER]
+    assert [msg_id for msg_id, _, _ in decoded.messages] == [9]
+    for chunk in (framed(marker(server_version)), b""):
+        with pytest.raises(ProtocolError) as again:
+            decoded.give([chunk])
+        assert again.value.offset == len(good)
+    assert decoded.rows["ticks"].size == 2
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_frame_too_short_for_its_raw_id_ends_the_stream(length: int) -> None:
+    with pytest.raises(ProtocolError):
+        decode(framed(marker(201)) + framed(b"\0" * length) + framed(marker(201)), 201)
+
+
+def test_the_largest_length_is_no_error() -> None:
+    decoder = Decoder(Feed(capacity=64), server_version=176)
+    assert decoder.feed_bytes(struct.pack(">I", MAX_FRAME) + b"17\0") == 0
+
+
+PROTOBUF_MALFORMED = {
+    "a varint that does not end": int_field(1, 1) + varint(2 << 3) + b"\xff" * 6,
+    "a varint of eleven bytes": varint(1 << 3) + b"\xff" * 10 + b"\x01",
+    "a varint beyond 64 bits": varint(1 << 3) + b"\xff" * 9 + b"\x7f",
+    "a tag that does not end": b"\xff" * 20,
+    "field number 0": b"\x00\x01",
+    "a length past its message": varint(99 << 3 | 2) + varint(1000) + b"abc",
+    "a length of 2^64 - 1": varint(99 << 3 | 2) + b"\xff" * 9 + b"\x01" + b"abc",
+    "a length of 2^63": varint(99 << 3 | 2) + varint(1 << 63) + b"abc",
+    "a length that does not end": varint(99 << 3 | 2) + b"\x80",
+    "a cut double": varint(98 << 3 | 1) + b"\0" * 7,
+    "a cut float": varint(98 << 3 | 5) + b"\0" * 3,
+    "an integer as text": bytes_field(1, "1"),
+    "an integer as double": double_field(1, 1.0),
+    "a group that opens": varint(97 << 3 | 3),
+    "a group that closes": varint(97 << 3 | 4),
+    "wire type 6": varint(97 << 3 | 6),
+    "wire type 7": varint(97 << 3 | 7),
+    "an id without a value": varint(1 << 3),
+}
+
+GOOD_PROTOBUF = {
+    TICK_PRICE: int_field(1, 1) + int_field(2, 1) + double_field(3, 1.5) + bytes_field(4, "100") + int_field(5, 0),
+    TICK_SIZE: int_field(1, 1) + int_field(2, 0) + bytes_field(3, "100"),
+    MARKET_DEPTH: int_field(1, 1) + bytes_field(2, int_field(1, 0) + double_field(4, 1.5)),
+    MARKET_DEPTH_L2: int_field(1, 1) + bytes_field(2, int_field(1, 0) + double_field(4, 1.5) + bytes_field(6, "ARCA")),
+    TICK_OPTION: int_field(1, 1) + int_field(2, 13) + double_field(4, 0.2) + double_field(11, 100.5),
+    TICK_GENERIC: int_field(1, 1) + int_field(2, 49) + double_field(3, 1.5),
+    TICK_STRING: int_field(1, 1) + int_field(2, 84) + bytes_field(3, "NQ"),
+    REAL_TIME_BAR: int_field(1, 1) + int_field(2, 1_700_000_000) + double_field(3, 1.5) + bytes_field(7, "100"),
+    BAR_UPDATE: int_field(1, 1) + bytes_field(2, bytes_field(1, "1700000000") + double_field(2, 1.5)),
+    TICK_BY_TICK: int_field(1, 1) + int_field(2, 1)
+    + bytes_field(3, int_field(1, 1_700_000_000) + double_field(3, 1.5) + bytes_field(4, "100")),
+}
+
+
+@pytest.mark.parametrize("what", PROTOBUF_MALFORMED)
+@pytest.mark.parametrize("msg_id", GOOD_PROTOBUF)
+def test_malformed_protobuf(msg_id: int, what: str) -> None:
+    for body in (PROTOBUF_MALFORMED[what], GOOD_PROTOBUF[msg_id] + PROTOBUF_MALFORMED[what]):
+        quarantined(226, protobuf_payload(msg_id, body))
+
+
+@pytest.mark.parametrize("msg_id", GOOD_PROTOBUF)
+def test_protobuf_cut_anywhere(msg_id: int) -> None:
+    """A cut message is refused, or has ended between two fields, where a shorter message is a message."""
+    good = GOOD_PROTOBUF[msg_id]
+    assert decode(framed(protobuf_payload(msg_id, good)), 226).quarantine == []
+    refused = 0
+    for length in range(1, len(good)):
+        decoded = decode(framed(protobuf_payload(msg_id, good[:length]), marker(226)), 226)
+        assert decoded.count == 2
+        assert decoded.rows["ticks"]["req_id"][-1] == MARKER
+        refused += decoded.decoder.quarantined
+    assert refused > len(good) // 2
+
+
+@pytest.mark.parametrize(("msg_id", "path"), [(MARKET_DEPTH, (2,)), (MARKET_DEPTH_L2, (2,)), (BAR_UPDATE, (2,)),
+                                              (TICK_BY_TICK, (3,)), (TICK_BY_TICK, (4,)), (TICK_BY_TICK, (5,)),
+                                              (TICK_BY_TICK, (3, 2)), (TICK_BY_TICK, (4, 2))])
+def test_malformed_inner_messages(msg_id: int, path: tuple[int, ...]) -> None:
+    for what, inner in PROTOBUF_MALFORMED.items():
+        if what.startswith("an integer"):
+            continue  # field 1 is a text in some of the inner messages
+        body = inner
+        for number in reversed(path):
+            body = bytes_field(number, body)
+        kind = int_field(2, 1) if msg_id == TICK_BY_TICK else b""
+        quarantined(226, protobuf_payload(msg_id, int_field(1, 1), kind, body))
+
+
+@pytest.mark.parametrize("msg_id", GOOD_PROTOBUF)
+def test_an_inner_length_past_its_outer(msg_id: int) -> None:
+    """The inner message may not read what follows the outer one, though the bytes are there in the buffer."""
+    inner = varint(2 << 3 | 2) + varint(200) + int_field(1, 0)
+    quarantined(226, protobuf_payload(msg_id, int_field(1, 1), inner))
+
+
+def test_unknown_protobuf_fields_are_passed_over() -> None:
+    unknown = int_field(100, 7) + double_field(101, 1.0) + bytes_field(102, b"abc") + varint(103 << 3 | 5) + b"\0" * 4
+    for msg_id, body in GOOD_PROTOBUF.items():
+        plain = decode(framed(protobuf_payload(msg_id, body)), 226)
+        for extended in (body + unknown, unknown + body):
+            decoded = decode(framed(protobuf_payload(msg_id, extended)), 226)
+            assert decoded.fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.parametrize("server_version", TEXT_VERSIONS)
+@pytest.mark.parametrize("trailing", [
+    ("x",), ("",), ("", ""), ("", "", "5", "", "7"), ("", "", "", "", ""), (1, 2, 3), ("", "", "12", "", ""),
+    ("0", "", "", "1"), ("", "", "", "9", "1"),
+])
+@pytest.mark.parametrize("msg_id", GOOD_TEXT)
+def test_unknown_trailing_fields_are_tolerated(server_version: int, msg_id: int, trailing: tuple[object, ...]) -> None:
+    plain = decode(framed(text_payload(server_version, msg_id, *GOOD_TEXT[msg_id])), server_version)
+    payload = text_payload(server_version, msg_id, *GOOD_TEXT[msg_id], *trailing)
+    assert decode(framed(payload), server_version).fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.parametrize("msg_id", GOOD_TEXT)
+@pytest.mark.parametrize("server_version", TEXT_VERSIONS)
+@pytest.mark.parametrize("swallowed", [1, 2, 5])
+@pytest.mark.parametrize("cut_nbytes", [0, 1, 7])
+def test_a_frame_that_swallowed_others(msg_id: int, server_version: int, swallowed: int, cut_nbytes: int) -> None:
+    """A length beyond what was written takes in the next frames, as a real TWS once did. Nothing may come of them."""
+    good = framed(marker(server_version))
+    body = text_payload(server_version, msg_id, *GOOD_TEXT[msg_id])
+    followers = framed(*[text_payload(server_version, TICK_PRICE, 6, 9, 1, "99.5", 100, 0)] * swallowed)
+    body += followers[: len(followers) - cut_nbytes]
+    decoded = Decoded(server_version)
+    with pytest.raises(ProtocolError) as caught:
+        decoded.give([good + framed(body) + framed(marker(server_version))])
+    assert caught.value.offset == len(good)
+    assert decoded.rows["ticks"]["req_id"].tolist() == [MARKER]
+    assert all(decoded.rows[ring].size == 0 for ring in ("trades", "quotes", "depth", "bars", "greeks"))
+
+
+@pytest.mark.parametrize("msg_id", GOOD_PROTOBUF)
+@pytest.mark.parametrize("swallowed", [1, 3])
+def test_a_protobuf_frame_that_swallowed_others(msg_id: int, swallowed: int) -> None:
+    good = framed(marker(226))
+    follower = protobuf_payload(TICK_PRICE, int_field(1, 9), int_field(2, 1), double_field(3, 99.5))
+    body = protobuf_payload(msg_id, GOOD_PROTOBUF[msg_id]) + framed(*[follower] * swallowed)
+    decoded = Decoded(226)
+    with pytest.raises(ProtocolError) as caught:
+        decoded.give([good + framed(body) + framed(marker(226))])
+    assert caught.value.offset == len(good)
+    assert decoded.rows["ticks"]["req_id"].tolist() == [MARKER]
+
+
+def test_the_quarantine_is_bounded_and_its_count_is_not() -> None:
+    bad = text_payload(176, TICK_PRICE, 6, 1, 1, "x", 100, 0)
+    decoder = Decoder(Feed(capacity=64), server_version=176)
+    for _ in range(10):
+        decoder.feed_bytes(framed(*[bad] * 500))
+    assert decoder.quarantined == 5_000
+    kept = decoder.take_quarantine()
+    assert 0 < len(kept) < 5_000
+    assert kept[-1].offset == 4_999 * len(framed(bad))
+    assert decoder.take_quarantine() == []
+    assert decoder.quarantined == 5_000
+
+
+def test_a_quarantined_message_says_what_it_was() -> None:
+    bad = text_payload(176, MARKET_DEPTH_L2, 1, 1, 0, "ARCA", 0, 1, "x", 100, 1)
+    (entry,) = decode(framed(bad), 176).quarantine
+    assert (entry.msg_id, entry.payload, entry.offset) == (MARKET_DEPTH_L2, bad, 0)
+    assert "number" in entry.reason
+    bad = protobuf_payload(MARKET_DEPTH_L2, b"\xff")
+    (entry,) = decode(framed(bad), 226).quarantine
+    assert (entry.msg_id, entry.payload, entry.offset) == (MARKET_DEPTH_L2, bad, 0)
+
+
+@pytest.mark.parametrize("msg_id", [3, 9, 17, 47, 57, 58, 81, 84, 91, 92, 108, 111, 199, 200])
+def test_other_ids_come_out_whole(msg_id: int) -> None:
+    for server_version in TEXT_VERSIONS:
+        payload = text_payload(server_version, msg_id, "a", "", b"\xff\xfe", 1)
+        decoded = decode(framed(payload, marker(server_version)), server_version)
+        assert decoded.messages == [(msg_id, b"a\0\0\xff\xfe\x001\0", False)]
+    body = b"\xff\xff any bytes"
+    decoded = decode(framed(protobuf_payload(msg_id, body), protobuf_payload(msg_id), marker(226)), 226)
+    assert decoded.messages == [(msg_id, body, True), (msg_id, b"", True)]
+
+
+def test_an_unknown_id_of_any_size_comes_out_whole() -> None:
+    for wire_id in (0, 1234, 2**31 - 1):
+        decoded = decode(framed(struct.pack(">I", wire_id) + b"abc", marker(226)), 226)
+        is_protobuf = wire_id > PROTOBUF_OFFSET
+        assert decoded.messages == [(wire_id - PROTOBUF_OFFSET if is_protobuf else wire_id, b"abc", is_protobuf)]
+
+
+def test_unknown_tick_types_are_kept() -> None:
+    payloads = [
+        text_payload(176, TICK_PRICE, 6, 1, 777, "1.5", 100, 0),
+        text_payload(176, TICK_SIZE, 6, 1, -5, 100),
+        text_payload(176, TICK_GENERIC, 6, 1, 2147483647, "2.5"),
+        text_payload(176, TICK_STRING, 6, 1, 778, "abc"),
+    ]
+    rows = decode(framed(*payloads), 176).rows["ticks"]
+    assert rows["tick_type"].tolist() == [777, -5, 2147483647, 778]
+
+
+def test_an_unknown_tick_by_tick_kind_comes_out_whole() -> None:
+    payload = text_payload(176, TICK_BY_TICK, 1, 5, 1_700_000_000, "x")
+    assert decode(framed(payload), 176).messages == [(TICK_BY_TICK, payload.partition(b"\0")[2], False)]
+    payload = protobuf_payload(TICK_BY_TICK, int_field(1, 1), int_field(2, 5))
+    assert decode(framed(payload), 226).messages == [(TICK_BY_TICK, payload[4:], True)]
+
+
+def test_interned_texts_are_bounded() -> None:
+    """Past the bound a text is the reserved one, and counted; the known ones keep their ids."""
+    feed = Feed(capacity=1 << 10)
+    decoder = Decoder(feed, server_version=176)
+    reader = feed.ticks.reader(start="oldest")
+    first, seen, number = None, set(), 0
+    while True:
+        texts = [f"text {number + i}" for i in range(1_000)]
+        number += 1_000
+        decoder.feed_bytes(framed(*(text_payload(176, TICK_STRING, 6, 1, 84, text) for text in texts)))
+        ids = reader.read()["text"].tolist()
+        first = ids[0] if first is None else first
+        seen.update(ids)
+        if ids[-1] == ids[-2]:
+            break
+        assert number < 10_000_000
+    other = ids[-1]
+    assert feed.texts[other] == "<other>"
+    assert len(seen) < number
+    decoder.feed_bytes(framed(*(text_payload(176, TICK_STRING, 6, 1, 84, text) for text in ("text 0", "new", ""))))
+    assert reader.read()["text"].tolist() == [first, other, 0]
+
+
+def test_long_texts_do_not_break_the_bound() -> None:
+    feed = Feed(capacity=1 << 10)
+    decoder = Decoder(feed, server_version=176)
+    for i in range(40):
+        decoder.feed_bytes(framed(text_payload(176, TICK_STRING, 6, 1, 84, f"{i}" + "x" * 1_000_000)))
+    reader = feed.ticks.reader(start="oldest")
+    assert feed.texts[int(reader.read()["text"][-1])] == "<other>"
+
+
+def test_requests_past_the_instrument_table_are_counted_and_told_once() -> None:
+    feed = Feed(capacity=1 << 16)
+    decoder = Decoder(feed, server_version=176)
+    reader = feed.ticks.reader(start="oldest")
+    req_id = 0
+    while True:
+        payloads = [text_payload(176, TICK_SIZE, 6, req_id + i, 8, 100) for i in range(10_000)]
+        req_id += 10_000
+        decoder.feed_bytes(framed(*payloads))
+        rows = reader.read()
+        assert len(rows) == 10_000
+        if rows["instrument"][-1] == rows["instrument"][-2]:
+            break
+        assert req_id < 10_000_000
+    assert rows["instrument"][-1] == 0xFFFFFFFF
+    assert rows["size"].tolist() == [100.0] * 10_000
+    told = [entry for entry in decoder.take_quarantine() if "instruments" in entry.reason]
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("server_version", [176, 201, 226])
+def test_random_damage_loses_no_frame(server_version: int) -> None:
+    """Bytes changed inside payloads: each frame is a record, or quarantined, or handed out; none vanishes."""
+    rng = random.Random(server_version)
+    for seed in range(30):
+        payloads = [bytearray(message.payload) for message in random_messages(seed, server_version, 100)]
+        for payload in payloads:
+            for _ in range(rng.choice((0, 1, 3))):
+                payload[rng.randrange(len(payload))] = rng.randrange(256)
+        decoded = Decoded(server_version)
+        try:
+            decoded.give([framed(*payloads)])
+        except ProtocolError:
+            continue
+        rows = decoded.rows
+        primary = rows["ticks"].size + rows["depth"].size + rows["bars"].size + rows["greeks"].size
+        primary += int(np.isin(rows["trades"]["kind"], (5, 6)).sum() + np.isin(rows["quotes"]["kind"], (9, 10)).sum())
+        assert decoded.count == len(payloads)
+        assert primary + decoded.decoder.quarantined + len(decoded.messages) == len(payloads)
+
+
+def test_every_kind_of_message_was_tried() -> None:
+    assert set(GOOD_TEXT) == set(GOOD_PROTOBUF) == set(MAKERS)
