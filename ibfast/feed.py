@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ibfast._feed import DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
 from ibfast._ring import CONTROL_BYTES
+from ibfast.enums import GapCause, GapScope
 from ibfast.errors import FeedError
 from ibfast.ring import RingBuffer
 
@@ -269,6 +270,36 @@ class Feed(FeedView):
     def forget_requests(self) -> None:
         """Unbind every request: to be called when a connection has ended, since its request ids die with it."""
         self.core.forget_requests()
+
+    def add_gap(
+        self,
+        recv_ns: int,
+        scope: GapScope,
+        cause: GapCause,
+        *,
+        instrument: int = NO_INSTRUMENT,
+        req_id: int = -1,
+        first_seq: int = 0,
+        last_seq: int = 0,
+        first_ns: int = 0,
+        last_ns: int = 0,
+        count: int = 0,
+        recovered: bool = False,
+    ) -> None:
+        """Record an interruption of the data in the `gaps` ring.
+
+        Args:
+            recv_ns: when it was noticed, UTC.
+            scope, cause: what was interrupted, and why.
+            instrument, req_id: of the subscription, where it is about one.
+            first_seq, last_seq: which records are affected, by feed-wide sequence number; 0 is not known (yet).
+            first_ns, last_ns: the time from and to which data is missing; 0 is not known (yet).
+            count: how many records are missing, where that is known.
+            recovered: whether the data flows again.
+        """
+        self.core.add_gap(
+            recv_ns, scope, cause, instrument, req_id, first_seq, last_seq, first_ns, last_ns, count, recovered
+        )
 
     @property
     def seq(self) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import mmap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -69,6 +69,8 @@ class Reader(Cursor):
     """
 
     _waiter: ThreadPoolExecutor | None = None
+    _wake: Callable[[], None] | None = None
+    closed = False
 
     def wait(self, timeout_s: float = float("inf")) -> bool:
         """Block this thread until there is something to read.
@@ -105,7 +107,15 @@ class Reader(Cursor):
             rows = self.read()
             if len(rows):
                 return rows
+            if self.closed:
+                raise StopAsyncIteration
             await (self._woken() if self.ring.writable else self._woken_from_afar())
+
+    def close(self) -> None:
+        """End the iteration: an `async for` over this reader finishes after the rows that are there."""
+        self.closed = True
+        if self._wake is not None:
+            self._wake()
 
     async def _woken(self) -> None:
         """Wait for the writer, which is in this process, on this thread or another."""
@@ -126,12 +136,12 @@ class Reader(Cursor):
                     loop.call_soon_threadsafe(wake)
 
         self.ring.when_published(published)
-        if self.pending:
-            self.ring.forget(published)
-            return
+        self._wake = published
         try:
-            await future
+            if not self.pending:
+                await future
         finally:
+            self._wake = None
             self.ring.forget(published)
 
     async def _woken_from_afar(self) -> None:
@@ -139,7 +149,7 @@ class Reader(Cursor):
         if self._waiter is None:
             self._waiter = ThreadPoolExecutor(1, thread_name_prefix="ibfast-reader")
         loop = asyncio.get_running_loop()
-        while not await loop.run_in_executor(self._waiter, self.wait, FOREIGN_WAIT_S):
+        while not self.closed and not await loop.run_in_executor(self._waiter, self.wait, FOREIGN_WAIT_S):
             pass
 
 

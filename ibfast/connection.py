@@ -1,0 +1,79 @@
+"""The socket: reads into the decoder's own buffer, one clock read per socket read, writes what the protocol has to say.
+
+The rule of the file: transport only, no parsing and no policy. It knows asyncio and a Protocol, and one callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import cast
+
+from ibfast.protocol import Protocol
+
+__all__ = ["Connection", "open_connection"]
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One TCP connection to a gateway.
+
+    Args:
+        protocol: the session.
+        on_change: called after everything that may have changed the protocol's state or left events in it.
+    """
+
+    def __init__(self, protocol: Protocol, on_change: Callable[[], None]) -> None:
+        self.protocol = protocol
+        self.on_change = on_change
+        self.transport: asyncio.Transport | None = None
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport and say hello."""
+        self.transport = cast(asyncio.Transport, transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Room in the decoder's own memory."""
+        return self.protocol.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Decode what was read."""
+        self.protocol.buffer_updated(nbytes, time.time_ns())
+        self.flush()
+        self.on_change()
+
+    def eof_received(self) -> bool:
+        """The gateway has closed; so do we."""
+        self.protocol.receive_eof()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone, for whatever reason."""
+        self.protocol.receive_eof()
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self.on_change()
+
+    def flush(self) -> None:
+        """Write what the protocol has to say."""
+        data = self.protocol.data_to_send()
+        if data and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        """Close at once; what was not sent yet is not sent any more."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+async def open_connection(host: str, port: int, protocol: Protocol, on_change: Callable[[], None]) -> Connection:
+    """Connect and say hello; OSError if there is nobody."""
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(lambda: Connection(protocol, on_change), host, port)
+    return connection

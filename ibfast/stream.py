@@ -1,0 +1,226 @@
+"""Streams: what a user holds of a subscription, and what each data type asks of the gateway.
+
+The rule of the file: a stream reads the feed like any other reader; it sees its own subscription's rows of one ring,
+and it knows neither socket nor protocol. Streams that need the same request share one market-data line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibfast.contracts import Contract
+from ibfast.enums import Kind
+from ibfast.ring import Reader, RingBuffer
+from ibfast.wire.requests import (
+    CancelHistoricalBars,
+    CancelMarketData,
+    CancelMarketDepth,
+    CancelRealTimeBars,
+    CancelTickByTick,
+    HistoricalBars,
+    MarketData,
+    MarketDepth,
+    RealTimeBars,
+    Request,
+    TickByTick,
+)
+
+__all__ = ["DataType", "Line", "Stream", "Wanted", "wanted"]
+
+RT_VOLUME_GENERIC_TICK = "233"
+
+
+class DataType(StrEnum):
+    """What can be subscribed to, and where its rows come from.
+
+    Level 1, one market-data line for all four of a contract:
+        TICKS: every level-1 message. TRADES: trades seen by level 1 (sampled; with generic tick 233, time and sales).
+        QUOTES: the merged top of book. GREEKS: option computations.
+    Tick-by-tick, unsampled, few at once: LAST, ALL_LAST, BID_ASK, MIDPOINT.
+    DEPTH: the order book. BARS: five-second bars. UPDATING_BARS: bars of any size, the last one updating, with history.
+    """
+
+    TICKS = "TICKS"
+    TRADES = "TRADES"
+    QUOTES = "QUOTES"
+    GREEKS = "GREEKS"
+    LAST = "LAST"
+    ALL_LAST = "ALL_LAST"
+    BID_ASK = "BID_ASK"
+    MIDPOINT = "MIDPOINT"
+    DEPTH = "DEPTH"
+    BARS = "BARS"
+    UPDATING_BARS = "UPDATING_BARS"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A subscription in the gateway's terms: the request (of req_id 0), and which rows of which ring answer it."""
+
+    request: Request
+    ring: str
+    kinds: frozenset[Kind]
+
+
+_TICK_BY_TICK = {
+    DataType.LAST: ("Last", "trades", Kind.LAST),
+    DataType.ALL_LAST: ("AllLast", "trades", Kind.ALL_LAST),
+    DataType.BID_ASK: ("BidAsk", "quotes", Kind.BID_ASK),
+    DataType.MIDPOINT: ("MidPoint", "quotes", Kind.MIDPOINT),
+}
+
+
+def wanted(contract: Contract, data_type: str, **options: Any) -> Wanted:
+    """Return what a subscription asks of the gateway.
+
+    Args:
+        contract: qualified, or as it is to be sent.
+        data_type: a DataType.
+        options: level 1: `generic_ticks` ("233,236"); tick-by-tick: `ignore_size`; DEPTH: `num_rows` (10),
+            `is_smart_depth` (True); BARS: `what_to_show` ("TRADES"), `use_rth` (False); UPDATING_BARS: those of BARS
+            and `duration` ("1 D"), `bar_size` ("1 min").
+
+    Raises:
+        ValueError: there is no such data type.
+        TypeError: the data type has no such option.
+    """
+    try:
+        kind = DataType(data_type.upper())
+    except ValueError:
+        known = ", ".join(DataType)
+        raise ValueError(f"there is no data type {data_type!r}; there are {known}") from None
+    if kind in _TICK_BY_TICK:
+        tick_type, ring, row_kind = _TICK_BY_TICK[kind]
+        return Wanted(TickByTick(0, contract, tick_type, **options), ring, frozenset({row_kind}))
+    if kind is DataType.DEPTH:
+        options = {"num_rows": 10, "is_smart_depth": contract.exchange == "SMART"} | options
+        return Wanted(MarketDepth(0, contract, **options), "depth", frozenset({Kind.DEPTH, Kind.DEPTH_L2}))
+    if kind is DataType.BARS:
+        options = {"what_to_show": "TRADES", "use_rth": False} | options
+        return Wanted(RealTimeBars(0, contract, **options), "bars", frozenset({Kind.REALTIME_BAR}))
+    if kind is DataType.UPDATING_BARS:
+        options = {"what_to_show": "TRADES", "use_rth": False, "duration": "1 D", "bar_size": "1 min"} | options
+        request = HistoricalBars(0, contract, end="", keep_up_to_date=True, **options)
+        return Wanted(request, "bars", frozenset({Kind.UPDATE_BAR}))
+    return _level_1(contract, kind, **options)
+
+
+def _level_1(contract: Contract, data_type: DataType, generic_ticks: str = "") -> Wanted:
+    request = MarketData(0, contract, generic_ticks)
+    if data_type is DataType.QUOTES:
+        return Wanted(request, "quotes", frozenset({Kind.L1_QUOTE}))
+    if data_type is DataType.GREEKS:
+        return Wanted(request, "greeks", frozenset({Kind.OPTION}))
+    if data_type is DataType.TRADES:
+        # With time and sales at hand, the sampled last price would tell every trade a second time.
+        sales = RT_VOLUME_GENERIC_TICK in generic_ticks.split(",")
+        return Wanted(request, "trades", frozenset({Kind.RT_VOLUME if sales else Kind.L1_LAST}))
+    return Wanted(request, "ticks", frozenset({Kind.PRICE, Kind.SIZE, Kind.GENERIC, Kind.STRING}))
+
+
+@dataclass(slots=True)
+class Line:
+    """One live request at the gateway, and the streams that it serves."""
+
+    request: Request
+    req_id: int
+    instrument: int
+    streams: list[Stream] = field(default_factory=list)
+
+    def cancel_request(self) -> Request:
+        """Return the request that ends this one."""
+        match self.request:
+            case MarketData():
+                return CancelMarketData(self.req_id)
+            case TickByTick():
+                return CancelTickByTick(self.req_id)
+            case MarketDepth(is_smart_depth=is_smart_depth):
+                return CancelMarketDepth(self.req_id, is_smart_depth)
+            case RealTimeBars():
+                return CancelRealTimeBars(self.req_id)
+            case HistoricalBars():
+                return CancelHistoricalBars(self.req_id)
+        raise TypeError(f"{type(self.request).__name__} is no subscription")
+
+    def opening_request(self) -> Request:
+        """Return the request with its id, to be sent."""
+        return replace(self.request, req_id=self.req_id)  # type: ignore[call-arg]
+
+
+class Stream:
+    """The rows of one subscription, as they arrive.
+
+        async for rows in stream:
+            print(rows["price"], rows["size"])
+
+    Attributes:
+        contract: what is subscribed to, as the gateway knows it.
+        instrument: its index in the feed: `feed.last[stream.instrument]`.
+        req_id: of the request that serves it.
+        history: UPDATING_BARS only: the bars up to the subscription (dtype `HISTORICAL_BAR`).
+        error: why the stream ended by itself, None while it lives and after `unsubscribe`.
+    """
+
+    def __init__(
+        self, contract: Contract, line: Line, ring: RingBuffer, want: Wanted, release: Callable[[Stream], None]
+    ) -> None:
+        self.contract = contract
+        self.instrument = line.instrument
+        self.req_id = line.req_id
+        self.history: NDArray[Any] | None = None
+        self.error: Exception | None = None
+        self._reader: Reader = ring.reader(start="next")
+        self._kinds = np.array(sorted(want.kinds), np.uint8)
+        self._release = release
+
+    @property
+    def lost(self) -> int:
+        """Rows of the whole ring that were overwritten before this stream looked at them."""
+        return self._reader.lost
+
+    @property
+    def live(self) -> bool:
+        """Whether rows can still come."""
+        return not self._reader.closed
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> NDArray[Any]:
+        """Return the next rows, as soon as there are any.
+
+        Raises:
+            RequestError: the gateway refused the subscription or ended it.
+            NotConnectedError: the connection was lost.
+        """
+        while True:
+            try:
+                rows = await anext(self._reader)
+            except StopAsyncIteration:
+                if self.error is not None:
+                    raise self.error from None
+                raise
+            mine = rows[(rows["req_id"] == self.req_id) & np.isin(rows["kind"], self._kinds)]
+            if len(mine):
+                return mine
+
+    def unsubscribe(self) -> None:
+        """End the subscription; an `async for` over it finishes after the rows that are there."""
+        if self.live:
+            self._reader.close()
+            self._release(self)
+
+    def close(self) -> None:
+        """End the stream without telling the gateway, because the connection ends."""
+        self._reader.close()
+
+    def fail(self, error: Exception) -> None:
+        """End the stream with an error, which the consumer's next step raises."""
+        self.error = error
+        self._reader.close()
