@@ -45,7 +45,9 @@ class Config:
     def __post_init__(self) -> None:
         _require(isinstance(self.host, str) and self.host != "", "host", self.host, "give a host name or an address")
         _require(_is_int(self.port) and 0 < self.port <= MAX_PORT, "port", self.port, f"give 1 to {MAX_PORT}")
-        _require(_is_int(self.client_id) and 0 <= self.client_id < 1 << 31, "client_id", self.client_id, "give 0 or more")
+        _require(
+            _is_int(self.client_id) and 0 <= self.client_id < 1 << 31, "client_id", self.client_id, "give 0 or more"
+        )
         for name in ("connect_timeout_s", "request_timeout_s"):
             value = getattr(self, name)
             _require(isinstance(value, int | float) and value > 0, name, value, "give seconds, more than 0")

@@ -8,6 +8,7 @@ that another process needs the feed's name and nothing else. Only the creator wr
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
@@ -90,7 +91,7 @@ class _Layout:
 
 
 class Texts:
-    """Interned strings by id: exchanges, conditions, market makers, text ticks. 0 is "", 1 stands for all past the bound."""
+    """Interned strings by id: exchanges, conditions, market makers, text ticks. 0 is ""; 1, all past the bound."""
 
     def __init__(self, control: NDArray[np.void], offsets: NDArray[np.uint32], arena: NDArray[np.uint8]) -> None:
         self._control = control
@@ -247,7 +248,8 @@ class Feed(FeedView):
         offsets = {part: start for part, (start, _) in layout.parts.items()}
         self.core = FeedCore(memory, offsets, self.rings, max_instruments, max_texts, layout.text_bytes)
         header = np.frombuffer(memory, HEADER, 1)
-        header[0] = (0, layout.total_bytes, capacity, max_instruments, max_texts, layout.text_bytes, layout.fingerprint, 0)
+        bounds = (layout.total_bytes, capacity, max_instruments, max_texts, layout.text_bytes, layout.fingerprint)
+        header[0] = (0, *bounds, 0)
         header["magic"] = MAGIC  # last: an attacher that sees it sees a complete feed
 
     @classmethod
@@ -402,10 +404,8 @@ class _Segment:
         os.close(self.fd)
 
     def __del__(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.close(self.fd)
-        except OSError:
-            pass
 
 
 def _lock(fd: int) -> bool:

@@ -22,9 +22,10 @@ from ibfast.connection import Connection, open_connection
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import GapCause, GapScope, MarketDataType, ServerVersion
 from ibfast.errors import ConnectError, Error, NotConnectedError, RequestError
-from ibfast.feed import NO_INSTRUMENT, Feed
+from ibfast.feed import Feed
 from ibfast.protocol import NOT_ENABLED, Protocol, State
 from ibfast.stream import Line, Stream, wanted
+from ibfast.wire import responses
 from ibfast.wire.requests import (
     CancelContractDetails,
     CancelHeadTimestamp,
@@ -40,7 +41,6 @@ from ibfast.wire.requests import (
     MatchingSymbols,
     Request,
 )
-from ibfast.wire import responses
 from ibfast.wire.responses import ErrorMessage, Response, SymbolSample
 
 __all__ = ["IBKRConnectionManager"]
@@ -185,7 +185,9 @@ class IBKRConnectionManager:
             return ConnectError("tcp", f"no connection {seconds}", "check host, port and firewall")
         if self.protocol.state is State.HELLO:
             return ConnectError("handshake", f"no reply {seconds}", NOT_ENABLED)
-        return ConnectError("start", f"nextValidId and managedAccounts did not come {seconds}", "is the login complete?")
+        return ConnectError(
+            "start", f"nextValidId and managedAccounts did not come {seconds}", "is the login complete?"
+        )
 
     async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
@@ -284,7 +286,10 @@ class IBKRConnectionManager:
             self._connection.flush()
 
     async def _ask(
-        self, make: Callable[[int], Request], complete: Callable[[Response], bool], cancel: Callable[[int], Request] | None = None
+        self,
+        make: Callable[[int], Request],
+        complete: Callable[[Response], bool],
+        cancel: Callable[[int], Request] | None = None,
     ) -> list[Any]:
         """Send a request and return the messages that answer it, up to the one that completes the answer."""
         req_id = next(self._req_ids)
@@ -336,8 +341,8 @@ class IBKRConnectionManager:
         details = await self.contract_details(description)
         matches = [item.contract for item in details]
         if len(matches) != 1:
-            names = ", ".join(f"{c.local_symbol or c.symbol} {c.primary_exchange or c.exchange} {c.con_id}" for c in matches)
-            raise ValueError(f"{description} is ambiguous, add fields: {len(matches)} contracts match: {names[:400]}")
+            names = ", ".join(f"{c.local_symbol} {c.primary_exchange or c.exchange} {c.con_id}" for c in matches[:20])
+            raise ValueError(f"{description} is ambiguous, add fields: {len(matches)} contracts match: {names}")
         # The exchange stays the user's choice: the gateway answers per listing, and "SMART" is a route, not a listing.
         qualified = replace(matches[0], exchange=description.exchange or matches[0].exchange)
         self._qualified[description] = qualified
@@ -346,7 +351,8 @@ class IBKRConnectionManager:
     async def matching_symbols(self, pattern: str) -> list[SymbolSample]:
         """Return stocks whose symbol or company name matches."""
         (message,) = await self._ask(
-            lambda req_id: MatchingSymbols(req_id, pattern), lambda message: isinstance(message, responses.SymbolSamples)
+            lambda req_id: MatchingSymbols(req_id, pattern),
+            lambda message: isinstance(message, responses.SymbolSamples),
         )
         return list(message.samples)
 
