@@ -8,7 +8,7 @@ Wire values are what stands in a field: text in the text dialects; int, float, s
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,6 +164,58 @@ def message(server_version: int, msg_id: int, values: Mapping[str, Any], is_prot
     paths = _PROTOBUF_BY_TICK_FIELDS[by_tick] if by_tick else _PROTOBUF_FIELDS[msg_id]
     present = {path: values[name] for name, path in paths.items() if values.get(name) is not None}
     return Message(msg_id, True, values, protobuf_payload(msg_id, _protobuf_body(present)))
+
+
+def parse_text(server_version: int, payload: bytes) -> Message:
+    """Split a text message of the tick path into its wire values."""
+    if server_version >= RAW_ID_SINCE:
+        msg_id, body = int.from_bytes(payload[:4], "big"), payload[4:]
+    else:
+        head, _, body = payload.partition(b"\0")
+        msg_id = int(head)
+    fields = body.decode().split("\0")
+    order = _TEXT_BY_TICK_ORDER[int(fields[1])] if msg_id == TICK_BY_TICK else _TEXT_ORDER[msg_id]
+    values = fields[1:] if msg_id in _TEXT_VERSION else fields
+    return Message(msg_id, False, dict(zip(order.split(), values, strict=False)), payload)
+
+
+def _present_paths(data: bytes, inner: set[int]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Yield the path and the raw value of every field, descending into the fields `inner`."""
+    start = 0
+
+    def read_varint() -> int:
+        nonlocal start
+        value = shift = 0
+        while True:
+            byte = data[start]
+            start += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while start < len(data):
+        tag = read_varint()
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            yield (number,), read_varint()
+            continue
+        length = 8 if wire_type == 1 else read_varint()
+        part = data[start : start + length]
+        start += length
+        if number in inner and wire_type == 2:
+            yield from (((number, *path), value) for path, value in _present_paths(part, {2}))
+        else:
+            yield (number,), part if wire_type == 1 else part.decode()
+
+
+def parse_protobuf(payload: bytes) -> Message:
+    """Tell which fields a protobuf message of the tick path has; a value that is absent is None."""
+    msg_id = int.from_bytes(payload[:4], "big") - PROTOBUF_OFFSET
+    inner = {MARKET_DEPTH: {2}, MARKET_DEPTH_L2: {2}, BAR_UPDATE: {2}, TICK_BY_TICK: {3, 4, 5}}.get(msg_id, set())
+    present = dict(_present_paths(payload[4:], inner))
+    paths = _PROTOBUF_BY_TICK_FIELDS[present[2,]] if msg_id == TICK_BY_TICK else _PROTOBUF_FIELDS[msg_id]
+    return Message(msg_id, True, {name: present.get(path) for name, path in paths.items()}, payload)
 
 
 class Decoded:

@@ -1,0 +1,253 @@
+"""What the records of a message have to be, from what an official client's decoder makes of the same bytes.
+
+The rule of the file: where the official client puts a value of its own in the place of one that the message lacks, the
+function says so and why; every other value has to be equal to the bit.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+from collections import defaultdict
+from datetime import UTC
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from oracles import python_with
+from streams import (
+    BAR_UPDATE,
+    MARKET_DEPTH,
+    MARKET_DEPTH_L2,
+    REAL_TIME_BAR,
+    TICK_BY_TICK,
+    TICK_GENERIC,
+    TICK_OPTION,
+    TICK_PRICE,
+    TICK_SIZE,
+    TICK_STRING,
+    Decoded,
+    Message,
+    same_numbers,
+)
+from tick_streams import RT_VOLUME_TYPES, TIMESTAMP_TYPES, UNSET_TEXTS
+
+from ibfast import Kind
+from ibfast.times import parse_bar_time
+
+NS_PER_S = 10**9
+OFFICIAL_UNSET_DOUBLE = 1.7976931348623157e308
+OFFICIAL_UNSET_DECIMAL = 2**127 - 1
+OFFICIAL_UNSET_INTEGER = 2**31 - 1
+ABSENT_BYTE = 255
+GREEKS = ("implied_vol", "delta", "option_price", "pv_dividend", "gamma", "vega", "theta", "und_price")
+LEVEL1_KINDS = (Kind.L1_LAST, Kind.L1_QUOTE)
+
+
+
+class Row(NamedTuple):
+    """A row that must come out of the ring named."""
+
+    ring: str
+    columns: dict[str, Any]
+
+
+class Oracle:
+    """An official client's decoder behind a pipe."""
+
+    def __init__(self, requirement: str, server_version: int) -> None:
+        self._server_version = server_version
+        self._process = subprocess.Popen(
+            [python_with(requirement), str(Path(__file__).with_name("oracle_ticks.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+
+    def __enter__(self) -> Oracle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            assert self._process.stdin
+            self._process.stdin.close()
+
+    def calls(self, payloads: list[bytes]) -> list[list[tuple[Any, ...]]]:
+        """Return the wrapper calls that each payload leads to."""
+        assert self._process.stdin
+        assert self._process.stdout
+        pickle.dump((self._server_version, payloads), self._process.stdin)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
+
+
+def price(raw: Any, official: float | None) -> float:
+    """A price as a record has it: NaN where the message has none, or IB's unset one."""
+    if raw in ("", None):
+        # Official decoders show 0.0 for an empty field, and 0.0, None or the unset value for an absent one.
+        assert official in (None, 0.0, OFFICIAL_UNSET_DOUBLE)
+        return np.nan
+    return np.nan if official is None or official == OFFICIAL_UNSET_DOUBLE else float(official)
+
+
+def size(raw: Any, official: Any) -> float:
+    """A size as a record has it. Official decoders know the unset spellings only in Decimal fields of text."""
+    if raw is None or raw in UNSET_TEXTS or raw == str(int(UNSET_TEXTS[1])):
+        return np.nan
+    return np.nan if official == OFFICIAL_UNSET_DECIMAL else float(official)
+
+
+def tick(kind: Kind, req_id: int, tick_type: int, attribs: int = 0, price: float = np.nan, size: float = np.nan,
+         text: str = "") -> Row:
+    return Row("ticks", {"kind": kind, "req_id": req_id, "tick_type": tick_type, "attribs": attribs, "price": price,
+                         "size": size, "text": text})
+
+
+def integer(raw: Any, official: int, absent: int) -> int:
+    """An integer as a record has it. Official decoders show 0 for an empty field, and 0 or theirs for an absent one."""
+    if raw in ("", None):
+        assert official in (0, -1, 7, OFFICIAL_UNSET_INTEGER)  # 7: their unset integer, taken for a mask
+        return absent
+    return official
+
+
+def tick_type_of(message: Message, official: int) -> int:
+    return integer(message.values["tick_type"], official, absent=-1)
+
+
+def attribs_of(message: Message, official: int) -> int:
+    return integer(message.values["attribs"], official, absent=0)
+
+
+def expected_price(message: Message, calls: list[Any]) -> list[Row]:
+    (_, req_id, tick_type, official_price, mask), *size_calls = calls
+    raw_size = message.values["size"]
+    # A type without a size type of its own: the official client drops the size, the record keeps it.
+    official_size = size_calls[0][3] if size_calls else raw_size or np.nan
+    return [tick(Kind.PRICE, req_id, tick_type_of(message, tick_type), attribs_of(message, mask),
+                 price(message.values["price"], official_price), size(raw_size, official_size))]
+
+
+def expected_size(message: Message, calls: list[Any]) -> list[Row]:
+    ((_, req_id, tick_type, official_size),) = calls
+    return [tick(Kind.SIZE, req_id, tick_type_of(message, tick_type), size=size(message.values["size"], official_size))]
+
+
+def expected_generic(message: Message, calls: list[Any]) -> list[Row]:
+    ((_, req_id, tick_type, value),) = calls
+    return [tick(Kind.GENERIC, req_id, tick_type_of(message, tick_type), price=price(message.values["price"], value))]
+
+
+def expected_string(message: Message, calls: list[Any]) -> list[Row]:
+    """Timestamps and RTVolume are numbers in the record, and texts to the official client."""
+    ((_, req_id, tick_type, text),) = calls
+    tick_type = tick_type_of(message, tick_type)
+    if tick_type in TIMESTAMP_TYPES:
+        return [tick(Kind.STRING, req_id, tick_type, price=float(text))]
+    if tick_type not in RT_VOLUME_TYPES:
+        return [tick(Kind.STRING, req_id, tick_type, text=text)]
+    price_text, size_text, time_ms, _, _, single = text.split(";")
+    traded = {"price": float(price_text) if price_text else np.nan, "size": float(size_text)}
+    return [
+        tick(Kind.STRING, req_id, tick_type, **traded),
+        Row("trades", {"kind": Kind.RT_VOLUME, "req_id": req_id, "event_ns": int(time_ms) * 1_000_000, **traded,
+                       "attribs": int(single == "true"), "exchange": "", "conditions": ""}),
+    ]
+
+
+def expected_depth(message: Message, calls: list[Any]) -> list[Row]:
+    if message.msg_id == MARKET_DEPTH:
+        ((_, req_id, position, operation, side, official_price, official_size),) = calls
+        kind, market_maker, is_smart = Kind.DEPTH, "", False
+    else:
+        ((_, req_id, position, market_maker, operation, side, official_price, official_size, is_smart),) = calls
+        kind = Kind.DEPTH_L2
+    values = message.values
+    return [Row("depth", {
+        "kind": kind, "req_id": req_id, "position": integer(values["position"], position, absent=-1),
+        "operation": integer(values["operation"], operation, absent=ABSENT_BYTE),
+        "side": integer(values["side"], side, absent=ABSENT_BYTE), "attribs": int(is_smart),
+        "market_maker": market_maker, "price": price(values["price"], official_price),
+        "size": size(values["size"], official_size)})]
+
+
+def expected_option(message: Message, calls: list[Any]) -> list[Row]:
+    ((_, req_id, tick_type, attribs, *numbers),) = calls
+    return [Row("greeks", {
+        "kind": Kind.OPTION, "req_id": req_id, "tick_type": tick_type_of(message, tick_type),
+        "attribs": attribs_of(message, attribs),
+        **{name: price(message.values[name], number) for name, number in zip(GREEKS, numbers, strict=True)}})]
+
+
+def expected_bar(message: Message, calls: list[Any]) -> list[Row]:
+    ((name, req_id, time, open_, high, low, close, volume, wap, count),) = calls
+    values = message.values
+    if name == "realtimeBar":
+        kind, event_ns = Kind.REALTIME_BAR, time * NS_PER_S
+    else:
+        kind, event_ns = Kind.UPDATE_BAR, parse_bar_time(time, UTC) if time else 0
+    return [Row("bars", {
+        "kind": kind, "req_id": req_id, "event_ns": event_ns, "open": price(values["open"], open_),
+        "high": price(values["high"], high), "low": price(values["low"], low), "close": price(values["close"], close),
+        "volume": size(values["volume"], volume), "wap": size(values["wap"], wap),
+        "count": integer(values["count"], count, absent=0)})]
+
+
+def expected_by_tick(message: Message, calls: list[Any]) -> list[Row]:
+    ((name, req_id, *rest),) = calls
+    values = message.values
+    if name == "tickByTickAllLast":
+        tick_type, time, official_price, official_size, mask, exchange, conditions = rest
+        return [Row("trades", {
+            "kind": Kind.LAST if tick_type == 1 else Kind.ALL_LAST, "req_id": req_id, "event_ns": time * NS_PER_S,
+            "price": price(values["price"], official_price), "size": size(values["size"], official_size),
+            "attribs": mask, "exchange": exchange, "conditions": conditions})]
+    if name == "tickByTickMidPoint":
+        time, midpoint = rest
+        kind, bid, ask, bid_size, ask_size, mask = Kind.MIDPOINT, midpoint, midpoint, np.nan, np.nan, 0
+        bid = ask = price(values["price"], midpoint)
+    else:
+        time, bid, ask, bid_size, ask_size, mask = rest
+        kind, bid, ask = Kind.BID_ASK, price(values["bid"], bid), price(values["ask"], ask)
+        bid_size, ask_size = size(values["bid_size"], bid_size), size(values["ask_size"], ask_size)
+    return [Row("quotes", {"kind": kind, "req_id": req_id, "event_ns": time * NS_PER_S, "bid": bid, "ask": ask,
+                           "bid_size": bid_size, "ask_size": ask_size, "attribs": mask})]
+
+
+EXPECTED = {
+    TICK_PRICE: expected_price, TICK_SIZE: expected_size, TICK_GENERIC: expected_generic, TICK_STRING: expected_string,
+    MARKET_DEPTH: expected_depth, MARKET_DEPTH_L2: expected_depth, TICK_OPTION: expected_option,
+    REAL_TIME_BAR: expected_bar, BAR_UPDATE: expected_bar, TICK_BY_TICK: expected_by_tick,
+}
+
+
+def expected_rows(oracle: Oracle, messages: list[Message]) -> list[tuple[Message, Row]]:
+    """Return the rows that the messages have to become, each beside its message."""
+    expected: list[tuple[Message, Row]] = []
+    for message, calls in zip(messages, oracle.calls([message.payload for message in messages]), strict=True):
+        assert calls, message
+        assert calls[0][0] != "raised", (message, calls)
+        calls = [(name, integer(message.values["req_id"], req_id, absent=-1), *rest) for name, req_id, *rest in calls]
+        expected += [(message, row) for row in EXPECTED[message.msg_id](message, calls)]
+    return expected
+
+
+def assert_rows(decoded: Decoded, expected: list[tuple[Message, Row]]) -> None:
+    """Compare all rows but those derived from level 1, column by column, and their order over all rings."""
+    sequence: list[tuple[int, str]] = []
+    by_ring: dict[str, list[tuple[Message, Row]]] = defaultdict(list)
+    for message, row in expected:
+        by_ring[row.ring].append((message, row))
+    for ring, rows in decoded.rows.items():
+        rows = rows[~np.isin(rows["kind"], LEVEL1_KINDS)]
+        sequence += [(int(seq), ring) for seq in rows["seq"]]
+        wanted = by_ring[ring]
+        assert len(rows) == len(wanted), ring
+        for name in wanted[0][1].columns if wanted else ():
+            column = rows[name]
+            if name in ("text", "exchange", "conditions", "market_maker"):
+                column = np.array([decoded.feed.texts[i] for i in column.tolist()], dtype=object)
+            values = [row.columns[name] for _, row in wanted]
+            same = same_numbers(column, np.array(values, dtype=column.dtype))
+            assert same.all(), [
+                (ring, name, column[i], values[i], wanted[i][0]) for i in np.flatnonzero(~same)[:5]
+            ]
+    assert [ring for _, ring in sorted(sequence)] == [row.ring for _, row in expected]
