@@ -103,11 +103,11 @@ class DepthL2:
 
     req_id: int
     position: int
-    market_maker: str
     operation: int
     side: int
     price: float | None
     size: Size
+    market_maker: str = ""
     is_smart_depth: bool = False
 
 

@@ -13,7 +13,7 @@ from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import ServerVersion
 from ibfast.wire.instruments import contract_from_protobuf, contract_to_protobuf
 from ibfast.wire.layout import items, protobuf_value, read_item, write_item, write_protobuf
-from ibfast.wire.text import FieldReader, size_to_field
+from ibfast.wire.text import FieldReader
 
 __all__ = ["details_from_protobuf", "details_to_protobuf", "read_details", "write_details"]
 
@@ -119,18 +119,6 @@ _NAMES = {
 }
 """attribute → field of the protobuf message, of all that are one field."""
 
-_NUMBERS_AS_TEXT = frozenset(
-    {
-        "minTick",
-        "minSize",
-        "sizeIncrement",
-        "suggestedSizeIncrement",
-        "minAlgoSize",
-        "lastPricePrecision",
-        "lastSizePrecision",
-    }
-)
-
 
 def read_details(reader: FieldReader, server_version: int, is_bond: bool) -> ContractDetails:
     """Read contract details from what follows the req_id of a text message."""
@@ -199,7 +187,6 @@ def details_to_protobuf(details: ContractDetails, is_bond: bool) -> tuple[dict[s
     contract["lastTradeDateOrContractMonth"] = _join_expiry(details, is_bond) or None
     contract["lastTradeDate"] = details.contract.last_trade_day or None
     values = write_protobuf(details, _NAMES)
-    values |= {name: size_to_field(values[name]) for name in _NUMBERS_AS_TEXT & values.keys()}
     values["secIdList"] = dict(details.sec_ids)
     values["ineligibilityReasonList"] = [
         {"id": reason_id, "description": description} for reason_id, description in details.ineligibility_reasons

@@ -18,14 +18,16 @@ from typing import Any, NamedTuple
 from ibfast.enums import PROTOBUF_OFFSET
 from ibfast.errors import DecodeError
 from ibfast.wire import schema
-from ibfast.wire.text import ID_LENGTH
+from ibfast.wire.text import ID_LENGTH, size_to_field
 
-__all__ = ["decode", "encode", "payload", "varint"]
+__all__ = ["decode", "encode", "field_writer", "message_id", "payload", "varint"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRE_TYPE_BITS = 3
 _WIRE_TYPE_MASK = 7
 _MAX_VARINT_LENGTH = 10
+_PAYLOAD_BITS, _PAYLOAD_MASK, _CONTINUES = 7, 0x7F, 0x80
+_ONE_BYTE = [bytes((value,)) for value in range(_CONTINUES)]
 _UINT64_MASK = 2**64 - 1
 _UINT32_MASK = 2**32 - 1
 _MAX_TAG = _UINT32_MASK
@@ -75,16 +77,33 @@ def decode(message: str, data: bytes) -> dict[str, Any]:
 
 def payload(msg_id: int, message: str, values: Mapping[str, Any]) -> bytes:
     """Return the payload of a protobuf message: its id and its body."""
-    return (msg_id + PROTOBUF_OFFSET).to_bytes(ID_LENGTH, "big") + encode(message, values)
+    return message_id(msg_id) + encode(message, values)
+
+
+def message_id(msg_id: int) -> bytes:
+    """Return the id of a protobuf message as it begins the payload."""
+    return (msg_id + PROTOBUF_OFFSET).to_bytes(ID_LENGTH, "big")
+
+
+def field_writer(message: str, name: str) -> tuple[bytes, Callable[[Any], bytes]]:
+    """Return a field's tag and the function that writes its value, for code that has no time for `encode`.
+
+    The value of a field that is a message is its body as bytes. Repeated fields and maps are not for this function.
+    """
+    field = _fields_by_name(message)[name]
+    scalar = _SCALARS.get(field.type)
+    return _tag(field), scalar.encode if scalar else _delimited
 
 
 def varint(value: int) -> bytes:
     """Return an integer as a varint; a negative one takes ten bytes."""
+    if 0 <= value < _CONTINUES:
+        return _ONE_BYTE[value]
     value &= _UINT64_MASK
     out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
+    while value >= _CONTINUES:
+        out.append(value & _PAYLOAD_MASK | _CONTINUES)
+        value >>= _PAYLOAD_BITS
     out.append(value)
     return bytes(out)
 
@@ -106,8 +125,12 @@ def _fields_by_number(message: str) -> dict[int, _Field]:
     return {field.number: field for field in _fields_by_name(message).values()}
 
 
+def _tag(field: _Field) -> bytes:
+    return varint(field.number << _WIRE_TYPE_BITS | field.wire_type)
+
+
 def _encode_field(field: _Field, value: Any) -> bytes:
-    tag = varint(field.number << _WIRE_TYPE_BITS | field.wire_type)
+    tag = _tag(field)
     if field.type == "map":
         entries = ({"key": key, "value": text} for key, text in value.items())
         return b"".join(tag + _delimited(encode(_MAP_ENTRY, entry)) for entry in entries)
@@ -160,8 +183,8 @@ def _read_raw(data: bytes, position: int, wire_type: int) -> tuple[Any, int]:
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     value = 0
     for shift, byte in enumerate(data[position : position + _MAX_VARINT_LENGTH]):
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
+        value |= (byte & _PAYLOAD_MASK) << _PAYLOAD_BITS * shift
+        if byte < _CONTINUES:
             return value & _UINT64_MASK, position + shift + 1
     raise DecodeError("a varint that does not end")
 
@@ -212,7 +235,8 @@ _SCALARS = {
     "int32": _Scalar(_VARINT, varint, lambda raw: _signed(raw, 32)),
     "int64": _Scalar(_VARINT, varint, lambda raw: _signed(raw, 64)),
     "bool": _Scalar(_VARINT, lambda value: b"\1" if value else b"\0", bool),
+    # A number in a field of text is a size or the like, and written as in the text dialects.
     "string": _Scalar(
-        _BYTES, lambda value: _delimited(value.encode()), lambda raw: raw.decode("utf-8", errors="replace")
+        _BYTES, lambda value: _delimited(size_to_field(value).encode()), lambda raw: raw.decode(errors="replace")
     ),
 }

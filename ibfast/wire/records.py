@@ -7,7 +7,7 @@ for the embedded gateway. Prices that are absent are 0.0, as in IB's client; siz
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any, TypeAlias
 
@@ -55,11 +55,11 @@ def read_bars(reader: FieldReader, zone: tzinfo) -> Records:
     return _records(rows, HISTORICAL_BAR)
 
 
-def write_bars(bars: Records, bar_time: Callable[[int], str]) -> Iterator[object]:
-    """Yield the bars for a text message, from their number on."""
+def write_bars(bars: Records, dates: Sequence[str]) -> Iterator[object]:
+    """Yield the bars for a text message, from their number on; `dates` are their times as it shall show them."""
     yield len(bars)
-    for event_ns, *prices, volume, wap, count in bars.tolist():
-        yield from (bar_time(event_ns), *prices, size_to_field(volume), size_to_field(wap), count)
+    for date, (_, *prices, volume, wap, count) in zip(dates, bars.tolist(), strict=True):
+        yield from (date, *prices, size_to_field(volume), size_to_field(wap), count)
 
 
 def bars_from_protobuf(bars: Iterable[_Values], zone: tzinfo) -> Records:
@@ -77,13 +77,10 @@ def bars_from_protobuf(bars: Iterable[_Values], zone: tzinfo) -> Records:
     return _records(rows, HISTORICAL_BAR)
 
 
-def bars_to_protobuf(bars: Records, bar_time: Callable[[int], str]) -> list[dict[str, Any]]:
-    """Return the bars for a protobuf message."""
+def bars_to_protobuf(bars: Records, dates: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the bars for a protobuf message; `dates` are their times as it shall show them."""
     names = ("date", "open", "high", "low", "close", "volume", "WAP", "barCount")
-    rows = (
-        (bar_time(event_ns), *prices, _size_text(volume), _size_text(wap), count)
-        for event_ns, *prices, volume, wap, count in bars.tolist()
-    )
+    rows = ((date, *row[1:]) for date, row in zip(dates, bars.tolist(), strict=True))
     return [_present(names, row) for row in rows]
 
 
@@ -150,16 +147,16 @@ def _tick_to_protobuf(row: tuple[Any, ...], dtype: np.dtype[np.void]) -> dict[st
     time_s = row[0] // NS_PER_S
     if dtype == HISTORICAL_TICK_MIDPOINT:
         _, price, size = row
-        return _present(("time", "price", "size"), (time_s, price, _size_text(size)))
+        return _present(("time", "price", "size"), (time_s, price, size))
     if dtype == HISTORICAL_TICK_BID_ASK:
         _, attribs, bid, ask, bid_size, ask_size = row
         flags = _flags(("bidPastLow", "askPastHigh"), attribs)
         names = ("time", "tickAttribBidAsk", "priceBid", "priceAsk", "sizeBid", "sizeAsk")
-        return _present(names, (time_s, flags, bid, ask, _size_text(bid_size), _size_text(ask_size)))
+        return _present(names, (time_s, flags, bid, ask, bid_size, ask_size))
     _, attribs, price, size, exchange, conditions = row
     flags = _flags(("pastLimit", "unreported"), attribs)
     names = ("time", "tickAttribLast", "price", "size", "exchange", "specialConditions")
-    return _present(names, (time_s, flags, price, _size_text(size), exchange, conditions))
+    return _present(names, (time_s, flags, price, size, exchange, conditions))
 
 
 def _bar_time(date: str, zone: tzinfo) -> int:
@@ -177,8 +174,8 @@ def _epoch_ns(seconds: int) -> int:
 
 
 def _swapped(mask: int) -> int:
-    # In the text of historical quotes ask past high is the first bit and bid past low the second; in tick by tick and in
-    # records it is the other way round.
+    # In the text of historical quotes ask past high is the first bit and bid past low the second; it is the other way
+    # round in tick by tick and in records.
     return _attribs(mask & _SECOND_BIT, mask & _FIRST_BIT)
 
 
@@ -192,10 +189,6 @@ def _flags(names: tuple[str, str], attribs: int) -> dict[str, bool]:
 
 def _size(values: _Values, name: str) -> float:
     return parse_size(name, values[name]) if name in values else math.nan
-
-
-def _size_text(size: float) -> str | None:
-    return size_to_field(size) or None
 
 
 def _present(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:

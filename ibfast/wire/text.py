@@ -63,7 +63,7 @@ def to_field(value: object) -> str:
         return "1" if value else "0"
     if isinstance(value, float):
         if math.isfinite(value):
-            return repr(value)
+            return float.__repr__(value)
         return "" if math.isnan(value) else _INFINITY if value > 0 else "-" + _INFINITY
     if isinstance(value, Decimal):
         return format(value, "f") if value.is_finite() else ""
