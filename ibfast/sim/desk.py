@@ -1,0 +1,412 @@
+"""What a gateway does about each request of one client.
+
+The rule of the file: one method per kind of request; a refusal is an error message and no more. What a request holds
+(a stream, a market-data line) is given back when it is cancelled or the client is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ibfast.contracts import Contract
+from ibfast.enums import MarketDataType, ServerVersion
+from ibfast.errors import RequestError
+from ibfast.sim import history
+from ibfast.sim.bars import BarBuilder, HistoricalUpdateStream, RealTimeBarStream
+from ibfast.sim.channel import Channel, Listener, Timed
+from ibfast.sim.codec import DatedBars, UnknownRequest
+from ibfast.sim.instruments import Instrument
+from ibfast.sim.nothing import empty_answer
+from ibfast.sim.option_stream import OptionStream
+from ibfast.sim.pacing import Refusal
+from ibfast.sim.streams import DepthStream, Level1Stream, TickByTickStream
+from ibfast.wire import requests, responses
+from ibfast.wire.records import Records
+
+if TYPE_CHECKING:
+    from ibfast.sim.gateway import Gateway
+    from ibfast.sim.session import Session
+
+__all__ = ["Desk"]
+
+_NS = 1_000_000_000
+_NO_SECURITY, _UNKNOWN_ID, _UNKNOWN_DEPTH, _VALIDATION, _DUPLICATE_ID = 200, 300, 310, 321, 322
+_NOT_SUBSCRIBED, _NO_HISTORY, _NO_DEEP_DATA, _DELAYED_SHOWN, _NO_TICK_BY_TICK = 354, 366, 10092, 10167, 10189
+_HISTORICAL, _REAL_TIME_BARS_REFUSED = 162, 420
+
+_BBO_EXCHANGE, _SNAPSHOT_PERMISSIONS, _PRECISION = "9c0001", 4, 0.000001
+_MARKET_MAKERS = ("NSDQ", "ARCX", "BATS", "EDGX", "MEMX", "IEXG")
+_DELAYED_TYPES = (MarketDataType.DELAYED, MarketDataType.DELAYED_FROZEN)
+_GENERIC_TICKS = frozenset(
+    {100, 101, 104, 105, 106, 107, 125, 162, 165, 166, 220, 221, 225, 232, 233, 236, 256, 258, 292, 293, 294, 295, 318}
+    | {370, 375, 381, 384, 387, 388, 391, 407, 411, 428, 439, 456, 459, 460, 499, 506, 511, 512, 513, 514, 515, 516}
+    | {517, 521, 545, 547, 576, 577, 578, 585, 586, 587, 588, 595, 614, 619, 623, 645, 646, 658, 662, 663, 665, 667}
+)
+_NO_PRICES = "mdoff"
+_TICK_BY_TICK = {"Last": "trades", "AllLast": "trades", "BidAsk": "quotes", "MidPoint": "quotes"}
+_REAL_TIME_BARS = ("TRADES", "MIDPOINT", "BID", "ASK")
+_UNKNOWN_TEXTS = {
+    _UNKNOWN_ID: "Can't find EId with tickerId",
+    _UNKNOWN_DEPTH: "Can't find the subscribed market depth with tickerId",
+    _NO_HISTORY: "No historical data query found for ticker id",
+}
+_HEAD_S = 1_262_615_400
+"""The earliest data of everything: 4 January 2010, 9:30 in New York."""
+_ZONE_NAMED_SINCE = 177
+"""Gateways of some version in 174–200 began to name the zone in bar times; captures show 173 without, 200 with it."""
+
+
+WriteDate = Callable[[int], str]
+
+
+@dataclass(slots=True)
+class _Holding:
+    """What a request holds until it ends."""
+
+    release: Callable[[], None]
+    channel: Channel
+    stream: Listener
+
+
+class Desk:
+    """Serves the requests of one session."""
+
+    def __init__(self, gateway: Gateway, session: Session) -> None:
+        self._gateway = gateway
+        self._session = session
+        self._send = session.send
+        self._market_data_type = int(MarketDataType.REALTIME)
+        self._held: dict[tuple[str, int], _Holding] = {}
+        self._handlers: dict[type, Callable[..., None]] = {
+            requests.MarketData: self._market_data,
+            requests.CancelMarketData: lambda r: self._cancel("market data", r.req_id, _UNKNOWN_ID),
+            requests.MarketDataTypeRequest: self._set_market_data_type,
+            requests.TickByTick: self._tick_by_tick,
+            requests.CancelTickByTick: lambda r: self._cancel("tick-by-tick", r.req_id, _UNKNOWN_ID),
+            requests.MarketDepth: self._market_depth,
+            requests.CancelMarketDepth: lambda r: self._cancel("depth", r.req_id, _UNKNOWN_DEPTH),
+            requests.RealTimeBars: self._real_time_bars,
+            requests.CancelRealTimeBars: lambda r: self._cancel("real-time bars", r.req_id, _UNKNOWN_ID),
+            requests.HistoricalBars: self._historical_bars,
+            requests.CancelHistoricalBars: lambda r: self._cancel("history", r.req_id, _NO_HISTORY),
+            requests.HistoricalTicks: self._historical_ticks,
+            requests.CancelHistoricalTicks: lambda r: self._cancel("history", r.req_id, _NO_HISTORY),
+            requests.HeadTimestamp: self._head_timestamp,
+            requests.ContractDetailsRequest: self._contract_details,
+            requests.MatchingSymbols: self._matching_symbols,
+            requests.CurrentTimeRequest: self._current_time,
+            requests.CurrentTimeInMillisRequest: self._current_time_in_millis,
+            requests.IdsRequest: lambda _: self._send(responses.NextValidId(1)),
+            requests.ManagedAccountsRequest: lambda _: self._send(responses.ManagedAccounts(gateway.accounts)),
+            UnknownRequest: self._other,
+        }
+
+    def handle(self, request: object) -> None:
+        """Answer a request; what the gateway does not know stays unanswered."""
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            return
+        try:
+            handler(request)
+        except RequestError as error:
+            self._session.send_error(error.req_id, error.code, error.message)
+
+    def close(self) -> None:
+        """Give everything back."""
+        for holding in self._held.values():
+            self._end(holding)
+        self._held.clear()
+
+    def _market_data(self, request: requests.MarketData) -> None:
+        req_id = request.req_id
+        self._refuse_duplicate("market data", req_id)
+        instrument = self._resolve(req_id, request.contract)
+        generic_ticks = _parse_generic_ticks(request)
+        is_delayed = not instrument.permitted
+        if is_delayed and self._market_data_type not in _DELAYED_TYPES:
+            raise RequestError(
+                req_id, _NOT_SUBSCRIBED, "Requested market data is not subscribed.Delayed market data is available."
+            )
+        if not request.snapshot:
+            self._admit(req_id, self._gateway.limits.open_line)
+        data_type = self._market_data_type if is_delayed else MarketDataType.REALTIME
+        is_forex = instrument.contract.sec_type == "CASH"
+        self._send(
+            responses.TickReqParams(
+                req_id,
+                instrument.min_tick,
+                "" if is_forex else _BBO_EXCHANGE,
+                0 if is_forex else _SNAPSHOT_PERMISSIONS,
+                None if is_forex else _PRECISION,
+                None if is_forex else _PRECISION,
+            )
+        )
+        self._send(responses.MarketDataTypeMessage(req_id, int(data_type)))
+        if is_delayed:
+            text = "Requested market data is not subscribed. Displaying delayed market data."
+            self._session.send_error(req_id, _DELAYED_SHOWN, text)
+        channel = self._gateway.channel(instrument)
+        if instrument.expires_s:
+            market = self._gateway.market
+            stream: Level1Stream = OptionStream(self._send, req_id, channel, market, data_type, generic_ticks)
+        else:
+            stream = Level1Stream(self._send, req_id, channel, data_type, generic_ticks)
+        stream.send_state(self._gateway.clock.now_ns())
+        if request.snapshot:
+            self._send(responses.TickSnapshotEnd(req_id))
+        else:
+            self._hold("market data", req_id, channel, stream, self._gateway.limits.close_line)
+
+    def _set_market_data_type(self, request: requests.MarketDataTypeRequest) -> None:
+        if request.market_data_type not in list(MarketDataType):
+            raise RequestError(-1, _VALIDATION, f"Invalid market data type {request.market_data_type}")
+        self._market_data_type = request.market_data_type
+
+    def _tick_by_tick(self, request: requests.TickByTick) -> None:
+        req_id, tick_type = request.req_id, request.tick_type
+        self._refuse_duplicate("tick-by-tick", req_id)
+        instrument = self._resolve(req_id, request.contract)
+        about = _TICK_BY_TICK.get(tick_type)
+        if about is None:
+            raise RequestError(req_id, _VALIDATION, f"Invalid tick-by-tick type {tick_type!r}")
+        own = instrument.contract
+        if not (instrument.has_trades if about == "trades" else instrument.has_quotes):
+            raise _no_tick_by_tick(req_id, f"{tick_type} requests are not supported for {own.local_symbol}.")
+        if not instrument.permitted:
+            raise _no_tick_by_tick(req_id, f"No market data permissions for {own.primary_exchange} {own.sec_type}.")
+        limits = self._gateway.limits
+        self._admit(req_id, lambda: limits.open_tick_by_tick(instrument.con_id, self._gateway.wall_s()))
+        channel = self._gateway.channel(instrument)
+        if request.number_of_ticks:
+            kind = {"BidAsk": "BID_ASK", "MidPoint": "MIDPOINT"}.get(tick_type, "TRADES")
+            now_ns = self._gateway.clock.now_ns()
+            ticks = history.last_ticks(self._gateway.market, instrument, kind, request.number_of_ticks, now_ns)
+            self._send(responses.HistoricalTicks(req_id, ticks, done=True))
+        stream = TickByTickStream(self._send, req_id, tick_type, ignore_size=request.ignore_size)
+        self._hold(
+            "tick-by-tick", req_id, channel, stream, limits.close_tick_by_tick,
+            quotes=about == "quotes", trades=about == "trades",
+        )  # fmt: skip
+
+    def _market_depth(self, request: requests.MarketDepth) -> None:
+        req_id = request.req_id
+        self._refuse_duplicate("depth", req_id)
+        instrument = self._resolve(req_id, request.contract)
+        is_stock = instrument.contract.sec_type == "STK"
+        is_smart = request.is_smart_depth
+        at_smart = request.contract.exchange in ("", "SMART")
+        if not instrument.has_quotes or (is_stock and at_smart != is_smart):
+            text = "Deep market data is not supported for this combination of security type/exchange"
+            raise RequestError(req_id, _NO_DEEP_DATA, text)
+        if not instrument.permitted:
+            raise RequestError(req_id, _NOT_SUBSCRIBED, "Requested market data is not subscribed.")
+        if request.num_rows < 1:
+            raise RequestError(req_id, _VALIDATION, f"Invalid number of rows {request.num_rows}")
+        limits = self._gateway.limits
+        self._admit(req_id, limits.open_depth)
+        makers: tuple[str, ...] = ()
+        if is_smart:
+            makers = tuple(instrument.details.valid_exchanges.split(",")[1:])
+        elif is_stock:
+            makers = _MARKET_MAKERS
+        channel = self._gateway.channel(instrument)
+        stream = DepthStream(self._send, req_id, self._gateway.market, request.num_rows, makers, is_smart=is_smart)
+        if channel.quote.ts_ns:
+            stream.on_quote(channel.quote, channel.quote)
+        self._hold("depth", req_id, channel, stream, limits.close_depth, trades=False)
+
+    def _real_time_bars(self, request: requests.RealTimeBars) -> None:
+        req_id, what = request.req_id, request.what_to_show
+        self._refuse_duplicate("real-time bars", req_id)
+        instrument = self._resolve(req_id, request.contract)
+        if what not in _REAL_TIME_BARS:
+            raise RequestError(req_id, _VALIDATION, f"Invalid what to show {what!r}")
+        if not instrument.permitted:
+            raise RequestError(req_id, _REAL_TIME_BARS_REFUSED, "Invalid Real-time Query:No market data permissions")
+        limits = self._gateway.limits
+        self._admit(req_id, lambda: limits.open_real_time_bars(self._gateway.wall_s()))
+        channel = self._gateway.channel(instrument)
+        builder = BarBuilder(what, channel.value(what))
+        stream = RealTimeBarStream(self._send, req_id, builder, self._gateway.clock.now_ns())
+        self._hold("real-time bars", req_id, channel, stream, limits.close_line)
+
+    def _historical_bars(self, request: requests.HistoricalBars) -> None:
+        req_id, what = request.req_id, request.what_to_show
+        instrument = self._resolve_for_history(req_id, request.contract)
+        if request.keep_up_to_date and (request.end or what not in _REAL_TIME_BARS):
+            raise RequestError(
+                req_id, _VALIDATION, "Keep up to date needs an empty end and trades, midpoint, bid or ask"
+            )
+        now_ns = self._gateway.clock.now_ns()
+        window = history.bar_window(request, instrument, now_ns)
+        source = (request.contract.con_id or instrument.con_id, request.contract.exchange, what)
+        self._open_history(req_id, replace(request, req_id=0), source, window.bar_s)
+        bars = history.historical_bars(self._gateway.market, instrument, what, window)
+        names_zone = self._session.server_version >= _ZONE_NAMED_SINCE
+
+        def write_date(start_s: int) -> str:
+            return history.write_date(start_s, window.bar_s, request.format_date, instrument, names_zone=names_zone)
+
+        self._send_bars(req_id, bars, window, instrument, write_date)
+        if not request.keep_up_to_date:
+            self._gateway.limits.close_historical()
+            return
+        channel = self._gateway.channel(instrument)
+        builder = BarBuilder(what, channel.value(what))
+        start_s = now_ns // _NS // window.bar_s * window.bar_s
+        if len(bars) and bars[-1]["event_ns"] == start_s * _NS:
+            builder.resume(*bars[-1].item()[1:])
+        stream = HistoricalUpdateStream(self._send, req_id, builder, start_s, window.bar_s, write_date, now_ns)
+        self._hold("history", req_id, channel, stream, self._gateway.limits.close_historical)
+
+    def _historical_ticks(self, request: requests.HistoricalTicks) -> None:
+        req_id = request.req_id
+        instrument = self._resolve_for_history(req_id, request.contract)
+        now_ns = self._gateway.clock.now_ns()
+        ticks = history.historical_ticks(self._gateway.market, instrument, request, now_ns)
+        source = (instrument.con_id, request.contract.exchange, request.what_to_show)
+        self._open_history(req_id, replace(request, req_id=0), source, 0)
+        self._send(responses.HistoricalTicks(req_id, ticks, done=True))
+        self._gateway.limits.close_historical()
+
+    def _head_timestamp(self, request: requests.HeadTimestamp) -> None:
+        req_id = request.req_id
+        instrument = self._resolve_for_history(req_id, request.contract)
+        source = (instrument.con_id, request.contract.exchange, request.what_to_show)
+        self._open_history(req_id, replace(request, req_id=0), source, 0)
+        self._send(responses.HeadTimestamp(req_id, history.write_utc(_HEAD_S, request.format_date)))
+        self._gateway.limits.close_historical()
+
+    def _send_bars(
+        self, req_id: int, bars: Records, window: history.BarWindow, instrument: Instrument, write_date: WriteDate
+    ) -> None:
+        version = self._session.server_version
+        begins, ends = (
+            history.write_date(at_s, 1, history.DATE_TEXT, instrument, names_zone=version >= _ZONE_NAMED_SINCE)
+            for at_s in (window.begins_s, window.ends_s)
+        )
+        dates = tuple(write_date(event_ns // _NS) for event_ns in bars["event_ns"].tolist())
+        self._send(DatedBars(req_id, bars, dates, begins, ends))
+        if version >= ServerVersion.HISTORICAL_DATA_END:
+            self._send(responses.HistoricalDataEnd(req_id, begins, ends))
+
+    def _contract_details(self, request: requests.ContractDetailsRequest) -> None:
+        found = self._gateway.market.universe.find(request.contract)
+        if not found:
+            raise RequestError(request.req_id, _NO_SECURITY, "No security definition has been found for the request")
+        for instrument in found:
+            exchange = request.contract.exchange or instrument.contract.exchange
+            contract = replace(instrument.contract, exchange=exchange)
+            self._send(responses.ContractData(request.req_id, replace(instrument.details, contract=contract)))
+        self._send(responses.ContractDataEnd(request.req_id))
+
+    def _matching_symbols(self, request: requests.MatchingSymbols) -> None:
+        found = self._gateway.market.universe.search(request.pattern)
+        samples = tuple(
+            responses.SymbolSample(
+                Contract(
+                    con_id=instrument.con_id,
+                    symbol=instrument.contract.symbol,
+                    sec_type=instrument.contract.sec_type,
+                    primary_exchange=instrument.contract.primary_exchange or instrument.contract.exchange,
+                    currency=instrument.contract.currency,
+                    description=instrument.details.long_name,
+                ),
+                ("CFD", "OPT", "WAR") if instrument.contract.sec_type == "STK" else ("OPT",),
+            )
+            for instrument in found
+        )
+        self._send(responses.SymbolSamples(request.req_id, samples))
+
+    def _current_time(self, request: requests.CurrentTimeRequest) -> None:
+        self._send(responses.CurrentTime(self._gateway.clock.now_ns() // _NS))
+
+    def _current_time_in_millis(self, request: requests.CurrentTimeInMillisRequest) -> None:
+        self._send(responses.CurrentTimeInMillis(self._gateway.clock.now_ns() // 1_000_000))
+
+    def _other(self, request: UnknownRequest) -> None:
+        answer = empty_answer(request, self._session.server_version)
+        if answer is not None:
+            self._send(answer)
+
+    def _resolve(self, req_id: int, contract: Contract) -> Instrument:
+        """Return the one instrument that a contract means."""
+        found = self._gateway.market.universe.find(contract)
+        if not found:
+            raise RequestError(req_id, _NO_SECURITY, "No security definition has been found for the request")
+        if len(found) > 1:
+            raise RequestError(
+                req_id, _NO_SECURITY, f"The contract description specified for {contract.symbol} is ambiguous."
+            )
+        return found[0]
+
+    def _resolve_for_history(self, req_id: int, contract: Contract) -> Instrument:
+        self._refuse_duplicate("history", req_id)
+        instrument = self._resolve(req_id, contract)
+        if not instrument.permitted:
+            own = instrument.contract
+            text = f"No market data permissions for {own.primary_exchange} {own.sec_type}"
+            raise RequestError(req_id, _HISTORICAL, f"Historical Market Data Service error message:{text}")
+        return instrument
+
+    def _open_history(self, req_id: int, request: Hashable, source: tuple[int, str, str], bar_s: int) -> None:
+        limits, now_s = self._gateway.limits, self._gateway.wall_s()
+        is_bid_ask = source[2] == "BID_ASK"
+        self._admit(req_id, lambda: limits.open_historical(request, source, bar_s, is_bid_ask=is_bid_ask, now_s=now_s))
+
+    def _refuse_duplicate(self, family: str, req_id: int) -> None:
+        if (family, req_id) in self._held:
+            raise RequestError(req_id, _DUPLICATE_ID, f"Error processing request: Duplicate ticker id {req_id}")
+
+    def _admit(self, req_id: int, ask: Callable[[], Refusal | None]) -> None:
+        refusal = ask()
+        if refusal is not None:
+            raise RequestError(req_id, refusal.code, refusal.message)
+
+    def _hold(
+        self,
+        family: str,
+        req_id: int,
+        channel: Channel,
+        stream: Listener,
+        release: Callable[[], None],
+        *,
+        quotes: bool = True,
+        trades: bool = True,
+    ) -> None:
+        """Begin a stream, and remember what to give back."""
+        self._held[family, req_id] = _Holding(release, channel, stream)
+        self._gateway.listen(channel, stream, quotes=quotes, trades=trades)
+        if isinstance(stream, Timed):
+            self._gateway.schedule(stream)
+
+    def _cancel(self, family: str, req_id: int, unknown: int) -> None:
+        holding = self._held.pop((family, req_id), None)
+        if holding is None:
+            raise RequestError(req_id, unknown, f"{_UNKNOWN_TEXTS[unknown]}:{req_id}")
+        self._end(holding)
+
+    def _end(self, holding: _Holding) -> None:
+        if isinstance(holding.stream, Timed):
+            self._gateway.unschedule(holding.stream)
+        self._gateway.leave(holding.channel, holding.stream)
+        holding.release()
+
+
+def _parse_generic_ticks(request: requests.MarketData) -> frozenset[int]:
+    """Return the generic tick types that a request asks for besides."""
+    wanted = [text.strip() for text in request.generic_ticks.split(",") if text.strip() not in ("", _NO_PRICES)]
+    if wanted and request.snapshot:
+        text = "Snapshot market data subscription is not applicable to generic ticks"
+        raise RequestError(request.req_id, _VALIDATION, f"Error validating request:-'sim' : cause - {text}")
+    unknown = [text for text in wanted if not text.isascii() or not text.isdigit() or int(text) not in _GENERIC_TICKS]
+    if unknown:
+        text = f"Incorrect generic tick list of {request.generic_ticks}"
+        raise RequestError(request.req_id, _VALIDATION, f"Error validating request:-'sim' : cause - {text}")
+    return frozenset(map(int, wanted))
+
+
+def _no_tick_by_tick(req_id: int, reason: str) -> RequestError:
+    return RequestError(req_id, _NO_TICK_BY_TICK, f"Failed to request tick-by-tick data.{reason}")

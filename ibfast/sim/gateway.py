@@ -1,0 +1,227 @@
+"""The embedded gateway: a simulated TWS on a real socket.
+
+The rule of the file: it owns the server, the clock and the pump that turns a market's events into messages. Sessions
+know the socket, desks know the requests, streams know the messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import count
+from types import TracebackType
+
+from ibfast.enums import ServerVersion
+from ibfast.errors import ConfigError
+from ibfast.sim.channel import Channel, Listener, Timed
+from ibfast.sim.clock import Clock
+from ibfast.sim.events import Event, Source
+from ibfast.sim.instruments import Instrument
+from ibfast.sim.market import Market
+from ibfast.sim.pacing import AccountLimits
+from ibfast.sim.session import Session
+from ibfast.sim.streams import Message
+from ibfast.sim.universe import Universe
+
+__all__ = ["Gateway", "Journal", "run"]
+
+_STEP_S = 0.002
+_MOST_CLIENTS = 32
+_NEVER = 1 << 62
+
+Journal = Callable[[int, Message], None]
+"""Called with the client id and each message before it is sent."""
+
+
+class Gateway:
+    """A TWS for tests, demos and benchmarks.
+
+    Use it as an async context manager; `port` is known inside.
+
+    Args:
+        host: the interface to listen on.
+        port: 0 is any free one.
+        server_version: 157 to 226; a client's offer may lower it.
+        market: where events come from; default: a `Market` of the built-in universe.
+        accounts: what the login manages.
+        pacing: enforce IB's limits.
+        lines: market-data lines, from which most limits follow.
+        clock: the gateway's time; default: the wall clock.
+        send_buffer: bytes that a client may leave unread before it is cut off.
+        journal: told every message that is sent.
+
+    Attributes:
+        sent: messages sent, by class.
+        sessions: the clients.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        server_version: int = ServerVersion.MAX,
+        market: Source | None = None,
+        accounts: Sequence[str] = ("DU1234567",),
+        pacing: bool = True,
+        lines: int = 100,
+        clock: Clock | None = None,
+        send_buffer: int = 4 << 20,
+        journal: Journal | None = None,
+    ) -> None:
+        if not ServerVersion.MIN <= server_version <= ServerVersion.MAX:
+            raise ConfigError(
+                f"server_version must be {ServerVersion.MIN:d} to {ServerVersion.MAX:d}, not {server_version}"
+            )
+        self.host = host
+        self.port = port
+        self.server_version = server_version
+        self.market: Source = market or Market(Universe.builtin())
+        self.accounts = tuple(accounts)
+        self.pacing = pacing
+        self.lines = lines
+        self.clock = clock or Clock()
+        self.limits = AccountLimits(lines, enforced=pacing)
+        self.send_buffer = send_buffer
+        self.sent: Counter[type] = Counter()
+        self.sessions: list[Session] = []
+        self._journal = journal
+        self._channels: dict[int, Channel] = {}
+        self._leaving: list[tuple[Channel, Listener]] = []
+        self._timed: list[tuple[int, int, Timed]] = []
+        self._order = count()
+        self._server: asyncio.Server | None = None
+        self._pump_task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Gateway:
+        """Listen, and begin to pump.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self.market.begin(self.clock)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Session(self), self.host, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._pump_task = asyncio.create_task(self._pump())
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Drop all clients and stop listening; what broke the pump is raised here."""
+        assert self._server is not None
+        assert self._pump_task is not None
+        self._server.close()
+        self._pump_task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._pump_task
+        await self._server.wait_closed()
+
+    def wall_s(self) -> float:
+        """Return the monotonic real time by which limits are measured."""
+        return time.monotonic()
+
+    def admit(self, client_id: int) -> bool:
+        """Tell whether a client of this id may come in."""
+        present = [session.client_id for session in self.sessions if session.client_id is not None]
+        return client_id not in present and len(present) < _MOST_CLIENTS
+
+    def count(self, client_id: int | None, message: Message) -> None:
+        """Take note of a message that is about to be sent."""
+        self.sent[type(message)] += 1
+        if self._journal is not None:
+            self._journal(-1 if client_id is None else client_id, message)
+
+    def channel(self, instrument: Instrument) -> Channel:
+        """Return the live state of an instrument."""
+        channel = self._channels.get(instrument.con_id)
+        if channel is None:
+            now_ns = self.clock.now_ns()
+            channel = Channel(instrument, self.market.statistics(instrument.con_id, now_ns))
+            channel.begin(*self.market.latest(instrument.con_id, now_ns))
+        return channel
+
+    def listen(self, channel: Channel, listener: Listener, *, quotes: bool = True, trades: bool = True) -> None:
+        """Begin to tell a listener the events of a channel."""
+        con_id = channel.instrument.con_id
+        self._channels[con_id] = channel
+        channel.listeners.append(listener)
+        self.market.watch(con_id, self.clock.now_ns(), quotes=quotes, trades=trades)
+
+    def leave(self, channel: Channel, listener: Listener) -> None:
+        """Stop telling it. What happens until the end of the next step is told still, as by TWS."""
+        self._leaving.append((channel, listener))
+
+    def schedule(self, stream: Timed) -> None:
+        """Call `stream.on_clock` each time its `due_ns` has come."""
+        heapq.heappush(self._timed, (stream.due_ns, next(self._order), stream))
+
+    def unschedule(self, stream: Timed) -> None:
+        """Call it no longer."""
+        self._timed = [entry for entry in self._timed if entry[2] is not stream]
+        heapq.heapify(self._timed)
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled; what breaks the pump is raised here."""
+        assert self._pump_task is not None
+        await self._pump_task
+
+    async def _pump(self) -> None:
+        try:
+            while True:
+                await self._step()
+        finally:
+            for session in tuple(self.sessions):
+                session.abort()
+
+    async def _step(self) -> None:
+        """Deliver what has happened since the last step, in one write per client."""
+        leaving, self._leaving = self._leaving, []
+        events = self.market.advance(self.clock)
+        self._deliver(events)
+        self._ring(self.clock.now_ns())
+        for session in tuple(self.sessions):
+            session.flush()
+        self._remove(leaving)
+        if events and self.market.paces_itself:
+            for session in tuple(self.sessions):
+                await session.drained()
+            await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(_STEP_S)
+
+    def _deliver(self, events: Iterable[Event]) -> None:
+        channels = self._channels
+        due_ns = self._timed[0][0] if self._timed else _NEVER
+        for event in events:
+            if event[0] >= due_ns:
+                self._ring(event[0])
+                due_ns = self._timed[0][0] if self._timed else _NEVER
+            channel = channels.get(event[1])
+            if channel is not None:
+                channel.apply(event)
+
+    def _ring(self, now_ns: int) -> None:
+        """Call every stream whose time has come."""
+        while self._timed and self._timed[0][0] <= now_ns:
+            stream = self._timed[0][2]
+            stream.on_clock()
+            heapq.heapreplace(self._timed, (stream.due_ns, next(self._order), stream))
+
+    def _remove(self, leaving: Iterable[tuple[Channel, Listener]]) -> None:
+        for channel, listener in leaving:
+            channel.listeners.remove(listener)
+            if not channel.listeners:
+                self.market.unwatch(channel.instrument.con_id)
+                del self._channels[channel.instrument.con_id]
+
+
+async def run(gateway: Gateway) -> None:
+    """Serve until cancelled, or until the pump breaks."""
+    async with gateway:
+        await gateway.serve_forever()
