@@ -19,7 +19,7 @@ from ibfast._text cimport decode_text
 from ibfast._wire cimport (
     STATUS_ASIDE, STATUS_ID, STATUS_INTEGER, STATUS_LENGTH, STATUS_NUMBER, STATUS_OK, STATUS_RANGE, STATUS_SHORT,
     STATUS_SWALLOWED, STATUS_TIME, STATUS_UNTERMINATED, STATUS_VARINT, STATUS_WIRE_TYPE, TIME_UNKNOWN, be32, bytes_t,
-    context_t, cursor_t, read_ascii_id,
+    context_t, cursor_t, ends_in_frames, read_ascii_id,
 )
 
 import datetime
@@ -137,7 +137,6 @@ cdef class Decoder:
     cdef object aside                        # list of Message
     cdef object kept                         # deque of Quarantined
     cdef bint refusal_told
-    cdef bint raw_id
     cdef context_t context                   # what the cursors of this connection share
     # Bytes of an unfinished frame and room for the next read. Never resized, only replaced: the event loop may still
     # hold a view of the old one.
@@ -148,7 +147,7 @@ cdef class Decoder:
     def __cinit__(self, feed, int server_version=178, zone=None):
         self.core = feed.core
         self.server_version = server_version
-        self.raw_id = server_version >= RAW_ID_SINCE
+        self.context.raw_id = server_version >= RAW_ID_SINCE
         self.zone = zone or datetime.timezone.utc
         self.aside = []
         self.kept = deque(maxlen=QUARANTINE_SIZE)
@@ -272,14 +271,15 @@ cdef class Decoder:
         cdef int status
         while end - p >= PREFIX_BYTES:
             length = be32(p)
-            if length > MAX_FRAME_BYTES or length < (PREFIX_BYTES if self.raw_id else 1):
+            if length > MAX_FRAME_BYTES or length < (PREFIX_BYTES if self.context.raw_id else 1):
                 self.break_off(p, end, p - start, b"the frame's length is impossible")
                 break
             if <size_t> (end - p) < PREFIX_BYTES + <size_t> length:
                 break
             status = self.decode_payload(p + PREFIX_BYTES, p + PREFIX_BYTES + length)
             if status != STATUS_OK:
-                if status == STATUS_SWALLOWED:
+                if status == STATUS_SWALLOWED or (status != STATUS_ASIDE and ends_in_frames(
+                        p + PREFIX_BYTES, p + PREFIX_BYTES + length, self.context.raw_id)):
                     self.break_off(p, end, p - start, b"a frame's length takes in the frames after it")
                     break
                 self.set_aside(p + PREFIX_BYTES, length, status, p - start)
@@ -294,7 +294,7 @@ cdef class Decoder:
         c.end = end
         c.status = STATUS_OK
         c.context = &self.context
-        if not self.raw_id:
+        if not self.context.raw_id:
             msg_id = read_ascii_id(&c)
             return decode_text(&self.core.c, msg_id, &c) if c.status == STATUS_OK else STATUS_ID
         msg_id = <int32_t> be32(p)
@@ -317,7 +317,7 @@ cdef class Decoder:
         c.p = payload
         c.end = payload + length
         c.status = STATUS_OK
-        if self.raw_id:
+        if self.context.raw_id:
             msg_id = <int32_t> be32(payload)
             body = payload + PREFIX_BYTES
             is_protobuf = msg_id > PROTOBUF_OFFSET

@@ -18,12 +18,14 @@ from ibfast._records cimport (
     KIND_DEPTH, KIND_DEPTH_L2, KIND_OPTION, KIND_REALTIME_BAR, KIND_UPDATE_BAR, bar_t, depth_t, greeks_t,
 )
 from ibfast._wire cimport (
-    ABSENT_BYTE, STATUS_ASIDE, STATUS_OK, as_byte, bar_time, cursor_t, seconds_as_ns, span_t, text_end, text_int32,
+    ABSENT_BYTE, STATUS_ASIDE, STATUS_OK, as_byte, bar_time, cursor_t, seconds_as_ns, span_t, text_begin,
+    text_end, text_int32,
     text_integer, text_number, text_size, text_skip, text_span,
 )
 
 
 cdef inline int decode_text(feed_t *f, int32_t msg_id, cursor_t *c) noexcept nogil:
+    text_begin(c)
     if msg_id == IN_TICK_PRICE:
         return text_tick_price(f, c)
     if msg_id == IN_TICK_SIZE:

@@ -7,7 +7,7 @@ from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from ibfast._number cimport NUMBER_OK, NUMBER_UNDECIDED, parse_number
+from ibfast._number cimport NUMBER_OK, NUMBER_UNDECIDED, exact_power_of_ten, parse_number
 
 
 cdef enum:
@@ -32,6 +32,9 @@ cdef enum:
     WIRE_BYTES = 2
     WIRE_FIXED32 = 5
     ABSENT_BYTE = 255
+    PROOF_FRAMES = 64
+    OWN_FIELDS_BYTES = 4096
+    UNSET_INTEGER = 2147483647  # IB's "no number" of type int, which also marks an unset size
 
 ctypedef const unsigned char *bytes_t
 
@@ -47,6 +50,7 @@ cdef extern from "<stdint.h>":
 # What all cursors of a connection share.
 cdef struct context_t:
     int64_t recv_ns
+    bint raw_id                 # a payload begins with a four-byte id, not with digits
     const uint64_t *powers
     undecided_t undecided
     zoned_time_t zoned_time
@@ -139,7 +143,62 @@ cdef inline double span_size(cursor_t *c, bytes_t p, bytes_t end) noexcept nogil
     return span_number(c, p, end)
 
 
+cdef inline uint32_t be32(bytes_t p) noexcept nogil:
+    return (<uint32_t> p[0] << 24) | (<uint32_t> p[1] << 16) | (<uint32_t> p[2] << 8) | p[3]
+
+
+# --- frames in frames -----------------------------------------------------------------------------------------------
+# A TWS once announced more bytes than it wrote, and the frame took in its followers: a client that goes on decodes
+# garbage from then on. What is left over behind such a message's own fields begins with the next frame's length and id.
+
+cdef inline bint begins_frame(bytes_t p, bytes_t end, bint raw_id) noexcept nogil:
+    """Whether a length and a message id stand at `p`: no more than four digits and a NUL, or a small number."""
+    cdef uint32_t length
+    cdef Py_ssize_t digits = 0
+    if end - p < 6 or p[0] or p[1]:
+        return False
+    length = be32(p)
+    p += 4
+    if raw_id:
+        return length >= 4 and end - p >= 4 and 0 < be32(p) < 512
+    while p + digits < end and digits < 4 and c"0" <= p[digits] <= c"9":
+        digits += 1
+    return length >= 2 and digits > 0 and p + digits < end and p[digits] == 0
+
+
+cdef inline bint holds_frames(bytes_t p, bytes_t end, bint raw_id) noexcept nogil:
+    """Whether all from `p` on are frames; the last one may be cut off, and a long row of them is proof enough."""
+    cdef int seen = 0
+    while begins_frame(p, end, raw_id):
+        seen += 1
+        if <size_t> (end - p) <= 4 + <size_t> be32(p) or seen == PROOF_FRAMES:
+            return True
+        p += 4 + be32(p)
+    return False
+
+
+cdef inline bint ends_in_frames(bytes_t p, bytes_t end, bint raw_id) noexcept nogil:
+    """Whether a malformed payload is one because of the frames behind its own, short, fields."""
+    cdef bytes_t last = p + OWN_FIELDS_BYTES if end - p > OWN_FIELDS_BYTES else end
+    p += 4 if raw_id else 1
+    while p < last:
+        if holds_frames(p, end, raw_id):
+            return True
+        p += 1
+    return False
+
+
 # --- text -----------------------------------------------------------------------------------------------------------
+# `text_begin` makes sure that the last byte is a NUL, so a scan for one needs no other bound. The usual number is read
+# in the same pass that looks for its end; what is unusual in any way is read again by the span_* functions.
+
+cdef inline void text_begin(cursor_t *c) noexcept nogil:
+    if c.p == c.end:
+        fail(c, STATUS_SHORT)
+    elif (c.end - 1)[0] != 0:
+        fail(c, STATUS_UNTERMINATED)
+        c.p = c.end
+
 
 cdef inline span_t text_span(cursor_t *c) noexcept nogil:
     """The next field. Fields are short: a byte loop beats a call of memchr."""
@@ -147,18 +206,31 @@ cdef inline span_t text_span(cursor_t *c) noexcept nogil:
     cdef bytes_t p = c.p
     span.p = p
     span.n = 0
-    while p < c.end and p[0]:
-        p += 1
     if p == c.end:
         fail(c, STATUS_SHORT)
         return span
+    while p[0]:
+        p += 1
     span.n = p - span.p
     c.p = p + 1
     return span
 
 
 cdef inline int64_t text_integer(cursor_t *c, int64_t absent) noexcept nogil:
-    cdef span_t span = text_span(c)
+    cdef bytes_t p = c.p
+    cdef int64_t value = 0
+    cdef unsigned int digit
+    cdef span_t span
+    if p < c.end:
+        digit = <unsigned int> p[0] - c"0"
+        while digit <= 9 and p - c.p < 18:
+            value = value * 10 + digit
+            p += 1
+            digit = <unsigned int> p[0] - c"0"
+        if p[0] == 0 and p > c.p:
+            c.p = p + 1
+            return value
+    span = text_span(c)
     return span_integer(c, span.p, span.p + span.n, absent)
 
 
@@ -166,13 +238,57 @@ cdef inline int32_t text_int32(cursor_t *c, int32_t absent) noexcept nogil:
     return as_int32(c, text_integer(c, absent))
 
 
+cdef inline bint plain_decimal(cursor_t *c, uint64_t *digits, int *decimals) noexcept nogil:
+    """Read an unsigned decimal of at most 17 characters. False, and nothing read, if the field is anything else."""
+    cdef bytes_t p = c.p
+    cdef bytes_t point
+    cdef uint64_t w = 0
+    cdef unsigned int digit
+    if p == c.end:
+        return False
+    digit = <unsigned int> p[0] - c"0"
+    if digit > 9:
+        return False
+    while digit <= 9:
+        w = w * 10 + digit
+        p += 1
+        digit = <unsigned int> p[0] - c"0"
+    decimals[0] = 0
+    if p[0] == c".":
+        point = p
+        p += 1
+        digit = <unsigned int> p[0] - c"0"
+        while digit <= 9:
+            w = w * 10 + digit
+            p += 1
+            digit = <unsigned int> p[0] - c"0"
+        decimals[0] = <int> (p - point - 1)
+    if p[0] != 0 or p - c.p > 17 or w > <uint64_t> 1 << 53:
+        return False
+    digits[0] = w
+    c.p = p + 1
+    return True
+
+
 cdef inline double text_number(cursor_t *c) noexcept nogil:
-    cdef span_t span = text_span(c)
+    cdef uint64_t digits
+    cdef int decimals
+    cdef span_t span
+    if plain_decimal(c, &digits, &decimals):
+        return <double> digits / exact_power_of_ten[decimals] if decimals else <double> digits
+    span = text_span(c)
     return span_number(c, span.p, span.p + span.n)
 
 
 cdef inline double text_size(cursor_t *c) noexcept nogil:
-    cdef span_t span = text_span(c)
+    cdef uint64_t digits
+    cdef int decimals
+    cdef span_t span
+    if plain_decimal(c, &digits, &decimals):
+        if decimals:
+            return <double> digits / exact_power_of_ten[decimals]
+        return NAN if digits == UNSET_INTEGER else <double> digits
+    span = text_span(c)
     return span_size(c, span.p, span.p + span.n)
 
 
@@ -180,26 +296,10 @@ cdef inline void text_skip(cursor_t *c) noexcept nogil:
     text_span(c)
 
 
-cdef inline uint32_t be32(bytes_t p) noexcept nogil:
-    return (<uint32_t> p[0] << 24) | (<uint32_t> p[1] << 16) | (<uint32_t> p[2] << 8) | p[3]
-
-
 cdef inline void text_end(cursor_t *c) noexcept nogil:
-    """Tolerate further fields, but not further frames.
-
-    A TWS once announced more bytes than it wrote, and the frame took in its followers. What is then left over begins
-    with the length prefix of the next frame: two zero bytes and a length that the rest of this frame bears out.
-    """
-    cdef uint32_t length
-    cdef bytes_t p = c.p
-    if c.status != STATUS_OK or p == c.end:
-        return
-    if (c.end - 1)[0] != 0:
-        fail(c, STATUS_UNTERMINATED)
-    if c.end - p > 5 and p[0] == 0 and p[1] == 0:
-        length = be32(p)
-        if length >= 2 and (p[4] < 0x20 or c"0" <= p[4] <= c"9"):
-            c.status = STATUS_SWALLOWED
+    """Tolerate further fields, but not further frames."""
+    if c.status == STATUS_OK and c.p < c.end and holds_frames(c.p, c.end, c.context.raw_id):
+        c.status = STATUS_SWALLOWED
 
 
 cdef inline int32_t read_ascii_id(cursor_t *c) noexcept nogil:
@@ -336,45 +436,20 @@ cdef inline void proto_skip(cursor_t *c, uint32_t tag) noexcept nogil:
 
 # --- times ----------------------------------------------------------------------------------------------------------
 
-cdef inline int64_t days_from_civil(int64_t year, int64_t month, int64_t day) noexcept nogil:
-    """Days since 1970-01-01 in the proleptic Gregorian calendar; years count from March so that leap days end one."""
-    cdef int64_t era, year_of_era, day_of_year
-    if month <= 2:
-        year -= 1
-        month += 12
-    era = year // 400
-    year_of_era = year - era * 400
-    day_of_year = (153 * (month - 3) + 2) // 5 + day - 1
-    return era * 146097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719468
-
-
-cdef inline bint parse_plain_date(bytes_t p, Py_ssize_t n, int64_t *ns) noexcept nogil:
-    """Read epoch seconds, or yyyymmdd as that day's midnight in UTC. False for every other form."""
-    cdef int64_t value = 0, year, month, day
-    cdef Py_ssize_t i
-    if n == 0 or n > 10:
-        return False
-    for i in range(n):
-        if p[i] < c"0" or p[i] > c"9":
-            return False
-        value = value * 10 + (p[i] - c"0")
-    if n != 8:
-        ns[0] = value * 1000000000
-        return value <= 9223372036LL
-    year = value // 10000
-    month = value // 100 % 100
-    day = value % 100
-    if not (1 <= month <= 12 and 1 <= day <= 31):
-        return False
-    ns[0] = days_from_civil(year, month, day) * 86400000000000LL
-    return 1678 <= year <= 2261
-
-
 cdef inline int64_t bar_time(cursor_t *c, span_t span) noexcept nogil:
-    """A bar's time in any of IB's forms, as ns UTC; 0 for empty text."""
+    """A bar's time in any of IB's forms, as ns UTC; 0 for empty text.
+
+    Epoch seconds, which ibfast asks for, have nine digits or more. Dates are for the interpreter.
+    """
     cdef int64_t ns = 0
-    if span.n == 0 or c.status != STATUS_OK or parse_plain_date(span.p, span.n, &ns):
-        return ns
+    cdef Py_ssize_t i = 0
+    if span.n == 0 or c.status != STATUS_OK:
+        return 0
+    while i < span.n and i < 18 and c"0" <= span.p[i] <= c"9":
+        ns = ns * 10 + (span.p[i] - c"0")
+        i += 1
+    if i == span.n and i >= 9:
+        return seconds_as_ns(c, ns)
     ns = c.context.zoned_time(c.context.decoder, span.p, span.p + span.n)
     if ns == TIME_UNKNOWN:
         fail(c, STATUS_TIME)

@@ -15,6 +15,8 @@ __all__ = [
     "PROTOBUF_OFFSET",
     "UNSET_DOUBLE",
     "UNSET_INTEGER",
+    "GapCause",
+    "GapScope",
     "Incoming",
     "Kind",
     "MarketDataType",
@@ -52,6 +54,24 @@ class Kind(IntEnum):
     REALTIME_BAR = 14
     UPDATE_BAR = 15
     OPTION = 16
+    GAP = 17
+
+
+class GapScope(IntEnum):
+    """What a row of the `gaps` ring speaks of: the smallest domain that was broken."""
+
+    SUBSCRIPTION = 1
+    FARM = 2
+    LINK = 3
+    CONNECTION = 4
+    GATEWAY = 5
+    ACCOUNT = 6
+
+
+class GapCause(IntEnum):
+    """Why data is missing."""
+
+    CONNECTION_LOST = 1
 
 
 class MarketDataType(IntEnum):
