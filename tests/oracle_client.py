@@ -4,10 +4,12 @@ The rule of the file: only the standard library and `ibapi`, 9.81.1 or 10.51.1. 
 
     {"ask": "send", "server_version", "method", "args"}   → [payload in hex, …] that the client writes
     {"ask": "receive", "server_version", "payload"}        → [[callback, {argument: value}], …]
-    {"ask": "tables"}                                     → {message: [[field, number, type, repeated], …]}
-    {"ask": "parse", "message", "body"}                   → the fields that are present, as the official parser has them
+    {"ask": "numbers"}                                     → its ids, tick types and versions
+    {"ask": "tables"}                                      → {message: [[field, number, type, repeated], …]}
+    {"ask": "parse", "message", "body"}                    → its fields that are present
 
-A contract stands in `args` as {"contract": {attribute: value}}. Unset numbers are null, decimals floats.
+each as {"answer": …}, or {"raised": …} where the client raised. A contract stands in `args` as {"contract": {attribute:
+value}}. Unset numbers are null, decimals are floats.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import inspect
 import json
 import pkgutil
+import re
 import sys
 from decimal import Decimal
 from importlib import import_module
@@ -55,7 +58,7 @@ def recorder() -> Any:
         names = [parameter for parameter in inspect.signature(method).parameters if parameter != "self"]
 
         def record(self: Any, *args: Any) -> None:
-            calls.append([name, {key: plain(value) for key, value in zip(names, args)}])
+            calls.append([name, {key: plain(value) for key, value in zip(names, args, strict=False)}])
 
         record.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
         return record
@@ -93,7 +96,7 @@ def build(value: Any) -> Any:
         if name == "comboLegs":
             item = [fill(ComboLeg(), leg) for leg in item]
         elif name == "deltaNeutralContract":
-            item = fill(DeltaNeutralContract(), item)
+            item = item and fill(DeltaNeutralContract(), item)
         setattr(contract, name, item)
     return contract
 
@@ -161,6 +164,26 @@ def tables() -> dict[str, Any]:
     }
 
 
+def numbers() -> dict[str, Any]:
+    from ibapi.common import getServerVersionForMessage
+    from ibapi.message import IN, OUT
+    from ibapi.server_versions import MAX_CLIENT_VER
+    from ibapi.ticktype import TickTypeEnum
+
+    since = {item.name: getServerVersionForMessage(item) for item in OUT}
+    return {
+        "incoming": {item.name: item.value for item in IN},
+        "outgoing": {item.name: item.value for item in OUT},
+        "tick_types": {name: number for number, name in TickTypeEnum.idx2name.items() if name != "NOT_SET"},
+        "outgoing_protobuf_since": {name: version for name, version in since.items() if version != float("inf")},
+        "incoming_protobuf": {
+            item.name: re.search(r"= (\w+)Proto\(\)", inspect.getsource(handler.processMeth))[1]
+            for item, handler in Decoder.msgId2handleInfoProtoBuf.items()
+        },
+        "max_version": MAX_CLIENT_VER,
+    }
+
+
 def parse(message: Any) -> dict[str, Any]:
     return {field.name: field_value(field, value) for field, value in message.ListFields()}
 
@@ -180,6 +203,8 @@ def answer(question: dict[str, Any]) -> Any:
             return send(**question)
         case "receive":
             return receive(question["server_version"], bytes.fromhex(question["payload"]))
+        case "numbers":
+            return numbers()
         case "tables":
             return tables()
         case "parse":
@@ -190,7 +215,11 @@ def answer(question: dict[str, Any]) -> Any:
 def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
-        out.write(json.dumps(answer(json.loads(line))) + "\n")
+        try:
+            reply = {"answer": answer(json.loads(line))}
+        except Exception as error:
+            reply = {"raised": f"{type(error).__name__}: {error}"}
+        out.write(json.dumps(reply) + "\n")
         out.flush()
 
 

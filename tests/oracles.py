@@ -72,6 +72,10 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
+class OracleError(Exception):
+    """The client that was asked raised."""
+
+
 class Oracle:
     """A script that runs in an environment with other packages, and answers one JSON line with one."""
 
@@ -83,20 +87,28 @@ class Oracle:
         )
 
     def ask(self, **question: Any) -> Any:
-        """Send a question and return the answer."""
+        """Send a question and return the answer.
+
+        Raises:
+            OracleError: the client raised.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         assert line, "the oracle died; see its traceback above"
-        return json.loads(line)
+        reply = json.loads(line)
+        if "raised" in reply:
+            raise OracleError(reply["raised"])
+        return reply["answer"]
 
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 

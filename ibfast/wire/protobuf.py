@@ -219,6 +219,11 @@ def _unpack(data: bytes, wire_type: int) -> list[Any]:
     return items
 
 
+def _encode_text(value: Any) -> bytes:
+    # A number in a field of text is a size or the like, and written as in the text dialects.
+    return _delimited((value if isinstance(value, str) else size_to_field(value)).encode())
+
+
 class _Scalar(NamedTuple):
     wire_type: int
     encode: Callable[[Any], bytes]
@@ -235,8 +240,5 @@ _SCALARS = {
     "int32": _Scalar(_VARINT, varint, lambda raw: _signed(raw, 32)),
     "int64": _Scalar(_VARINT, varint, lambda raw: _signed(raw, 64)),
     "bool": _Scalar(_VARINT, lambda value: b"\1" if value else b"\0", bool),
-    # A number in a field of text is a size or the like, and written as in the text dialects.
-    "string": _Scalar(
-        _BYTES, lambda value: _delimited(size_to_field(value).encode()), lambda raw: raw.decode(errors="replace")
-    ),
+    "string": _Scalar(_BYTES, _encode_text, lambda raw: raw.decode(errors="replace")),
 }

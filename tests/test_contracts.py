@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from ibfast.contracts import (
+    ComboLeg,
+    Contract,
+    ContractDetails,
+    DeltaNeutralContract,
+    Forex,
+    Future,
+    Index,
+    Option,
+    Stock,
+)
+
+IB_ATTRIBUTES = {
+    "conId": 265598,
+    "symbol": "AAPL",
+    "secType": "STK",
+    "lastTradeDateOrContractMonth": "",
+    "strike": 0.0,
+    "right": "",
+    "multiplier": "",
+    "exchange": "SMART",
+    "primaryExchange": "NASDAQ",
+    "currency": "USD",
+    "localSymbol": "AAPL",
+    "tradingClass": "NMS",
+    "includeExpired": False,
+    "secIdType": "ISIN",
+    "secId": "US0378331005",
+    "comboLegsDescrip": "",
+    "comboLegs": None,
+    "deltaNeutralContract": None,
+}
+APPLE = Contract(
+    con_id=265598,
+    symbol="AAPL",
+    sec_type="STK",
+    exchange="SMART",
+    primary_exchange="NASDAQ",
+    currency="USD",
+    local_symbol="AAPL",
+    trading_class="NMS",
+    sec_id_type="ISIN",
+    sec_id="US0378331005",
+)
+
+
+def test_constructors_build_plain_contracts():
+    assert Stock("AAPL") == Contract(symbol="AAPL", sec_type="STK", exchange="SMART", currency="USD")
+    assert Option("SPY", "20240621", 500, "C").strike == 500
+    assert Future("ES", "202406", "CME").sec_type == "FUT"
+    assert Forex("EURUSD") == Contract(symbol="EUR", sec_type="CASH", exchange="IDEALPRO", currency="USD")
+    assert Index("SPX", "CBOE").sec_type == "IND"
+
+
+@pytest.mark.parametrize("pair", ["EUR", "EUR.USD", "EURUSDX", "EUR123"])
+def test_a_pair_is_six_letters(pair):
+    with pytest.raises(ValueError, match="EURUSD"):
+        Forex(pair)
+
+
+def test_contracts_are_keys():
+    assert {Stock("AAPL"): 1}[Stock("AAPL")] == 1
+    leg = ComboLeg(1, 1, "BUY", "SMART")
+    assert hash(Contract(combo_legs=(leg,))) == hash(Contract(combo_legs=(ComboLeg(1, 1, "BUY", "SMART"),)))
+
+
+def test_repr_shows_what_is_set():
+    assert repr(Stock("A")) == "Contract(symbol='A', sec_type='STK', exchange='SMART', currency='USD')"
+    assert repr(ContractDetails(min_tick=0.01)) == "ContractDetails(contract=Contract(), min_tick=0.01)"
+
+
+def test_of_takes_contracts_and_symbols():
+    assert Contract.of(APPLE) is APPLE
+    assert Contract.of("AAPL") == Stock("AAPL")
+
+
+def test_of_takes_contracts_of_old_clients():
+    assert Contract.of(SimpleNamespace(**IB_ATTRIBUTES)) == APPLE
+
+
+def test_of_takes_contracts_of_new_clients():
+    new = IB_ATTRIBUTES | {"lastTradeDate": "", "description": "", "issuerId": "", "strike": sys.float_info.max}
+    assert Contract.of(SimpleNamespace(**new)) == APPLE
+    assert Contract.of(SimpleNamespace(**new | {"strike": 0.0})).strike == 0.0
+    assert Contract.of(SimpleNamespace(**new | {"strike": 5})).strike == 5.0
+
+
+def test_of_takes_combinations():
+    leg = SimpleNamespace(
+        conId=1,
+        ratio=2,
+        action="BUY",
+        exchange="SMART",
+        openClose=0,
+        shortSaleSlot=0,
+        designatedLocation="",
+        exemptCode=-1,
+    )
+    hedge = SimpleNamespace(conId=3, delta=0.5, price=10.0)
+    source = SimpleNamespace(**IB_ATTRIBUTES | {"secType": "BAG", "comboLegs": [leg], "deltaNeutralContract": hedge})
+    contract = Contract.of(source)
+    assert contract.combo_legs == (ComboLeg(1, 2, "BUY", "SMART"),)
+    assert contract.delta_neutral_contract == DeltaNeutralContract(3, 0.5, 10.0)
+
+
+@pytest.mark.parametrize("source", [None, 265598, object(), {"symbol": "AAPL"}])
+def test_of_refuses_the_rest_and_says_what_it_takes(source):
+    with pytest.raises(TypeError, match=r"ibfast\.Contract"):
+        Contract.of(source)
