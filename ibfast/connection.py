@@ -22,12 +22,17 @@ class Connection(asyncio.BufferedProtocol):
     Args:
         protocol: the session.
         on_change: called after everything that may have changed the protocol's state or left events in it.
+
+    Attributes:
+        decode_ns: time spent in decoding and publishing so far.
+        closed: done when the socket is gone.
     """
 
     def __init__(self, protocol: Protocol, on_change: Callable[[], None]) -> None:
         self.protocol = protocol
         self.on_change = on_change
         self.transport: asyncio.Transport | None = None
+        self.decode_ns = 0
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,7 +49,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decode what was read."""
-        self.protocol.buffer_updated(nbytes, time.time_ns())
+        recv_ns = time.time_ns()
+        started_ns = time.perf_counter_ns()
+        self.protocol.buffer_updated(nbytes, recv_ns)
+        self.decode_ns += time.perf_counter_ns() - started_ns
         self.flush()
         self.on_change()
 

@@ -116,6 +116,11 @@ class IBKRConnectionManager:
         """Whether requests can be sent."""
         return self.protocol.state is State.READY
 
+    @property
+    def decode_ns(self) -> int:
+        """Time that decoding and publishing have taken on the current connection, ns."""
+        return self._connection.decode_ns if self._connection is not None else 0
+
     async def connect(self) -> bool:
         """Connect and wait until the session is ready, for `config.connect_timeout_s` at most.
 

@@ -1,0 +1,305 @@
+"""`ibfast demo`: the whole path, from a gateway's socket to a reader's numpy rows, shown and measured.
+
+The rule of the file: it uses the public interface as any program would, and says at the end only what it measured.
+With a file of ticks it also compares what arrived with the file, event by event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ibfast.config import Config
+from ibfast.enums import Kind, MarketDataType
+from ibfast.errors import ConfigError, ConnectError, RequestError
+from ibfast.feed import Feed
+from ibfast.manager import IBKRConnectionManager
+from ibfast.ring import Reader
+from ibfast.stream import Stream
+
+__all__ = ["DemoOptions", "demo"]
+
+SYMBOLS = ("AAPL", "MSFT", "NVDA", "AMZN", "GOOG", "META", "TSLA", "IBM", "SPY", "QQQ")
+LEVEL_1 = ("QUOTES", "TRADES", "TICKS")
+TICK_BY_TICK = ("ALL_LAST", "BID_ASK")
+MOST_LATENCY_US = 1_000_000
+REFRESH_S = 0.25
+# A replay that brings nothing new for so long has ended, or is stuck.
+STALL_S = 10.0
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line says; `port` None is the embedded gateway."""
+
+    seconds: float = 10.0
+    host: str = "127.0.0.1"
+    port: int | None = None
+    client_id: int = 17
+    symbols: tuple[str, ...] = ()
+    rate: float = 2000.0
+    server_version: int = 226
+    seed: int = 1
+    ticks: Path | None = None
+    speed: float = 1.0
+
+
+class Tape:
+    """Reads rings as a consumer would, and keeps count.
+
+    Attributes:
+        records: rows read.
+        latency_us: how many rows took so many µs from the socket read to this reader; the last bin takes the rest.
+        rows: the batches themselves by ring, if they are to be kept.
+    """
+
+    def __init__(self, feed: Feed, rings: tuple[str, ...], *, keep: bool = False) -> None:
+        self.readers: dict[str, Reader] = {ring: feed.rings[ring].reader() for ring in rings}
+        self.records = 0
+        self.latency_us = np.zeros(MOST_LATENCY_US + 1, np.int64)
+        self.rows: dict[str, list[NDArray[Any]]] = {ring: [] for ring in rings}
+        self._keep = keep
+
+    async def read(self, ring: str) -> None:
+        """Read one ring until its reader is closed."""
+        async for rows in self.readers[ring]:
+            micros = (time.time_ns() - rows["recv_ns"]) // 1000
+            np.add.at(self.latency_us, np.clip(micros, 0, MOST_LATENCY_US), 1)
+            self.records += len(rows)
+            if self._keep:
+                self.rows[ring].append(rows)
+
+    @property
+    def lost(self) -> int:
+        """Rows overwritten before they were read."""
+        return sum(reader.lost for reader in self.readers.values())
+
+    def quantile_us(self, q: float) -> int:
+        """Return the latency that a share `q` of the rows did not exceed."""
+        cumulated = np.cumsum(self.latency_us)
+        return int(np.searchsorted(cumulated, q * cumulated[-1])) if cumulated[-1] else 0
+
+
+async def demo(options: DemoOptions) -> int:
+    """Run the demo; return the exit code."""
+    console = Console()
+    expected = _read_ticks(options.ticks) if options.ticks is not None else None
+    if expected is not None:
+        symbols = tuple(dict.fromkeys(expected["symbol"].tolist()))
+    else:
+        symbols = options.symbols or SYMBOLS
+    async with contextlib.AsyncExitStack() as stack:
+        port = options.port
+        if port is None:
+            port = await stack.enter_async_context(_embedded_gateway(options))
+        config = Config(host=options.host, port=port, client_id=options.client_id)
+        manager = IBKRConnectionManager(config)
+        if not await manager.connect():
+            assert isinstance(manager.last_error, ConnectError)
+            raise manager.last_error
+        stack.push_async_callback(manager.disconnect)
+        console.print(
+            f"connected to {config.host}:{config.port}, server version {manager.protocol.server_version}, "
+            f"account {', '.join(manager.protocol.accounts)}"
+        )
+        if options.port is not None:
+            # Accounts without real-time permissions get delayed data instead of a refusal.
+            manager.set_market_data_type(MarketDataType.DELAYED)
+        rings = ("trades", "quotes") if expected is not None else ("ticks", "trades", "quotes")
+        tape = Tape(manager.feed, rings, keep=expected is not None)
+        readers = [asyncio.create_task(tape.read(ring)) for ring in rings]
+        streams = await _subscribe(manager, symbols, TICK_BY_TICK if expected is not None else LEVEL_1)
+        # The start-up is mostly contract details, which no tick waits for: only what follows is timed.
+        before = manager.decode_ns, _messages(manager)
+        with Live(console=console, refresh_per_second=1 / REFRESH_S, get_renderable=lambda: _table(manager, streams)):
+            if expected is None:
+                await _watch(manager, streams, options.seconds)
+            else:
+                await _until_complete(manager, tape, len(expected))
+        for reader in tape.readers.values():
+            reader.close()
+        await asyncio.gather(*readers)
+        after = manager.decode_ns, _messages(manager)
+        decode_ns = (after[0] - before[0]) / max(after[1] - before[1], 1)
+        return _close(console, manager, tape, decode_ns, expected)
+
+
+@contextlib.asynccontextmanager
+async def _embedded_gateway(options: DemoOptions) -> AsyncIterator[int]:
+    """Run `ibfast sim` in a process of its own, as a gateway is; yield its port."""
+    arguments = ["--port", "0", "--server-version", str(options.server_version), "--seed", str(options.seed)]
+    arguments += ["--until-eof", "--no-pacing"]
+    if options.ticks is not None:
+        arguments += ["--ticks", str(options.ticks), "--speed", str(options.speed)]
+    else:
+        arguments += ["--rate", str(options.rate)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ibfast", "sim", *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        line = (await process.stdout.readline()).decode()
+        if not line.startswith("listening on "):
+            raise ConfigError("the embedded gateway did not start; its own message stands above")
+        yield int(line.rpartition(":")[2])
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+async def _subscribe(
+    manager: IBKRConnectionManager, symbols: tuple[str, ...], data_types: tuple[str, ...]
+) -> dict[str, Stream]:
+    """Subscribe every symbol to every data type; return a stream of each symbol that the gateway knows."""
+    streams = {}
+    for symbol in symbols:
+        try:
+            for data_type in data_types:
+                streams[symbol] = await manager.subscribe(symbol, data_type)
+        except (RequestError, ValueError) as error:
+            print(f"ibfast: {symbol} is left out: {error}", file=sys.stderr)
+    if not streams:
+        raise ConfigError("none of the symbols could be subscribed to")
+    return streams
+
+
+async def _watch(manager: IBKRConnectionManager, streams: dict[str, Stream], seconds: float) -> None:
+    """Wait for the time to pass, or for the end of the connection or of every stream."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and manager.connected and any(stream.live for stream in streams.values()):
+        await asyncio.sleep(min(REFRESH_S, max(deadline - time.monotonic(), 0)))
+
+
+async def _until_complete(manager: IBKRConnectionManager, tape: Tape, events: int) -> None:
+    """Wait for all events, as long as they keep coming."""
+    seen, since = -1, time.monotonic()
+    while tape.records < events and manager.connected and time.monotonic() - since < STALL_S:
+        if tape.records + tape.lost != seen:
+            seen, since = tape.records + tape.lost, time.monotonic()
+        await asyncio.sleep(0.02)
+
+
+def _table(manager: IBKRConnectionManager, streams: dict[str, Stream]) -> Table:
+    """The last-value table, as people read it."""
+    table = Table(title="last values")
+    table.add_column("symbol", no_wrap=True)
+    for column in ("bid size", "bid", "ask", "ask size", "last", "size", "volume"):
+        table.add_column(column, justify="right", no_wrap=True)
+    last = manager.feed.snapshot()
+    for symbol, stream in streams.items():
+        row = last[stream.instrument]
+        if stream.error is not None:
+            table.add_row(symbol, str(stream.error))
+            continue
+        fields = ("bid_size", "bid", "ask", "ask_size", "last", "last_size", "volume")
+        table.add_row(symbol, *("" if np.isnan(row[name]) else _number(row[name]) for name in fields))
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) and value >= 1000 else f"{value:,.8g}"
+
+
+def _messages(manager: IBKRConnectionManager) -> int:
+    decoder = manager.protocol.decoder
+    return decoder.messages if decoder is not None else 0
+
+
+def _close(
+    console: Console,
+    manager: IBKRConnectionManager,
+    tape: Tape,
+    decode_ns: float,
+    expected: NDArray[np.void] | None,
+) -> int:
+    """Print the closing line and return the exit code."""
+    decoder = manager.protocol.decoder
+    assert decoder is not None
+    parts = [
+        f"messages {decoder.messages:,}",
+        f"records {tape.records:,}",
+        f"lost {tape.lost:,}",
+        f"decode {decode_ns:.0f} ns/message",
+        f"socket to reader p50 {tape.quantile_us(0.5):,} µs, p99 {tape.quantile_us(0.99):,} µs",
+    ]
+    different = 0
+    if expected is not None:
+        different = _count_differences(_events(manager.feed, tape), expected)
+        parts.append(f"identical with the file {len(expected) - different:,} of {len(expected):,} events")
+    if decoder.quarantined:
+        parts.append(f"malformed {decoder.quarantined:,}")
+    console.print()
+    console.print(" | ".join(parts), highlight=False, soft_wrap=True)
+    return 1 if different or tape.lost or decoder.quarantined else 0
+
+
+# --- the file against the records -----------------------------------------------------------------------------------
+
+NUMBERS = ("price", "size", "bid", "ask", "bid_size", "ask_size")
+EVENT = np.dtype([("second", "i8"), ("symbol", "U32"), ("trade", "?"), *((name, "f8") for name in NUMBERS)])
+
+
+def _read_ticks(path: Path) -> NDArray[np.void]:
+    """Read the file once more, by other code than the gateway's."""
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet
+        except ImportError:
+            raise ConfigError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
+        columns = pyarrow.parquet.read_table(path).to_pandas().to_dict("list")
+    else:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            names = file.readline().strip().split(",")
+            columns = dict(zip(names, zip(*(line.rstrip("\n").split(",") for line in file), strict=True), strict=True))
+    try:
+        events = np.zeros(len(columns["ts_ns"]), EVENT)
+        events["second"] = np.array(columns["ts_ns"], np.int64) // NS_PER_S
+        events["symbol"] = columns["symbol"]
+        events["trade"] = np.array(columns["kind"]) == "T"
+        for name in NUMBERS:
+            events[name] = [float("nan") if value in ("", None) else float(value) for value in columns[name]]
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{path} is no file of ticks: {error}") from None
+    return events
+
+
+def _events(feed: Feed, tape: Tape) -> NDArray[np.void]:
+    """The records that arrived, in the order of their decoding, in the file's terms."""
+    trades = np.concatenate([*tape.rows["trades"], np.zeros(0, feed.dtypes["trades"])])
+    quotes = np.concatenate([*tape.rows["quotes"], np.zeros(0, feed.dtypes["quotes"])])
+    labels = np.array(list(feed.instruments), EVENT["symbol"])
+    events = np.zeros(len(trades) + len(quotes), EVENT)
+    for name in NUMBERS:
+        events[name] = np.nan
+    for rows, part in ((trades, events[: len(trades)]), (quotes, events[len(trades) :])):
+        part["second"] = rows["event_ns"] // NS_PER_S
+        part["symbol"] = labels[rows["instrument"]]
+        part["trade"] = rows["kind"] == Kind.ALL_LAST
+        for name in set(rows.dtype.names or ()).intersection(NUMBERS):
+            part[name] = rows[name]
+    return events[np.argsort(np.concatenate([trades["seq"], quotes["seq"]]), kind="stable")]
+
+
+def _count_differences(arrived: NDArray[np.void], expected: NDArray[np.void]) -> int:
+    """How many events of the file are not there, at their place, with every value the same."""
+    n = min(len(arrived), len(expected))
+    same = np.ones(n, bool)
+    for name in EVENT.names or ():
+        a, b = arrived[name][:n], expected[name][:n]
+        same &= (a == b) | ((a != a) & (b != b))  # NaN is equal to NaN here
+    return max(len(arrived), len(expected)) - int(np.count_nonzero(same))
