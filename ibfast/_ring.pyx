@@ -6,6 +6,7 @@ The protocol between writer and readers stands in `_ring.pxd`. This module knows
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -35,7 +36,11 @@ cdef class Ring:
     Args:
         dtype: of a row; its itemsize must be a multiple of 8.
         memory: a buffer of `CONTROL_BYTES + capacity * dtype.itemsize` bytes, 64-byte aligned. Zeros make a new ring.
-        capacity: rows, a power of two; 0 attaches read-only to the ring that is already in the memory.
+            It must be writable in any case: a reader that waits says so in it.
+        capacity: rows, a power of two; 0 attaches for reading only to the ring that is already in the memory.
+
+    Raises:
+        FeedError: one of these does not fit.
     """
 
     def __cinit__(self, dtype, memory, uint64_t capacity=0):
@@ -47,13 +52,19 @@ cdef class Ring:
         self.writable = writable
         if capacity & (capacity - 1):
             raise FeedError(f"a ring's capacity is a power of two, not {capacity}")
-        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+        if self.dtype.hasobject:
+            raise FeedError("a ring's rows hold no Python objects")
+        if self.dtype.itemsize == 0 or self.dtype.itemsize % 8:
+            raise FeedError(f"a ring's rows have a multiple of 8 bytes, not {self.dtype.itemsize}")
+        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
         # `memory` keeps the bytes alive; holding the Py_buffer too would only pin the mapping against a clean close.
         self.c.control = <ring_control_t *> view.buf
         length = view.len
         PyBuffer_Release(&view)
         if <size_t> self.c.control & 63:
             raise FeedError("a ring's memory must be aligned to 64 bytes")
+        if length < <Py_ssize_t> sizeof(ring_control_t):
+            raise FeedError("the memory is too small for a ring")
         if writable:
             self.c.control.capacity = capacity
             self.c.control.itemsize = self.dtype.itemsize
@@ -63,7 +74,7 @@ cdef class Ring:
         self.c.mask = self.c.control.capacity - 1
         self.c.rows = <char *> self.c.control + sizeof(ring_control_t)
         self.c.head = self.c.control.published
-        if length < <Py_ssize_t> (sizeof(ring_control_t) + self.c.control.capacity * self.c.itemsize):
+        if self.c.control.capacity > (length - sizeof(ring_control_t)) / self.c.itemsize:
             raise FeedError("the memory is too small for the ring in it")
 
     @property
@@ -155,10 +166,11 @@ cdef class Ring:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            # Short sleeps keep Ctrl-C alive: a signal handler runs between two of them.
+            # A signal that comes just before the sleep must not wait for its end: so sleeps are short.
             left_ns = <int64_t> (min(left, 0.2) * 1e9)
             with nogil:
                 doorbell_wait(&self.c.control.doorbell, seen, left_ns)
+            PyErr_CheckSignals()
 
 
 cdef class Cursor:

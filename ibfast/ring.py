@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ibfast._ring import CONTROL_BYTES, Cursor, Ring
+from ibfast.errors import FeedError
 
 __all__ = ["Reader", "RingBuffer"]
 
@@ -45,9 +46,11 @@ class RingBuffer(Ring):
             capacity: rows, a power of two.
 
         Raises:
-            FeedError: the capacity is not a power of two.
+            FeedError: the dtype does not fit, or the capacity is not a power of two.
         """
         dtype = np.dtype(dtype)
+        if capacity < 1:
+            raise FeedError(f"a ring's capacity is a power of two, not {capacity}")
         return cls(dtype, mmap.mmap(-1, CONTROL_BYTES + capacity * dtype.itemsize), capacity)
 
     def reader(self, start: str = "next") -> Reader:
@@ -103,6 +106,9 @@ class Reader(Cursor):
 
     async def __anext__(self) -> NDArray[np.void]:
         """Return the next batch of rows as soon as there is one, never an empty one."""
+        if self.pending:
+            # Whoever is behind for good would never wait: let the loop's other tasks have their turn.
+            await asyncio.sleep(0)
         while True:
             rows = self.read()
             if len(rows):
@@ -138,7 +144,7 @@ class Reader(Cursor):
         self.ring.when_published(published)
         self._wake = published
         try:
-            if not self.pending:
+            if not self.pending and not self.closed:
                 await future
         finally:
             self._wake = None
