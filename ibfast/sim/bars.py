@@ -44,12 +44,14 @@ class BarBuilder:
         self.count = 0
         self._turnover = 0.0
 
-    def resume(self, bar: tuple[float, float, float, float, float, float, int]) -> None:
-        """Go on with a bar: open, high, low, close, volume, wap, count."""
-        self.open, self.high, self.low, self._close = bar[:4]
+    def resume(
+        self, open_: float, high: float, low: float, close: float, volume: float, wap: float, count: int
+    ) -> None:
+        """Go on with a bar that has begun already."""
+        self.open, self.high, self.low, self._close = open_, high, low, close
         if self.of_trades:
-            self.volume, self.count = bar[4], bar[6]
-            self._turnover = bar[4] * bar[5]
+            self.volume, self.count = int(volume), count
+            self._turnover = volume * wap
 
     @property
     def close(self) -> float | None:

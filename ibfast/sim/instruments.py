@@ -213,6 +213,8 @@ def _details(
         valid_exchanges=exchanges,
         price_magnifier=1,
         long_name=long_name,
+        # Clients of the text era read an integer here.
+        ev_multiplier=0,
         time_zone_id=hours.zone,
         trading_hours=hours.text(today, liquid=False),
         liquid_hours=hours.text(today, liquid=True),
