@@ -179,10 +179,10 @@ class IBKRConnectionManager:
             self._changed.clear()
             await self._changed.wait()
         if self.protocol.state is State.CLOSED:
-            error = self.protocol.error
-            if isinstance(error, ConnectError):
-                raise error
-            raise ConnectError("start", str(error), "see the gateway's log")
+            failure = self.protocol.error
+            if isinstance(failure, ConnectError):
+                raise failure
+            raise ConnectError("start", str(failure), "see the gateway's log")
 
     def _timeout_error(self) -> ConnectError:
         seconds = f"within {self.config.connect_timeout_s:g} s"

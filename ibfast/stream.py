@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ from ibfast.wire.requests import (
     Request,
     TickByTick,
 )
+
+Subscription: TypeAlias = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars
 
 __all__ = ["DataType", "Line", "Stream", "Wanted", "wanted"]
 
@@ -63,7 +65,7 @@ class DataType(StrEnum):
 class Wanted:
     """A subscription in the gateway's terms: the request (of req_id 0), and which rows of which ring answer it."""
 
-    request: Request
+    request: Subscription
     ring: str
     kinds: frozenset[Kind]
 
@@ -101,14 +103,24 @@ def wanted(contract: Contract, data_type: str, **options: Any) -> Wanted:
     if kind is DataType.DEPTH:
         options = {"num_rows": 10, "is_smart_depth": contract.exchange == "SMART"} | options
         return Wanted(MarketDepth(0, contract, **options), "depth", frozenset({Kind.DEPTH, Kind.DEPTH_L2}))
-    if kind is DataType.BARS:
-        options = {"what_to_show": "TRADES", "use_rth": False} | options
-        return Wanted(RealTimeBars(0, contract, **options), "bars", frozenset({Kind.REALTIME_BAR}))
-    if kind is DataType.UPDATING_BARS:
-        options = {"what_to_show": "TRADES", "use_rth": False, "duration": "1 D", "bar_size": "1 min"} | options
-        request = HistoricalBars(0, contract, end="", keep_up_to_date=True, **options)
-        return Wanted(request, "bars", frozenset({Kind.UPDATE_BAR}))
+    if kind in (DataType.BARS, DataType.UPDATING_BARS):
+        return _bars(contract, kind, **options)
     return _level_1(contract, kind, **options)
+
+
+def _bars(
+    contract: Contract, data_type: DataType, what_to_show: str = "TRADES", use_rth: bool = False, **options: Any
+) -> Wanted:
+    if data_type is DataType.BARS:
+        request = RealTimeBars(0, contract, what_to_show, use_rth, **options)
+        return Wanted(request, "bars", frozenset({Kind.REALTIME_BAR}))
+    return Wanted(_updating_bars(contract, what_to_show, use_rth, **options), "bars", frozenset({Kind.UPDATE_BAR}))
+
+
+def _updating_bars(
+    contract: Contract, what_to_show: str, use_rth: bool, duration: str = "1 D", bar_size: str = "1 min"
+) -> HistoricalBars:
+    return HistoricalBars(0, contract, "", duration, bar_size, what_to_show, use_rth, keep_up_to_date=True)
 
 
 def _level_1(contract: Contract, data_type: DataType, generic_ticks: str = "") -> Wanted:
@@ -128,7 +140,7 @@ def _level_1(contract: Contract, data_type: DataType, generic_ticks: str = "") -
 class Line:
     """One live request at the gateway, and the streams that it serves."""
 
-    request: Request
+    request: Subscription
     req_id: int
     instrument: int
     streams: list[Stream] = field(default_factory=list)
@@ -146,11 +158,10 @@ class Line:
                 return CancelRealTimeBars(self.req_id)
             case HistoricalBars():
                 return CancelHistoricalBars(self.req_id)
-        raise TypeError(f"{type(self.request).__name__} is no subscription")
 
-    def opening_request(self) -> Request:
+    def opening_request(self) -> Subscription:
         """Return the request with its id, to be sent."""
-        return replace(self.request, req_id=self.req_id)  # type: ignore[call-arg]
+        return replace(self.request, req_id=self.req_id)
 
 
 class Stream:
@@ -206,7 +217,7 @@ class Stream:
                 if self.error is not None:
                     raise self.error from None
                 raise
-            mine = rows[(rows["req_id"] == self.req_id) & np.isin(rows["kind"], self._kinds)]
+            mine: NDArray[Any] = rows[(rows["req_id"] == self.req_id) & np.isin(rows["kind"], self._kinds)]
             if len(mine):
                 return mine
 
