@@ -1,0 +1,1 @@
+"""Measurements that reproduce every performance claim of the project: `python -m benchmarks --help`."""

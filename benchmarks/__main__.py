@@ -1,0 +1,27 @@
+"""The command line of the benchmarks: one subcommand each, from the modules in `BENCHMARKS`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks import decode
+
+BENCHMARKS = {"decode": decode}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark that the arguments name and return the exit code: 0 only if every result was verified."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, module in BENCHMARKS.items():
+        summary, _, description = module.__doc__.partition("\n\n")
+        command = commands.add_parser(name, help=summary, description=description,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(command)
+    options = parser.parse_args(arguments)
+    return BENCHMARKS[options.benchmark].run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
