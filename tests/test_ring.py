@@ -307,6 +307,7 @@ def test_two_threads_in_turns_miss_no_wake_up() -> None:
 INTERRUPTED = f"""
 import mmap, os, signal, threading
 from ibfast import RingBuffer
+from ibfast.ring import CONTROL_BYTES
 
 memory = mmap.mmap(-1, CONTROL_BYTES + 64)
 reader = RingBuffer("u8", memory, 8).reader()
