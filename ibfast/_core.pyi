@@ -14,6 +14,7 @@ class Quarantined(NamedTuple):
     payload: bytes
     offset: int
 
+@disjoint_base
 class Message(tuple[int, bytes, bool]):
     seq: int
     recv_ns: int

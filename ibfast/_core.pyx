@@ -97,6 +97,7 @@ def _fill_powers_of_five():
         POWERS_OF_FIVE[2 * (q - SMALLEST_POWER)] = power >> 64
         POWERS_OF_FIVE[2 * (q - SMALLEST_POWER) + 1] = power & 0xFFFFFFFFFFFFFFFF
 
+
 _fill_powers_of_five()
 
 

@@ -330,7 +330,7 @@ cdef inline void write_level1_size(feed_t *f, source_t *s, int32_t tick_type, do
     elif tick_type == TICK_ASK_SIZE or tick_type == TICK_DELAYED_ASK_SIZE:
         merge_quote(f, s, l1, &l1.ask, &l1.ask_size, l1.ask, size, delayed)
     elif tick_type == TICK_LAST_SIZE or tick_type == TICK_DELAYED_LAST_SIZE:
-        # TWS repeats the size of a last price as a tick of its own; any other last size is one more trade at that price.
+        # TWS repeats the size of a last price as a tick of its own; any other last size is one more trade at it.
         if l1.echo_req_id == s.req_id and same(l1.echo_size, size):
             l1.echo_req_id = -1
         else:

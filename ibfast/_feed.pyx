@@ -17,7 +17,6 @@ from ibfast._atomic cimport fence_full, store_release
 from ibfast._records cimport (
     KIND_GAP, NO_INSTRUMENT, bar_t, depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
 )
-from ibfast._ring cimport Ring
 
 from ibfast.errors import FeedError
 
@@ -59,6 +58,7 @@ def _dtypes():
         "last": _public_dtype(<last_t[:1]> &last),
         "instruments": _public_dtype(<instrument_t[:1]> &instrument),
     }
+
 
 # The numpy dtypes of the rings and tables, derived from the C structs of _records.pxd.
 DTYPES = _dtypes()

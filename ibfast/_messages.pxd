@@ -148,7 +148,7 @@ cdef inline int write_option_message(feed_t *f, greeks_t *row, int64_t recv_ns) 
 
 
 cdef inline int write_last_message(feed_t *f, int32_t req_id, int32_t kind, int64_t event_ns, double price, double size,
-                            uint32_t attribs, span_t exchange, span_t conditions, int64_t recv_ns) noexcept nogil:
+                                   uint32_t attribs, span_t exchange, span_t conditions, int64_t recv_ns) noexcept nogil:
     cdef source_t s = source(f, req_id, recv_ns)
     cdef uint32_t exchange_id = intern(f, exchange.p, exchange.n)
     cdef uint32_t conditions_id = intern(f, conditions.p, conditions.n)
@@ -158,7 +158,8 @@ cdef inline int write_last_message(feed_t *f, int32_t req_id, int32_t kind, int6
 
 
 cdef inline int write_quote_message(feed_t *f, int32_t req_id, int32_t kind, int64_t event_ns, double bid, double ask,
-                             double bid_size, double ask_size, uint32_t attribs, int64_t recv_ns) noexcept nogil:
+                                    double bid_size, double ask_size, uint32_t attribs,
+                                    int64_t recv_ns) noexcept nogil:
     cdef source_t s = source(f, req_id, recv_ns)
     if kind == TBT_MIDPOINT:
         write_quote(f, &s, KIND_MIDPOINT, event_ns, bid, bid, NAN, NAN, 0)

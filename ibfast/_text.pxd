@@ -208,5 +208,6 @@ cdef inline int text_tick_by_tick(feed_t *f, cursor_t *c) noexcept nogil:
     if c.status != STATUS_OK:
         return c.status
     if kind <= TBT_ALL_LAST:
-        return write_last_message(f, req_id, kind, event_ns, price, size, attribs, exchange, conditions, c.context.recv_ns)
+        return write_last_message(f, req_id, kind, event_ns, price, size, attribs, exchange, conditions,
+                                  c.context.recv_ns)
     return write_quote_message(f, req_id, kind, event_ns, price, ask, size, ask_size, attribs, c.context.recv_ns)
