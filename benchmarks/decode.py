@@ -137,7 +137,7 @@ def is_verified(peer: Peer, dialect: str, ticks: list[Any]) -> bool:
 
 def measure(peers: list[Peer], messages: int, rounds: int) -> list[Result]:
     """Run all peers on all dialects in turn and return a line for each pair."""
-    ticks = list(stream.ticks(messages))
+    ticks = stream.ticks(messages)
     pairs = [(peer, dialect) for dialect in DIALECTS for peer in peers if dialect in peer.dialects]
     with tempfile.TemporaryDirectory() as folder:
         for number, (dialect, server_version) in enumerate(DIALECTS.items()):

@@ -1,15 +1,16 @@
 """The market data that the benchmarks decode, in any dialect, and what a client has to report of it.
 
-The rule of the file: seeded and realistic. A hundred lines on a price grid, mostly bids, asks and their sizes; sizes
-follow prices as ticks of their own, as TWS sends them; a seventh is tick-by-tick.
+The rule of the file: seeded and realistic. A hundred lines on a price grid, mostly bids, asks and their sizes. TWS
+repeats the size of a price as a tick of its own, which makes most of the size ticks. A seventh is tick-by-tick.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import count, islice
 
-from benchmarks.peers.worker import Events
+from benchmarks.peers.worker import CALLBACK_SIZES, Events
 from ibfast.sim.codec import (
     Tick,
     TickByTickBidAsk,
@@ -25,9 +26,9 @@ from ibfast.wire.requests import frame
 LINES = 100
 FIRST_TIME_S = 1_700_000_000
 MESSAGES_PER_S = 20_000
-KINDS = ("price", "size", "string", "generic", "last", "bid_ask")
-WEIGHTS = (45, 35, 3, 2, 5, 10)
-"""Messages of each kind in a hundred."""
+KINDS = ("price and size", "price", "size", "string", "generic", "last", "bid_ask")
+WEIGHTS = (25, 20, 10, 3, 2, 5, 10)
+"""How often each kind comes: in a hundred messages, the first one being two, 45 prices and 35 sizes."""
 
 BID_SIZE, BID, ASK, ASK_SIZE, LAST, LAST_SIZE, HIGH, LOW, VOLUME = range(9)
 LAST_TIMESTAMP, RT_VOLUME, LAST_EXCHANGE, HALTED = 45, 48, 84, 49
@@ -81,16 +82,23 @@ class Line:
         return TickByTickBidAsk(self.req_id, int(time_s), self.price(-1), self.price(1), self.size(), self.size(), 0)
 
 
-def ticks(count: int, seed: int = 1) -> Iterator[Tick]:
-    """Yield messages; the same for the same seed."""
-    rng = random.Random(seed)
+def ticks(messages: int, seed: int = 1) -> list[Tick]:
+    """Return so many messages; the same for the same seed."""
+    return list(islice(_endless_ticks(random.Random(seed)), messages))
+
+
+def _endless_ticks(rng: random.Random) -> Iterator[Tick]:
     lines = [Line(rng, req_id) for req_id in range(1, LINES + 1)]
-    for number in range(count):
+    for number in count():
         line = rng.choice(lines)
         line.step()
         time_s = FIRST_TIME_S + number / MESSAGES_PER_S
         kind = rng.choices(KINDS, WEIGHTS)[0]
-        if kind == "price":
+        if kind == "price and size":
+            tick = line.price_tick()
+            yield tick
+            yield TickSize(tick.req_id, CALLBACK_SIZES[tick.tick_type], tick.size)
+        elif kind == "price":
             yield line.price_tick()
         elif kind == "size":
             yield line.size_tick()
