@@ -148,7 +148,8 @@ cdef inline int write_option_message(feed_t *f, greeks_t *row, int64_t recv_ns) 
 
 
 cdef inline int write_last_message(feed_t *f, int32_t req_id, int32_t kind, int64_t event_ns, double price, double size,
-                                   uint32_t attribs, span_t exchange, span_t conditions, int64_t recv_ns) noexcept nogil:
+                                   uint32_t attribs, span_t exchange, span_t conditions,
+                                   int64_t recv_ns) noexcept nogil:
     cdef source_t s = source(f, req_id, recv_ns)
     cdef uint32_t exchange_id = intern(f, exchange.p, exchange.n)
     cdef uint32_t conditions_id = intern(f, conditions.p, conditions.n)

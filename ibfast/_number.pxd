@@ -23,7 +23,7 @@ cdef extern from *:
     """
     #if defined(_MSC_VER)
       #include <intrin.h>
-      static __forceinline uint64_t ibfast_mul128(uint64_t a, uint64_t b, uint64_t *high) 
+      static __forceinline uint64_t ibfast_mul128(uint64_t a, uint64_t b, uint64_t *high)
           { return _umul128(a, b, high); }
       static __forceinline int ibfast_clz64(uint64_t v)
           { unsigned long i; _BitScanReverse64(&i, v); return 63 - (int)i; }

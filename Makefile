@@ -1,0 +1,42 @@
+# Everything happens in .venv, which the first target that needs it creates.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := pyproject.toml setup.py $(wildcard ibfast/*.pyx ibfast/*.pxd)
+
+.PHONY: demo test lint benchmarks fuzz wheel clean
+
+demo: .venv/.installed  ## Market data from the embedded gateway, live
+	$(BIN)/ibfast demo
+
+test: .venv/.test lint  ## Every test
+	$(BIN)/python -m pytest
+
+lint: .venv/.test  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint ibfast/*.pyx ibfast/*.pxd
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest ibfast._core ibfast._feed ibfast._ring --allowlist tests/stubtest_allowlist.txt
+
+benchmarks: .venv/.test  ## Decoding, side by side with other clients
+	$(BIN)/python -m benchmarks decode
+
+fuzz: .venv/.test  ## The decoder under a coverage-guided fuzzer and sanitizers, for a minute
+	fuzz/run.sh 60
+
+wheel: .venv/.installed
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv .oracles build dist ibfast.egg-info ibfast/*.so ibfast/_*.c
+
+.venv/.installed: $(SOURCES)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.test: .venv/.installed
+	$(BIN)/python -m pip install --quiet --group test --group lint
+	touch $@
