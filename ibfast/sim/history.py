@@ -258,7 +258,7 @@ def _in_liquid_hours(starts: npt.NDArray[np.int64], bar_s: int, instrument: Inst
     if kept.any():
         return starts[kept]
     opens, closes = next(session for session in sessions if session[1] <= starts[-1])
-    moved = starts - (starts[-1] + bar_s - closes)
+    moved: npt.NDArray[np.int64] = starts - (starts[-1] + bar_s - closes)
     return moved[moved >= opens]
 
 
