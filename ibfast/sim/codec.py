@@ -129,7 +129,7 @@ def _split_id(payload: bytes, server_version: int) -> tuple[int, bytes, bool]:
         wire_id, body = int.from_bytes(payload[: text.ID_LENGTH], "big"), payload[text.ID_LENGTH :]
     else:
         field, _, body = payload.partition(b"\0")
-        if not field.isdigit():
+        if not field.isdigit() or len(field) > _LONGEST_ID:
             raise DecodeError("no message id", payload=payload)
         wire_id = int(field)
     is_protobuf = wire_id > PROTOBUF_OFFSET
@@ -219,6 +219,7 @@ def _dates(message: responses.HistoricalData | DatedBars) -> Sequence[str]:
     return [str(event_ns // NS_PER_S) for event_ns in message.bars["event_ns"].tolist()]
 
 
+_LONGEST_ID = 9
 _CONTRACT_VERSION, _BOND_VERSION = 8, 6
 _REQUESTS = {layout.msg_id: (request_type, layout) for request_type, layout in requests.LAYOUTS.items()}
 _FLAT: dict[type, Layout] = {**responses.LAYOUTS}

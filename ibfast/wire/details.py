@@ -13,7 +13,7 @@ from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import ServerVersion
 from ibfast.wire.instruments import contract_from_protobuf, contract_to_protobuf
 from ibfast.wire.layout import items, protobuf_value, read_item, write_item, write_protobuf
-from ibfast.wire.text import FieldReader
+from ibfast.wire.text import FieldReader, size_to_field
 
 __all__ = ["details_from_protobuf", "details_to_protobuf", "read_details", "write_details"]
 
@@ -151,7 +151,8 @@ def write_details(details: ContractDetails, server_version: int, is_bond: bool) 
             if details.contract.sec_type == _FUND:
                 yield from (write_item(details, fund_item) for fund_item in items(_FUND_TEXT, server_version))
         else:
-            yield write_item(details, item)
+            # Clients read the economic-value multiplier as an integer, in text.
+            yield size_to_field(write_item(details, item))
 
 
 def details_from_protobuf(

@@ -73,7 +73,7 @@ def to_field(value: object) -> str:
     return field
 
 
-def size_to_field(value: Decimal | float | str | None) -> str:
+def size_to_field(value: object) -> str:
     """Return a size as a field: as `to_field`, but a whole number carries no point, since old clients read integers."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from message_samples import all_messages, normalized, official_calls
+from oracles import NEW_CLIENT, Oracle, OracleError
+from wire_samples import ALL_VERSIONS
+
+from ibfast.enums import INCOMING_PROTOBUF_SINCE, UNSET_INTEGER, Incoming
+from ibfast.errors import DecodeError, UnsupportedError
+from ibfast.sim import codec
+from ibfast.wire import protobuf, responses, schema
+
+
+@pytest.fixture(scope="module")
+def official():
+    with Oracle("oracle_client.py", NEW_CLIENT) as oracle:
+        yield oracle
+
+
+def split_id(payload, server_version):
+    if server_version < 201:
+        field, _, body = payload.partition(b"\0")
+        return int(field), body, False
+    wire_id = int.from_bytes(payload[:4], "big")
+    return (wire_id - 200, payload[4:], True) if wire_id > 200 else (wire_id, payload[4:], False)
+
+
+def decode(payload, server_version):
+    return responses.decode(*split_id(payload, server_version), server_version)
+
+
+@settings(deadline=None, max_examples=600)
+@given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS))
+def test_values_are_those_that_the_official_client_shows(official, message, server_version):
+    try:
+        payload = codec.encode(message, server_version)
+    except UnsupportedError:
+        return
+    _, _, is_protobuf = split_id(payload, server_version)
+    shown = normalized(official.ask(ask="receive", server_version=server_version, payload=payload.hex()))
+    assert shown == official_calls(decode(payload, server_version), server_version, is_protobuf)
+
+
+@settings(deadline=None, max_examples=200)
+@given(msg_id=st.sampled_from(sorted(schema.INCOMING)), data=st.data())
+def test_damaged_messages_are_decode_errors_or_messages(msg_id, data):
+    is_protobuf = data.draw(st.booleans())
+    body = data.draw(st.binary(max_size=80) | st.lists(st.sampled_from(FIELDS), max_size=30).map(b"".join))
+    server_version = data.draw(st.sampled_from(ALL_VERSIONS))
+    with contextlib.suppress(DecodeError):
+        responses.decode(msg_id, body, is_protobuf, server_version)
+
+
+FIELDS = [b"\0", b"1\0", b"-1\0", b"2\0", b"20240109\0", b"x\0", b"1e400\0", b"99999999999999999999\0", b"\xff\0"]
+
+
+@settings(deadline=None, max_examples=300)
+@given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS), data=st.data())
+def test_a_message_that_ends_early_is_a_decode_error(message, server_version, data):
+    try:
+        payload = codec.encode(message, server_version)
+    except UnsupportedError:
+        return
+    msg_id, body, is_protobuf = split_id(payload, server_version)
+    if is_protobuf:
+        return
+    fields = body.split(b"\0")[:-1]
+    kept = data.draw(st.integers(0, len(fields) - 1))
+    with pytest.raises(DecodeError):
+        responses.decode(msg_id, b"".join(field + b"\0" for field in fields[:kept]), False, server_version)
+
+
+@settings(deadline=None, max_examples=200)
+@given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS))
+def test_more_fields_than_known_are_tolerated(message, server_version):
+    try:
+        payload = codec.encode(message, server_version)
+    except UnsupportedError:
+        return
+    msg_id, body, is_protobuf = split_id(payload, server_version)
+    more = b"\xfa\x3e\x01x" if is_protobuf else b"more\0"
+    known = responses.decode(msg_id, body, is_protobuf, server_version)
+    assert repr(responses.decode(msg_id, body + more, is_protobuf, server_version)) == repr(known)
+
+
+def test_layouts_of_errors():
+    assert responses.decode(4, b"2\0-1\x002104\0ok\0", False, 165) == responses.ErrorMessage(-1, 2104, "ok")
+    assert responses.decode(4, b"2\x007\x00201\0no\0{}\0", False, 193) == responses.ErrorMessage(7, 201, "no", "{}")
+    newest = responses.ErrorMessage(7, 201, "no", "{}", 99)
+    assert responses.decode(4, b"7\x00201\0no\0{}\x0099\0", False, 194) == newest
+    body = protobuf.encode("ErrorMessage", {"id": -1, "errorCode": 1100})
+    assert responses.decode(4, body, True, 226) == responses.ErrorMessage(-1, 1100, "")
+
+
+def test_an_error_about_nothing_is_about_no_request():
+    assert responses.decode(4, b"", True, 226) == responses.ErrorMessage(-1, 0, "")
+
+
+def test_error_texts_are_unescaped():
+    assert responses.decode(4, rb"2" + b"\0-1\x00200\0Soci\\u00e9t\\u00e9\0", False, 160).message == "Société"
+
+
+def test_bars_tell_start_and_end_below_196():
+    body = b"3\x00%s1\x0020240109\x001\x002\x000.5\x001.5\x00100\x001.2\x007\x00"
+    old = responses.decode(17, body % b"from\0to\0", False, 195)
+    new = responses.decode(17, body % b"", False, 196)
+    assert (old.req_id, old.start, old.end) == (3, "from", "to")
+    assert (new.req_id, new.start, new.end) == (3, "", "")
+    assert old.bars.tobytes() == new.bars.tobytes()
+    assert old.bars[0].item() == (1704758400 * 10**9, 1.0, 2.0, 0.5, 1.5, 100.0, 1.2, 7)
+
+
+def test_bar_times_are_read_in_the_zone_given():
+    body = b"3\x001\x0020240109 09:30:00\x001\x002\x000.5\x001.5\x00\x00\x007\x00"
+    there = responses.decode(17, body, False, 200, ZoneInfo("America/New_York")).bars["event_ns"][0]
+    here = responses.decode(17, body, False, 200, UTC).bars["event_ns"][0]
+    assert there - here == 5 * 3600 * 10**9
+
+
+def test_absent_sizes_are_nan_and_absent_prices_zero():
+    body = protobuf.encode("HistoricalData", {"historicalDataBars": [{"date": "20240109"}]})
+    message = responses.decode(17, body, True, 226)
+    assert message.req_id == -1
+    np.testing.assert_equal(message.bars[0].item()[1:], (0.0, 0.0, 0.0, 0.0, np.nan, np.nan, 0))
+
+
+def test_bits_of_historical_quotes_differ_between_text_and_records():
+    ask_past_high = responses.decode(97, b"1\x001\x001700000000\x001\x001\x002\x003\x004\x001\x00", False, 176)
+    assert ask_past_high.ticks["attribs"].tolist() == [2]
+    tick = {"time": 1700000000, "tickAttribBidAsk": {"askPastHigh": True}}
+    body = protobuf.encode("HistoricalTicksBidAsk", {"historicalTicksBidAsk": [tick]})
+    assert responses.decode(97, body, True, 226).ticks["attribs"].tolist() == [2]
+
+
+def test_expiry_splits_into_date_and_time():
+    body = b"1\0ES\0FUT\x0020250620 08:30 US/Central\x00" + b"\0" * 60
+    details = responses.decode(10, body, False, 176).details
+    assert (details.contract.last_trade_date, details.last_trade_time) == ("20250620", "08:30")
+    bond = responses.decode(18, b"1\0X\0BOND\0\x000\x0020301115-08:30-US/Central\0" + b"\0" * 60, False, 176).details
+    assert (bond.maturity, bond.last_trade_time, bond.time_zone_id) == ("20301115", "08:30", "US/Central")
+
+
+def test_contract_data_without_a_contract_is_malformed():
+    body = protobuf.encode("ContractData", {"reqId": 1})
+    with pytest.raises(DecodeError, match="no contract") as caught:
+        responses.decode(10, body, True, 226)
+    assert (caught.value.msg_id, caught.value.payload) == (10, body)
+
+
+def test_a_bar_without_a_time_is_malformed():
+    with pytest.raises(DecodeError, match="not a time"):
+        responses.decode(17, protobuf.encode("HistoricalData", {"historicalDataBars": [{}]}), True, 226)
+
+
+def test_numbers_that_do_not_fit_are_malformed():
+    with pytest.raises(DecodeError):
+        responses.decode(96, b"1\x001\x0099999999999999\x000\x001\x002\x001\x00", False, 176)
+    with pytest.raises(DecodeError):
+        responses.decode(17, b"3\x001\x0020240109\x001\x002\x000.5\x001.5\x00100\x001\x0099999999999\x00", False, 200)
+
+
+def test_other_messages_keep_all_their_fields():
+    assert responses.decode(77, b"1\x002\0a\0\0", False, 176) == responses.Other(77, ("1", "2", "a", ""))
+    values = {"reqId": 1, "softDollarTiers": [{"name": "a", "value": "b"}]}
+    body = protobuf.encode("SoftDollarTiers", values)
+    assert responses.decode(77, body, True, 226) == responses.Other(77, values)
+    assert responses.decode(199, b"\x08\x01", True, 226) == responses.Other(199, {"body": b"\x08\x01"})
+
+
+def test_an_empty_protobuf_body_is_valid():
+    for msg_id in INCOMING_PROTOBUF_SINCE:
+        if msg_id not in (Incoming.CONTRACT_DATA, Incoming.BOND_CONTRACT_DATA):
+            responses.decode(msg_id, b"", True, 226)
+    assert responses.decode(58, b"", True, 226) == responses.MarketDataTypeMessage(-1, UNSET_INTEGER)
+
+
+def test_the_official_client_gives_up_where_we_do(official):
+    with pytest.raises(OracleError):
+        official.ask(ask="receive", server_version=176, payload=b"96\x001\x002\x00".hex())
+    with pytest.raises(DecodeError):
+        responses.decode(96, b"1\x002\x00", False, 176)
