@@ -99,7 +99,7 @@ samples = st.builds(
     ),
     st.lists(words, max_size=3).map(tuple),
 )
-epochs_ns = st.integers(10**9, 4 * 10**9).map(lambda seconds: seconds * NS_PER_S)
+epochs_ns = st.integers(10**9, 2 * 10**9).map(lambda seconds: seconds * NS_PER_S)
 sizes_in_rows = sizes.map(lambda size: math.nan if size is None else size)
 masks = st.integers(0, 3)
 
