@@ -17,7 +17,7 @@ from typing import Any
 from ibfast import __version__
 from ibfast.demo import DemoOptions, demo
 from ibfast.enums import ServerVersion
-from ibfast.errors import Error
+from ibfast.errors import ConfigError, Error
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.replay import TickFile
@@ -141,6 +141,8 @@ def _not_negative(text: str) -> float:
 
 
 async def _demo(arguments: argparse.Namespace) -> int:
+    if arguments.ticks is not None and arguments.port is not None:
+        raise ConfigError("--ticks is played by the embedded gateway: leave --port out")
     return await demo(
         DemoOptions(
             seconds=arguments.seconds,

@@ -97,15 +97,14 @@ class Tape:
 async def demo(options: DemoOptions) -> int:
     """Run the demo; return the exit code."""
     console = Console()
-    expected = _read_ticks(options.ticks) if options.ticks is not None else None
-    if expected is not None:
-        symbols = tuple(dict.fromkeys(expected["symbol"].tolist()))
-    else:
-        symbols = options.symbols or SYMBOLS
     async with contextlib.AsyncExitStack() as stack:
         port = options.port
         if port is None:
             port = await stack.enter_async_context(_embedded_gateway(options))
+        expected = _read_ticks(options.ticks) if options.ticks is not None else None
+        symbols = options.symbols or SYMBOLS
+        if expected is not None:
+            symbols = tuple(dict.fromkeys(expected["symbol"].tolist()))
         config = Config(host=options.host, port=port, client_id=options.client_id)
         manager = IBKRConnectionManager(config)
         if not await manager.connect():

@@ -302,15 +302,21 @@ class IBKRConnectionManager:
         self.send(make(req_id))
         self._queries[req_id] = query
         try:
-            return await asyncio.wait_for(query.answer, self.config.request_timeout_s)
-        except (TimeoutError, asyncio.CancelledError) as error:
+            return await self._answer(query)
+        except (TimeoutError, asyncio.CancelledError):
             if cancel is not None and self.connected:
                 self.send(cancel(req_id))
-            if isinstance(error, TimeoutError):
-                raise TimeoutError(f"request {req_id}: no answer within {self.config.request_timeout_s:g} s") from None
             raise
         finally:
             self._queries.pop(req_id, None)
+
+    async def _answer(self, query: _Query) -> list[Any]:
+        # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes together with the answer.
+        try:
+            async with asyncio.timeout(self.config.request_timeout_s):
+                return await query.answer
+        except TimeoutError:
+            raise TimeoutError(f"the gateway did not answer within {self.config.request_timeout_s:g} s") from None
 
     async def contract_details(self, contract: object) -> list[ContractDetails]:
         """Return all contracts that match a description.
@@ -443,7 +449,7 @@ class IBKRConnectionManager:
         self.send(CurrentTimeInMillisRequest() if in_millis else CurrentTimeRequest())
         self._clock_queries.append(query)
         try:
-            (message, *_) = await asyncio.wait_for(query.answer, self.config.request_timeout_s)
+            (message, *_) = await self._answer(query)
         finally:
             if query in self._clock_queries:
                 self._clock_queries.remove(query)
@@ -502,7 +508,7 @@ class IBKRConnectionManager:
         self.send(line.opening_request())
         self._queries[line.req_id] = query
         try:
-            messages = await asyncio.wait_for(query.answer, self.config.request_timeout_s)
+            messages = await self._answer(query)
         finally:
             self._queries.pop(line.req_id, None)
         stream.history = _joined_bars(messages)

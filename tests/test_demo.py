@@ -1,0 +1,105 @@
+"""`ibfast demo` as a user runs it: a process, its table, its closing line, its exit code."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECORDED = Path(__file__).parents[2] / "shared" / "ticks" / "ib_recorded_20220107.csv.gz"
+HEADER = "ts_ns,symbol,kind,price,size,bid,ask,bid_size,ask_size\n"
+CLOSING_LINE = re.compile(
+    r"messages ([\d,]+) \| records ([\d,]+) \| lost ([\d,]+) \| decode \d+ ns/message"
+    r" \| socket to reader p50 [\d,]+ µs, p99 [\d,]+ µs(?: \| identical with the file ([\d,]+) of ([\d,]+) events)?$"
+)
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ibfast", "demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
+
+
+def closing_figures(done: subprocess.CompletedProcess[str]) -> list[int]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    match = CLOSING_LINE.fullmatch(done.stdout.rstrip().splitlines()[-1])
+    assert match is not None, done.stdout
+    return [int(figure.replace(",", "")) for figure in match.groups() if figure is not None]
+
+
+@pytest.mark.parametrize("server_version", [176, 203, 226])
+def test_the_embedded_gateway_in_each_dialect(server_version: int) -> None:
+    done = demo("--seconds", "1", "--server-version", str(server_version), "--rate", "3000")
+    messages, records, lost = closing_figures(done)
+    assert messages > 100
+    assert records > 100
+    assert lost == 0
+    assert f"server version {server_version}" in done.stdout
+    assert "AAPL" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="the recorded ticks are not beside the checkout")
+def test_recorded_ticks_arrive_exactly() -> None:
+    done = demo("--ticks", str(RECORDED), "--speed", "0")
+    _, records, lost, identical, events = closing_figures(done)
+    assert (records, lost, identical, events) == (9616, 0, 9616, 9616)
+
+
+def test_any_file_of_ticks_arrives_exactly(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.csv"
+    path.write_text(HEADER + "".join(random_rows(5000)))
+    done = demo("--ticks", str(path), "--speed", "0", "--server-version", "176")
+    _, records, lost, identical, events = closing_figures(done)
+    assert (records, lost, identical, events) == (5000, 0, 5000, 5000)
+
+
+def random_rows(count: int) -> list[str]:
+    rng = random.Random(11)
+    ts_ns = 1_700_000_000_000_000_000
+    rows = []
+    for _ in range(count):
+        ts_ns += rng.randrange(50_000_000)
+        symbol = rng.choice(["AAA", "BBB", "CCC"])
+        price = rng.choice([f"{rng.uniform(1, 1e5):.{rng.randrange(9)}f}", repr(rng.uniform(0, 1e-3))])
+        if rng.random() < 0.3:
+            rows.append(f"{ts_ns},{symbol},T,{price},{rng.randrange(1, 10**6) / 1000},,,,\n")
+        else:
+            ask, ask_size = rng.choice([("", ""), (price, "0"), ("12.5", repr(rng.random()))])
+            rows.append(f"{ts_ns},{symbol},Q,,,{price},{ask},{rng.randrange(10**6)},{ask_size}\n")
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("time,price\n1,2\n", "time"),
+        (HEADER + "1,AAA,T,abc,1,,,,\n", "abc"),
+        (HEADER + "1,AAA,T,1.5\n", "fields"),
+        ("", "line 1"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_with_its_place(tmp_path: Path, content: str, complaint: str) -> None:
+    path = tmp_path / "ticks.csv"
+    path.write_text(content)
+    done = demo("--ticks", str(path))
+    assert done.returncode == 1
+    assert "ticks.csv" in done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_symbol_is_left_out_and_said() -> None:
+    done = demo("--seconds", "0.5", "--symbols", "AAPL,NOSUCH")
+    assert done.returncode == 0
+    assert "NOSUCH is left out" in done.stderr
+    assert "200" in done.stderr
+
+
+def test_nothing_but_unknown_symbols_is_a_failure() -> None:
+    done = demo("--seconds", "0.5", "--symbols", "NOSUCH")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

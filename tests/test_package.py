@@ -1,0 +1,32 @@
+"""The wheel: built from the checkout, installed into an empty environment, used there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, CHECKOUT, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("ibfast-*.whl")
+    venv.create(tmp_path / "env", with_pip=True)
+    scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
+    run(scripts / "python", "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
+    installed = run(scripts / "python", "-c", "import ibfast; print(ibfast.__file__)", cwd=tmp_path)
+    assert Path(installed.strip()).is_relative_to(tmp_path / "env")
+    shown = run(scripts / "ibfast", "demo", "--seconds", "1", cwd=tmp_path)
+    assert "lost 0" in shown.rstrip().splitlines()[-1]
