@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import fields, replace
 from decimal import Decimal
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from message_samples import all_messages, epochs_ns, same
 from oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, Oracle
-from test_wire_responses import decode, split_id
+from test_wire_responses import FIELDS, decode, split_id
 from wire_samples import ALL_VERSIONS, all_requests, texts
 
 from ibfast.contracts import Contract, Stock
-from ibfast.enums import ServerVersion, TickType
+from ibfast.enums import Outgoing, ServerVersion, TickType
 from ibfast.errors import DecodeError, UnsupportedError
 from ibfast.history import HISTORICAL_BAR
 from ibfast.sim import codec
@@ -147,6 +148,21 @@ def test_other_requests_of_other_clients_are_unknown_not_wrong(request, client, 
 def test_malformed_requests_are_decode_errors(payload, server_version):
     with pytest.raises(DecodeError):
         codec.decode_request(payload, server_version)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    msg_id=st.sampled_from(list(Outgoing)),
+    body=st.binary(max_size=60) | st.lists(st.sampled_from(FIELDS), max_size=30).map(b"".join),
+    server_version=st.sampled_from(ALL_VERSIONS),
+    is_protobuf=st.booleans(),
+)
+def test_any_bytes_are_a_request_or_a_decode_error(msg_id, body, server_version, is_protobuf):
+    wire_id = msg_id + 200 if is_protobuf else msg_id
+    header = wire_id.to_bytes(4, "big") if server_version >= 201 else b"%d\0" % wire_id
+    with contextlib.suppress(DecodeError):
+        read = codec.decode_request(header + body, server_version)
+        assert isinstance(read, (codec.UnknownRequest, *requests.LAYOUTS))
 
 
 @settings(deadline=None, max_examples=400)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ibfast.enums import INCOMING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Incoming, ServerVersion
+from ibfast.enums import INCOMING_PROTOBUF_SINCE, OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Incoming, ServerVersion
 from ibfast.errors import DecodeError, UnsupportedError
 from ibfast.sim.tick_codec import encode as encode_tick
 from ibfast.sim.tick_codec import is_tick
@@ -87,10 +87,10 @@ def decode_request(payload: bytes, server_version: int) -> Request | UnknownRequ
         DecodeError: the payload is malformed.
     """
     msg_id, body, is_protobuf = _split_id(payload, server_version)
-    if msg_id not in _REQUESTS:
-        return UnknownRequest(msg_id, body if is_protobuf else tuple(text.split(body)))
-    request_type, layout = _REQUESTS[msg_id]
     try:
+        if msg_id not in (_REQUESTS if is_protobuf else _TEXT_REQUESTS):
+            return UnknownRequest(msg_id, body if is_protobuf else tuple(text.split(body)))
+        request_type, layout = _REQUESTS[msg_id]
         if is_protobuf:
             return read_protobuf(request_type, layout, protobuf.decode(layout.message, body))
         return read_text(request_type, layout.text, text.FieldReader(body), server_version)
@@ -222,6 +222,7 @@ def _dates(message: responses.HistoricalData | DatedBars) -> Sequence[str]:
 _LONGEST_ID = 9
 _CONTRACT_VERSION, _BOND_VERSION = 8, 6
 _REQUESTS = {layout.msg_id: (request_type, layout) for request_type, layout in requests.LAYOUTS.items()}
+_TEXT_REQUESTS = {msg_id for msg_id, (_, layout) in _REQUESTS.items() if layout.since < OUTGOING_PROTOBUF_SINCE[msg_id]}
 _FLAT: dict[type, Layout] = {**responses.LAYOUTS}
 _IDS: dict[type, int] = {
     responses.ManagedAccounts: Incoming.MANAGED_ACCTS,
