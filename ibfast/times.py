@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-__all__ = ["NS_PER_MS", "NS_PER_S", "parse_bar_time", "seconds_to_ns"]
+__all__ = ["NS_PER_S", "parse_bar_time", "seconds_to_ns"]
 
 NS_PER_S = 1_000_000_000
-NS_PER_MS = 1_000_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_S = (2**63 - 1) // NS_PER_S
