@@ -20,7 +20,7 @@ from ibfast._records cimport (
 
 from ibfast.errors import FeedError
 
-NO_INSTRUMENT_INDEX = NO_INSTRUMENT
+NO_INSTRUMENT_INDEX = <uint32_t> NO_INSTRUMENT
 TABLES_CONTROL_BYTES = sizeof(tables_control_t)
 
 cdef enum:
