@@ -4,7 +4,6 @@
 The protocol between writer and readers stands in `_ring.pxd`. This module knows no record and no wire.
 """
 
-cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -28,6 +27,11 @@ cdef enum:
     NOGIL_BYTES = 1 << 15    # copies below this keep the GIL: handing it over costs more than they take
 
 CONTROL_BYTES = sizeof(ring_control_t)
+
+
+def fence_reads():
+    """Have all reads of shared memory before this call happen before those after it."""
+    fence_acquire()
 
 
 cdef class Ring:
@@ -216,7 +220,7 @@ cdef class Cursor:
         Returns:
             A structured array of the ring's dtype, empty when there is nothing new.
         """
-        cdef uint64_t n, i, first, torn, oldest, itemsize = self.ring.c.itemsize
+        cdef uint64_t n, i, first, torn, itemsize = self.ring.c.itemsize
         cdef char *target
         cdef const unsigned char[::1] view
         n = self.skip_overwritten()
@@ -268,7 +272,7 @@ cdef class Cursor:
         return rows
 
     def release(self):
-        """End a `borrow`. True: every row stayed intact. False: some were overwritten, and all of them count as lost."""
+        """End a `borrow`. True: every row stayed intact. False: some were overwritten, and all count as lost."""
         cdef uint64_t n = self.borrowed
         cdef bint intact = self.overwritten() == 0
         self.borrowed = 0

@@ -8,14 +8,9 @@ that another process needs the feed's name and nothing else. Only the creator wr
 
 from __future__ import annotations
 
-import contextlib
 import mmap
-import os
-import re
-import sys
-import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -23,15 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast._feed import DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
-from ibfast._ring import CONTROL_BYTES
+from ibfast._ring import CONTROL_BYTES, fence_reads
 from ibfast.enums import GapCause, GapScope
 from ibfast.errors import FeedError
 from ibfast.ring import RingBuffer
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from ibfast.segment import Segment
 
 __all__ = ["NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
 
@@ -54,6 +45,8 @@ HEADER = np.dtype(
 CONTROL = np.dtype([("instruments", "u8"), ("texts", "u8"), ("text_bytes", "u8"), ("texts_refused", "u8"),
                     ("instruments_refused", "u8")])  # fmt: skip
 MEAN_TEXT_BYTES = 64
+RESERVED_TEXTS = 2
+SNAPSHOT_TRIES = 10_000
 
 
 class _Layout:
@@ -201,15 +194,25 @@ class FeedView:
         return array
 
     def snapshot(self) -> NDArray[np.void]:
-        """Return a copy of the last-value table's rows in use, each row as of one moment."""
-        n = len(self.instruments)
-        copy = self.last[:n].copy()
+        """Return a copy of the last-value table's rows in use, each row as of one moment.
+
+        A row whose `version` is odd is the exception: its writer died in it.
+        """
+        live = self.last[: len(self.instruments)]
+        rows = np.empty(len(live), live.dtype)
+        torn = np.arange(len(live))
         # A row's version is odd while the writer is in it and grows by two with every change.
-        while True:
-            torn = np.flatnonzero((copy["version"] & 1) | (copy["version"] != self.last["version"][:n]))
+        for _ in range(SNAPSHOT_TRIES):
+            before = live["version"][torn]
+            fence_reads()
+            rows[torn] = live[torn]
+            fence_reads()
+            torn = torn[(before & 1 == 1) | (before != live["version"][torn])]
             if not len(torn):
-                return copy
-            copy[torn] = self.last[torn]
+                break
+            time.sleep(0)
+        rows["version"][torn] |= 1
+        return rows
 
     @property
     def rings(self) -> dict[str, RingBuffer]:
@@ -225,10 +228,10 @@ class Feed(FeedView):
         name: makes the feed readable from other processes of this machine by `Feed.attach(name)`. The name is free
             again when this feed is closed, or its process has ended in any way.
         max_instruments: bound of the instrument table (256 bytes each).
-        max_texts: bound of the table of interned strings.
+        max_texts: bound of the table of interned strings, 2 of which are taken ("" and the one for all past the bound).
 
     Raises:
-        FeedError: the name is in use, the capacity is not a power of two, or there is not enough memory.
+        FeedError: the name is in use, a bound is out of range, or there is not enough memory.
     """
 
     def __init__(
@@ -236,10 +239,12 @@ class Feed(FeedView):
     ) -> None:
         if capacity < 2 or capacity & (capacity - 1):
             raise FeedError(f"a feed's capacity is a power of two, not {capacity}")
+        if max_instruments < 1 or max_texts < RESERVED_TEXTS:
+            raise FeedError(f"max_instruments is 1 or more and max_texts {RESERVED_TEXTS} or more")
         layout = _Layout(capacity, max_instruments, max_texts)
         self.name = name
-        self._segment = _Segment.create(name, layout.total_bytes) if name else None
-        memory = self._segment.memory if self._segment else mmap.mmap(-1, layout.total_bytes)
+        self._segment = Segment.create(name, layout.total_bytes) if name else None
+        memory = self._segment.memory if self._segment else _own_memory(layout.total_bytes)
         super().__init__(memory, layout, writable=True)
         last = np.frombuffer(memory, DTYPES["last"], max_instruments, layout.parts["last"][0])
         for field in DTYPES["last"].names or ():
@@ -326,13 +331,13 @@ class AttachedFeed(FeedView):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._segment = _Segment.open(name)
+        self._segment = Segment.open(name)
         memory = self._segment.memory
         header = np.frombuffer(memory, HEADER, 1)[0] if len(memory) >= HEADER.itemsize else np.zeros(1, HEADER)[0]
         if header["magic"] != MAGIC:
             raise FeedError(f"feed {name!r} is not complete yet: try again")
         layout = _Layout(int(header["capacity"]), int(header["max_instruments"]), int(header["max_texts"]))
-        if header["layout"] != layout.fingerprint or header["total_bytes"] != layout.total_bytes:
+        if header["layout"] != layout.fingerprint or not header["total_bytes"] == layout.total_bytes <= len(memory):
             raise FeedError(f"feed {name!r} was made by a release of ibfast with other records: use the same one")
         super().__init__(memory, layout, writable=False)
 
@@ -342,85 +347,8 @@ class AttachedFeed(FeedView):
         return self._segment.is_held()
 
 
-class _Segment:
-    """A named file in memory, held by its creator with a lock that the kernel lets go when the process ends."""
-
-    def __init__(self, path: Path, fd: int, memory: mmap.mmap) -> None:
-        self.path = path
-        self.fd = fd
-        self.memory = memory
-
-    @staticmethod
-    def path_of(name: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
-            raise FeedError(f"a feed's name is made of letters, digits, '_', '.' and '-', not {name!r}")
-        shared = Path("/dev/shm")
-        return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"ibfast-{name}"
-
-    @classmethod
-    def create(cls, name: str, nbytes: int) -> Self:
-        path = cls.path_of(name)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        if path.exists():
-            if cls.open(name).is_held():
-                raise FeedError(f"a feed named {name!r} exists already: attach to it, or choose another name")
-            path.unlink(missing_ok=True)
-        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
-        try:
-            _lock(fd)
-            # Reserve the pages now: a full /dev/shm must be an error here, not a SIGBUS at some later tick.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(fd, 0, nbytes)
-            else:
-                os.ftruncate(fd, nbytes)
-            memory = mmap.mmap(fd, nbytes)
-            os.link(fresh, path)
-        except FileExistsError:
-            raise FeedError(f"a feed named {name!r} exists already: attach to it, or choose another name") from None
-        except OSError as error:
-            os.close(fd)
-            raise FeedError(f"no memory for a feed of {nbytes:,} bytes in {path.parent}: {error.strerror}") from error
-        finally:
-            fresh.unlink(missing_ok=True)
-        return cls(path, fd, memory)
-
-    @classmethod
-    def open(cls, name: str) -> Self:
-        path = cls.path_of(name)
-        try:
-            fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-        except FileNotFoundError:
-            raise FeedError(f"there is no feed named {name!r}: is the process that creates it running?") from None
-        return cls(path, fd, mmap.mmap(fd, 0))
-
-    def is_held(self) -> bool:
-        if _lock(self.fd):
-            _unlock(self.fd)
-            return False
-        return True
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-        os.close(self.fd)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
-
-
-def _lock(fd: int) -> bool:
+def _own_memory(nbytes: int) -> mmap.mmap:
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _unlock(fd: int) -> None:
-    if sys.platform == "win32":
-        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
-    else:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        return mmap.mmap(-1, nbytes)
+    except (OSError, OverflowError) as error:
+        raise FeedError(f"no memory for a feed of {nbytes:,} bytes") from error

@@ -1,0 +1,177 @@
+"""Named memory that other processes of this machine can map: a file in memory where there is such a thing.
+
+The rule of the file: a segment belongs to the process that holds the lock on it. The kernel lets go of the lock when
+that process ends, in whatever way, so a name is free exactly when nobody holds it. What is in the memory is not known
+here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from ibfast.errors import FeedError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["Segment"]
+
+
+class Segment:
+    """A mapped file.
+
+    Attributes:
+        memory: its bytes, which stay mapped as long as anything refers to them.
+    """
+
+    memory: mmap.mmap
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path = path
+        self._fd = fd
+
+    @staticmethod
+    def path_of(name: str) -> Path:
+        """Return where a segment of that name is.
+
+        Raises:
+            FeedError: it is no name.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
+            raise FeedError(f"a feed's name is made of letters, digits, '_', '.' and '-', not {name!r}")
+        shared = Path("/dev/shm")
+        return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"ibfast-{name}"
+
+    @classmethod
+    def create(cls, name: str, nbytes: int) -> Self:
+        """Make a segment of zeros and hold it.
+
+        Raises:
+            FeedError: somebody else holds one of that name, or there is not enough memory.
+        """
+        path = cls.path_of(name)
+        _remove_unheld(path, name)
+        # It gets its name only when it is held: nobody takes it for one that was left behind.
+        fd, fresh = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+        segment = cls(path, fd)
+        try:
+            _lock(fd)
+            # Reserve the pages now: a full /dev/shm must be an error here, not a SIGBUS at some later tick.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, nbytes)
+            else:
+                os.ftruncate(fd, nbytes)
+            segment.memory = mmap.mmap(fd, nbytes)
+            os.link(fresh, path)
+        except FileExistsError:
+            segment.close()
+            raise _in_use(name) from None
+        except (OSError, OverflowError) as error:
+            segment.close()
+            raise FeedError(f"no memory for a feed of {nbytes:,} bytes in {path.parent}: {error}") from error
+        finally:
+            os.unlink(fresh)
+        return segment
+
+    @classmethod
+    def open(cls, name: str) -> Self:
+        """Map the segment of that name.
+
+        Raises:
+            FeedError: there is none, or it can't be read.
+        """
+        path = cls.path_of(name)
+        try:
+            segment = cls(path, _open(path))
+            segment.memory = mmap.mmap(segment._fd, 0)
+        except FileNotFoundError:
+            raise FeedError(f"there is no feed named {name!r}: is the process that creates it running?") from None
+        except (OSError, ValueError) as error:
+            raise FeedError(f"{path} can't be read as a feed: {error}") from error
+        return segment
+
+    def is_held(self) -> bool:
+        """Return whether the process that made the segment still holds it."""
+        return _is_locked(self._fd)
+
+    def remove(self) -> None:
+        """Give the name back. The memory stays mapped wherever it is."""
+        self._path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+
+
+def _in_use(name: str) -> FeedError:
+    return FeedError(f"a feed named {name!r} exists already: attach to it, or choose another name")
+
+
+def _remove_unheld(path: Path, name: str) -> None:
+    """Remove what a process left behind that has ended; FeedError if it has not."""
+    try:
+        fd = _open(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FeedError(f"{path} is in the way of a feed: {error}") from error
+    try:
+        if _is_locked(fd):
+            raise _in_use(name)
+        # Several processes may come here at once: the first one removes it, and the others see that it has.
+        _lock(fd)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(fd)):
+                path.unlink()
+    finally:
+        os.close(fd)
+
+
+if sys.platform == "win32":
+
+    def _lock(fd: int) -> None:
+        """Take the lock, which nobody has for longer than a moment."""
+        msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
+
+    def _is_locked(fd: int) -> bool:
+        """Return whether another open file holds the lock."""
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return True
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+        return False
+
+else:
+
+    def _lock(fd: int) -> None:
+        """Take the lock, which nobody has for longer than a moment."""
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+    def _is_locked(fd: int) -> bool:
+        """Return whether another open file holds the lock. Those who ask do not disturb each other."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        return False

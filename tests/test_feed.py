@@ -1,0 +1,363 @@
+"""A feed in this process: its records, its tables, its bounds, and its rows in other libraries' hands."""
+
+from __future__ import annotations
+
+import re
+import threading
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from streams import TICK_BY_TICK, TICK_GENERIC, TICK_OPTION, TICK_PRICE, TICK_SIZE, TICK_STRING, framed, text_payload
+
+import ibfast
+from ibfast import Decoder, Feed, Kind, TickType
+from ibfast.enums import GapCause, GapScope, Incoming
+from ibfast.errors import FeedError
+from ibfast.feed import NO_INSTRUMENT, RINGS, FeedView
+
+VERSION = 176
+HEADER = ["seq", "recv_ns", "instrument", "req_id", "kind"]
+SOURCES = Path(ibfast.__file__).parent
+
+
+def feed_of(*payloads: bytes, recv_ns: int = 0, **bounds: Any) -> tuple[Feed, Decoder]:
+    feed = Feed(capacity=1 << 6, **bounds)
+    decoder = Decoder(feed, server_version=VERSION)
+    decoder.feed_bytes(framed(*payloads), recv_ns)
+    return feed, decoder
+
+
+def price(req_id: int, tick_type: int, value: object, size: object = "", attribs: int = 0) -> bytes:
+    return text_payload(VERSION, TICK_PRICE, 6, req_id, tick_type, value, size, attribs)
+
+
+def size(req_id: int, tick_type: int, value: object) -> bytes:
+    return text_payload(VERSION, TICK_SIZE, 6, req_id, tick_type, value)
+
+
+def last_trade(req_id: int, value: float, exchange: str = "") -> bytes:
+    return text_payload(VERSION, TICK_BY_TICK, req_id, 1, 1_700_000_000, value, 100, 0, exchange, "")
+
+
+def rows_of(feed: FeedView, ring: str) -> Any:
+    return getattr(feed, ring).reader(start="oldest").read()
+
+
+# --- records ---
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_every_record_begins_with_the_same_header(ring: str) -> None:
+    dtype = Feed.dtypes[ring]
+    assert list(dtype.names or ())[:5] == HEADER
+    assert [dtype.fields[name] for name in HEADER] == [
+        (np.dtype("u8"), 0), (np.dtype("i8"), 8), (np.dtype("u4"), 16), (np.dtype("i4"), 20), (np.dtype("u1"), 24),
+    ]  # fmt: skip
+    assert dtype.itemsize % 8 == 0
+    for field, offset in dtype.fields.values():
+        assert offset % field.itemsize == 0
+
+
+def test_ticks_and_trades_fit_a_cache_line() -> None:
+    assert (Feed.dtypes["ticks"].itemsize, Feed.dtypes["trades"].itemsize) == (64, 64)
+
+
+def test_a_feeds_rings_have_its_dtypes() -> None:
+    feed = Feed(capacity=2)
+    assert list(feed.rings) == list(RINGS)
+    for name, ring in feed.rings.items():
+        assert ring is getattr(feed, name)
+        assert ring.dtype == Feed.dtypes[name]
+        assert (ring.capacity, ring.published) == (2, 0)
+
+
+C_NAME = re.compile(r"^ {4}([A-Z][A-Z0-9_]*) = (\d+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("file", "prefix", "enum", "count"),
+    [
+        ("_records.pxd", "KIND_", Kind, len(Kind)),
+        ("_messages.pxd", "IN_", Incoming, 10),
+        ("_feed.pxd", "TICK_", TickType, 31),
+    ],
+)
+def test_the_numbers_of_c_and_python_agree(file: str, prefix: str, enum: type[IntEnum], count: int) -> None:
+    pairs = C_NAME.findall((SOURCES / file).read_text())
+    numbers = {name.removeprefix(prefix): int(value) for name, value in pairs if name.startswith(prefix)}
+    assert numbers == {name: enum[name] for name in numbers}
+    assert len(numbers) == count
+
+
+# --- instruments and requests ---
+
+
+def test_instruments_are_numbered_as_they_come() -> None:
+    feed = Feed(capacity=2)
+    made = [feed.add_instrument("AAPL", 265598), feed.add_instrument("MSFT"), feed.add_instrument("AAPL", 5)]
+    assert made == [0, 1, 2]
+    assert list(feed.instruments) == ["AAPL", "MSFT", "AAPL"]
+    assert [feed.instruments.con_id(i) for i in range(3)] == [265598, 0, 5]
+    assert (feed.instruments.index("AAPL"), feed.instruments.index("MSFT")) == (2, 1)
+    with pytest.raises(KeyError):
+        feed.instruments.index("IBM")
+    for wrong in (-1, 3):
+        with pytest.raises(IndexError):
+            feed.instruments[wrong]
+        with pytest.raises(IndexError):
+            feed.instruments.con_id(wrong)
+
+
+def test_rows_belong_to_the_instrument_of_their_request() -> None:
+    feed, decoder = feed_of()
+    apple, microsoft = feed.add_instrument("AAPL"), feed.add_instrument("MSFT")
+    for req_id in (7, -3, 2_000_000_000):
+        feed.bind(req_id, apple)
+    feed.bind(8, microsoft)
+    decoder.feed_bytes(framed(*(last_trade(req_id, 1.5) for req_id in (8, 7, -3, 2_000_000_000))))
+    feed.bind(8, apple)
+    decoder.feed_bytes(framed(last_trade(8, 1.5)))
+    assert rows_of(feed, "trades")["instrument"].tolist() == [microsoft, apple, apple, apple, apple]
+    assert feed.core.instrument_of_request(8) == apple
+    with pytest.raises(FeedError, match="no instrument 2"):
+        feed.bind(9, 2)
+
+
+def test_a_request_that_nobody_bound_gets_an_instrument_of_its_own() -> None:
+    feed, _ = feed_of(last_trade(5, 1.5), last_trade(-1, 2.5), last_trade(5, 3.5))
+    assert rows_of(feed, "trades")["instrument"].tolist() == [0, 1, 0]
+    assert list(feed.instruments) == ["req_5", "req_-1"]
+
+
+def test_thousands_of_requests() -> None:
+    feed = Feed(capacity=1 << 13, max_instruments=5_000)
+    decoder = Decoder(feed, server_version=VERSION)
+    req_ids = [n * 4096 for n in range(5_000)]
+    for req_id in req_ids:
+        feed.bind(req_id, feed.add_instrument(f"X{req_id}"))
+    decoder.feed_bytes(framed(*(last_trade(req_id, 1.5) for req_id in req_ids)))
+    assert rows_of(feed, "trades")["instrument"].tolist() == list(range(5_000))
+
+
+def test_forgotten_requests_are_bound_to_nothing_and_quotes_start_anew() -> None:
+    feed, decoder = feed_of()
+    apple = feed.add_instrument("AAPL")
+    feed.bind(1, apple)
+    decoder.feed_bytes(framed(price(1, TickType.BID, 10, 5), price(1, TickType.ASK, 11, 6)))
+    feed.forget_requests()
+    assert feed.core.instrument_of_request(1) is None
+    feed.bind(2, apple)
+    decoder.feed_bytes(framed(price(2, TickType.ASK, 12, 7), last_trade(1, 1.5)))
+    quote = rows_of(feed, "quotes")[-1]
+    assert np.isnan([quote["bid"], quote["bid_size"]]).all()
+    assert (quote["ask"], quote["ask_size"], quote["instrument"]) == (12, 7, apple)
+    assert feed.instruments[rows_of(feed, "trades")["instrument"][-1]] == "req_1"
+
+
+def test_a_full_instrument_table_is_told_once_and_counted() -> None:
+    messages = [last_trade(req_id, req_id + 0.5) for req_id in (1, 2, 3, 4, 1, 3)]
+    messages += [price(5, TickType.BID, 10, 1), text_payload(VERSION, TICK_GENERIC, 6, 5, TickType.HALTED, 1)]
+    messages += [text_payload(VERSION, TICK_OPTION, 5, TickType.MODEL_OPTION, 0, *["0.5"] * 8)]
+    messages += [text_payload(VERSION, TICK_STRING, 6, 5, TickType.RT_VOLUME, "1;2;3;4;5;true")]
+    feed, decoder = feed_of(*messages, max_instruments=2)
+    trades = rows_of(feed, "trades")
+    assert trades["instrument"].tolist() == [0, 1, NO_INSTRUMENT, NO_INSTRUMENT, 0, NO_INSTRUMENT, NO_INSTRUMENT]
+    assert trades["price"].tolist() == [1.5, 2.5, 3.5, 4.5, 1.5, 3.5, 1.0]
+    assert rows_of(feed, "ticks")["instrument"].tolist() == [NO_INSTRUMENT] * 3
+    assert rows_of(feed, "greeks")["instrument"].tolist() == [NO_INSTRUMENT]
+    assert feed.instruments.refused == 7
+    (told,) = decoder.take_quarantine()
+    assert "all 2 instruments are taken" in told.reason
+    decoder.feed_bytes(framed(last_trade(9, 1.5)))
+    assert decoder.take_quarantine() == []
+    assert (feed.instruments.refused, decoder.quarantined) == (8, 0)
+    with pytest.raises(FeedError, match="all 2 instruments are taken"):
+        feed.add_instrument("IBM")
+    assert len(feed.instruments) == 2
+
+
+# --- texts ---
+
+
+def test_texts_are_interned_once() -> None:
+    feed, _ = feed_of(*(last_trade(1, 1.5, exchange) for exchange in ("ARCA", "", "ISLAND", "ARCA", "Zürich")))
+    exchanges = [feed.texts[text] for text in rows_of(feed, "trades")["exchange"]]
+    assert exchanges == ["ARCA", "", "ISLAND", "ARCA", "Zürich"]
+    assert list(feed.texts) == ["", "<other>", "req_1", "ARCA", "ISLAND", "Zürich"]
+    for wrong in (-1, 6):
+        with pytest.raises(IndexError):
+            feed.texts[wrong]
+
+
+def test_texts_past_the_bound_share_one_id_and_are_counted() -> None:
+    names = [f"exchange {n}" for n in range(10)]
+    feed, _ = feed_of(*(last_trade(1, 1.5, name) for name in [*names, *names]), max_texts=8)
+    exchanges = [feed.texts[text] for text in rows_of(feed, "trades")["exchange"]]
+    assert exchanges == ([*names[:5]] + ["<other>"] * 5) * 2
+    assert len(feed.texts) == 8
+    assert feed.texts.refused == 10
+
+
+def test_long_texts_are_bounded_by_their_bytes() -> None:
+    feed, _ = feed_of(*(last_trade(1, 1.5, letter * 400) for letter in "ABC"), max_texts=16)
+    exchanges = [feed.texts[text] for text in rows_of(feed, "trades")["exchange"]]
+    assert exchanges == ["A" * 400, "B" * 400, "<other>"]
+    assert feed.texts.refused == 1
+
+
+# --- last values ---
+
+
+def test_the_last_value_table_is_the_market_as_columns() -> None:
+    feed, decoder = feed_of(
+        price(1, TickType.BID, 10.5, 3), price(1, TickType.ASK, 10.75, 4), price(2, TickType.BID, 20, 5), recv_ns=111
+    )
+    decoder.feed_bytes(framed(last_trade(2, 20.25), size(1, TickType.VOLUME, 1000)), recv_ns=222)
+    last = feed.last
+    assert last["bid"][:3].tolist()[:2] == [10.5, 20.0]
+    assert np.isnan(last["bid"][2])
+    assert (last["ask"][0], last["ask_size"][0], last["last"][1], last["volume"][0]) == (10.75, 4, 20.25, 1000)
+    assert last["quote_recv_ns"][:2].tolist() == [111, 111]
+    assert last["last_recv_ns"][:2].tolist() == [0, 222]
+    assert last["volume_recv_ns"][:2].tolist() == [222, 0]
+    with pytest.raises(ValueError, match="read-only"):
+        last["bid"][0] = 1
+    snapshot = feed.snapshot()
+    assert snapshot["bid"].tolist() == [10.5, 20.0]
+    decoder.feed_bytes(framed(price(1, TickType.BID, 99, 3)))
+    assert (snapshot["bid"][0], feed.last["bid"][0], feed.snapshot()["bid"][0]) == (10.5, 99, 99)
+
+
+def test_nothing_is_known_at_first() -> None:
+    feed = Feed(capacity=2)
+    assert feed.snapshot().size == 0
+    feed.add_instrument("AAPL")
+    (row,) = feed.snapshot()
+    for name in row.dtype.names:
+        assert np.isnan(row[name]) if row.dtype[name].kind == "f" else row[name] == 0
+
+
+def test_a_snapshot_is_never_torn() -> None:
+    """A thread changes all rows while snapshots are taken; in each row the values belong together."""
+    instruments, changes = 40, 400
+    feed = Feed(capacity=1 << 10)
+    decoder = Decoder(feed, server_version=VERSION)
+    quotes = framed(
+        *(
+            text_payload(VERSION, TICK_BY_TICK, req_id, 3, 0, n, n + 1, 2 * n, 3 * n, 0)
+            for n in range(changes)
+            for req_id in range(instruments)
+        )
+    )
+    decoder.feed_bytes(quotes)
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            decoder.feed_bytes(quotes)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    seen: set[float] = set()
+    for _ in range(3_000):
+        rows = feed.snapshot()
+        assert len(rows) == instruments
+        assert (rows["version"] % 2 == 0).all()
+        assert (rows["ask"] == rows["bid"] + 1).all()
+        assert (rows["bid_size"] == 2 * rows["bid"]).all()
+        assert (rows["ask_size"] == 3 * rows["bid"]).all()
+        seen.update(rows["bid"].tolist())
+    while len(seen) < 2:  # it must have been a race
+        seen.update(feed.snapshot()["bid"].tolist())
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+# --- gaps ---
+
+
+def test_a_gap_is_a_row_with_a_place_in_the_sequence() -> None:
+    feed, decoder = feed_of(last_trade(1, 1.5))
+    assert feed.seq == 1
+    extent = {"first_seq": 2, "last_seq": 3, "first_ns": 4, "last_ns": 5, "count": 6, "recovered": True}
+    feed.add_gap(77, GapScope.CONNECTION, GapCause.CONNECTION_LOST, **extent)
+    feed.add_gap(78, GapScope.SUBSCRIPTION, GapCause.CONNECTION_LOST, instrument=0, req_id=1)
+    decoder.feed_bytes(framed(last_trade(1, 2.5)))
+    first, second = rows_of(feed, "gaps")
+    assert first.tolist() == (2, 77, NO_INSTRUMENT, -1, Kind.GAP, GapScope.CONNECTION, 1, 1, 2, 3, 4, 5, 6)
+    assert second.tolist() == (3, 78, 0, 1, Kind.GAP, GapScope.SUBSCRIPTION, 1, 0, 0, 0, 0, 0, 0)
+    assert rows_of(feed, "trades")["seq"].tolist() == [1, 4]
+    assert feed.seq == 4
+
+
+# --- bounds ---
+
+
+@pytest.mark.parametrize("capacity", [-4, 0, 1, 3, 1000])
+def test_a_capacity_is_a_power_of_two(capacity: int) -> None:
+    with pytest.raises(FeedError, match="power of two"):
+        Feed(capacity)
+
+
+@pytest.mark.parametrize("bounds", [{"max_instruments": 0}, {"max_instruments": -1}, {"max_texts": 1}])
+def test_bounds_have_a_minimum(bounds: dict[str, int]) -> None:
+    with pytest.raises(FeedError, match="or more"):
+        Feed(4, **bounds)
+
+
+@pytest.mark.parametrize("capacity", [1 << 48, 1 << 62])
+def test_more_memory_than_there_is(capacity: int) -> None:
+    with pytest.raises(FeedError, match="no memory"):
+        Feed(capacity)
+
+
+def test_the_smallest_feed_works() -> None:
+    feed = Feed(capacity=2, max_instruments=1, max_texts=2)
+    decoder = Decoder(feed, server_version=VERSION)
+    decoder.feed_bytes(framed(*(last_trade(1, n + 0.5, "ARCA") for n in range(3))))
+    rows = rows_of(feed, "trades")
+    assert rows["price"].tolist() == [1.5, 2.5]
+    assert [feed.texts[text] for text in rows["exchange"]] == ["<other>", "<other>"]
+    assert list(feed.instruments) == ["<other>"]
+
+
+# --- in other libraries' hands ---
+
+
+def trades() -> Any:
+    feed, _ = feed_of(*(last_trade(n, n + 0.25, "ARCA") for n in range(5)))
+    return rows_of(feed, "trades")
+
+
+def test_rows_become_pandas_polars_and_arrow_in_a_line() -> None:
+    rows = trades()
+    frame = pd.DataFrame(rows)
+    polars_frame = pl.DataFrame(rows)
+    table = pa.table({name: rows[name] for name in rows.dtype.names})
+    for name in rows.dtype.names:
+        values, dtype = rows[name].tolist(), rows.dtype[name]
+        assert (frame[name].tolist(), frame[name].dtype) == (values, dtype)
+        assert (polars_frame[name].to_list(), polars_frame[name].to_numpy().dtype) == (values, dtype)
+        assert (table[name].to_pylist(), table[name].type) == (values, pa.from_numpy_dtype(dtype))
+    assert list(frame.columns) == polars_frame.columns == table.column_names == list(rows.dtype.names)
+
+
+def test_no_rows_convert_too() -> None:
+    rows = trades()[:0]
+    assert pd.DataFrame(rows).shape == pl.DataFrame(rows).shape == (0, 11)
+    assert pa.table({name: rows[name] for name in rows.dtype.names}).num_rows == 0
+
+
+def test_times_become_timestamps_in_a_line() -> None:
+    rows = trades()
+    moment = pd.Timestamp(1_700_000_000, unit="s", tz="UTC")
+    assert pd.to_datetime(rows["event_ns"], utc=True)[0] == moment
+    assert pl.DataFrame(rows).with_columns(pl.from_epoch("event_ns", "ns"))["event_ns"][0] == moment.tz_localize(None)
+    assert pa.array(rows["event_ns"]).cast(pa.timestamp("ns", "UTC"))[0].as_py() == moment
