@@ -122,6 +122,11 @@ class Gateway:
             await self._pump_task
         await self._server.wait_closed()
 
+    @property
+    def is_streaming(self) -> bool:
+        """Whether any subscription is open."""
+        return bool(self._channels)
+
     def wall_s(self) -> float:
         """Return the monotonic real time by which limits are measured."""
         return time.monotonic()

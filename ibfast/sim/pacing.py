@@ -17,6 +17,7 @@ from dataclasses import dataclass
 __all__ = ["AccountLimits", "Refusal", "RequestRate"]
 
 _LINES_PER_REQUEST_PER_SECOND = 2
+_LEAST_LINES = 100
 _RATE_ERRORS_TO_END = 3
 
 _TICK_BY_TICK_SHARE = 0.05
@@ -78,10 +79,10 @@ class _Recent:
 
 
 class RequestRate:
-    """The rate of requests of one connection: half the market-data lines, per second."""
+    """The rate of requests of one connection: half the market-data lines, but at least half of 100, per second."""
 
     def __init__(self, lines: int = 100) -> None:
-        self.limit = max(1, lines // _LINES_PER_REQUEST_PER_SECOND)
+        self.limit = max(_LEAST_LINES, lines) // _LINES_PER_REQUEST_PER_SECOND
         self._window = _Window(1.0)
         self._errors = 0
 

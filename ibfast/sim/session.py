@@ -31,6 +31,7 @@ _HELLO = b"API\0"
 _LENGTH_BYTES = 4
 _LONGEST_HELLO = 256
 _LONGEST_FRAME = 0xFFFFFF
+_FLUSH_BYTES = 1 << 16
 _OFFER = re.compile(rb"v([0-9]{1,9})(?:\.\.([0-9]{1,9}))?(?: .*)?", re.DOTALL)
 _CLIENT_ID_IN_USE, _UNREADABLE = 326, 320
 _NOTICES = (
@@ -91,7 +92,8 @@ class Session(asyncio.Protocol):
         """Handle what has arrived, and answer at once."""
         self._received += data
         while self._transport is not None and self._read():
-            pass
+            if len(self._unsent) > _FLUSH_BYTES:
+                self.flush()
         self.flush()
 
     def send(self, message: Message) -> None:

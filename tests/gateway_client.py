@@ -1,0 +1,98 @@
+"""The least that speaks to a gateway: asks, and keeps the frames that come back. For tests of the gateway itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from ibfast.sim.gateway import Gateway
+from ibfast.wire import requests
+
+TIMEOUT_S = 20
+LENGTH_BYTES = 4
+
+
+class Journal:
+    """What a gateway sent, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[int, Any]] = []
+        self._grown = asyncio.Event()
+
+    def __call__(self, client_id: int, message: Any) -> None:
+        self.messages.append((client_id, message))
+        self._grown.set()
+
+    def of(self, *kinds: type, client_id: int | None = None) -> list[Any]:
+        return [m for sender, m in self.messages if isinstance(m, kinds) and client_id in (None, sender)]
+
+    async def wait_for(self, is_there: Callable[[], Any]) -> Any:
+        """Return what `is_there` returns as soon as that is true."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while not (found := is_there()):
+                self._grown.clear()
+                await self._grown.wait()
+        return found
+
+    async def first(self, kind: type, **values: Any) -> Any:
+        """Return the first message of a kind with these attributes."""
+
+        def matches() -> list[Any]:
+            return [m for m in self.of(kind) if all(getattr(m, name) == value for name, value in values.items())]
+
+        return (await self.wait_for(matches))[0]
+
+
+class Client:
+    """A connection to a gateway. Reads in the background unless `reads` is False."""
+
+    def __init__(self, gateway: Gateway, client_id: int = 1, *, max_version: int = 226, reads: bool = True) -> None:
+        self.client_id = client_id
+        self.server_version = 0
+        self.frames: list[bytes] = []
+        self._gateway = gateway
+        self._max_version = max_version
+        self._reads = reads
+
+    async def __aenter__(self) -> Client:
+        self.reader, self.writer = await asyncio.open_connection(self._gateway.host, self._gateway.port)
+        self.writer.write(requests.hello(157, self._max_version))
+        handshake = await self.read_frame()
+        self.server_version = int(handshake.split(b"\0")[0])
+        self.ask(requests.StartApi(self.client_id))
+        self._reading = asyncio.create_task(self._read()) if self._reads else None
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.writer.close()
+        if self._reading is not None:
+            await self._reading
+
+    def ask(self, request: requests.Request) -> None:
+        self.send(requests.encode(request, self.server_version))
+
+    def send(self, payload: bytes) -> None:
+        self.writer.write(requests.frame(payload))
+
+    async def read_frame(self) -> bytes:
+        async with asyncio.timeout(TIMEOUT_S):
+            length = int.from_bytes(await self.reader.readexactly(LENGTH_BYTES), "big")
+            return await self.reader.readexactly(length)
+
+    async def closed(self) -> None:
+        """Wait until the gateway has closed the connection."""
+        assert self._reading is not None
+        async with asyncio.timeout(TIMEOUT_S):
+            await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                length = int.from_bytes(await self.reader.readexactly(LENGTH_BYTES), "big")
+                self.frames.append(await self.reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
