@@ -104,12 +104,13 @@ class Segment:
         return _is_locked(self._fd)
 
     def remove(self) -> None:
-        """Give the name back. The memory stays mapped wherever it is."""
+        """Give the name and the lock back. The memory stays mapped wherever it is."""
         self._path.unlink(missing_ok=True)
+        _unlock(self._fd)  # closing does not: the mapping holds a copy of the descriptor
         self.close()
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Give the descriptor back, and leave the lock to those who share it: the mapping, a forked child."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -158,8 +159,11 @@ if sys.platform == "win32":
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         except OSError:
             return True
-        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+        _unlock(fd)
         return False
+
+    def _unlock(fd: int) -> None:
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 
 else:
 
@@ -173,5 +177,8 @@ else:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        _unlock(fd)
         return False
+
+    def _unlock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_UN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import threading
 from enum import IntEnum
@@ -278,6 +279,15 @@ def test_a_snapshot_is_never_torn() -> None:
     stop.set()
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_a_row_whose_writer_died_in_it_is_marked() -> None:
+    feed, _ = feed_of(price(1, TickType.BID, 10, 5), price(2, TickType.BID, 20, 5))
+    version = ctypes.c_uint64.from_address(feed.last.ctypes.data)
+    version.value += 1
+    rows = feed.snapshot()
+    assert (rows["version"] % 2).tolist() == [1, 0]
+    assert rows["bid"].tolist() == [10, 20]
 
 
 # --- gaps ---
