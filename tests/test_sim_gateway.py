@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import Any
@@ -298,7 +299,7 @@ def test_level_1_of_a_permitted_symbol() -> None:
         price, size, time_ms, total, vwap, single = volume.value.split(";")
         assert 100 < float(price) < 400
         assert int(size) > 0
-        assert START_NS <= int(time_ms) * 1_000_000
+        assert int(time_ms) * 1_000_000 >= START_NS
         assert int(total) > int(size)
         assert 100 < float(vwap) < 400
         assert single == "true"
@@ -313,7 +314,7 @@ def test_a_price_is_followed_by_its_size() -> None:
         messages = [message for _, message in journal.messages]
         pairs = [
             (message, following)
-            for message, following in zip(messages, messages[1:], strict=False)
+            for message, following in itertools.pairwise(messages)
             if isinstance(message, codec.TickPrice) and message.tick_type in (1, 2, 4)
         ]
         assert len(pairs) > 10
@@ -397,7 +398,7 @@ def test_tick_by_tick_kinds() -> None:
         assert [(t.price, t.size) for t in last] == [(t.price, t.size) for t in all_last if not t.attrib_mask]
         quotes = journal.of(codec.TickByTickBidAsk)
         prices = [(t.bid, t.ask) for t in quotes if t.req_id == 5]
-        assert all(first != second for first, second in zip(prices, prices[1:], strict=False))
+        assert all(first != second for first, second in itertools.pairwise(prices))
         assert len([t for t in quotes if t.req_id == 3]) > len(prices)
 
     with_client(test)
@@ -472,8 +473,8 @@ def test_five_second_bars_are_made_of_the_very_ticks(what_to_show: str) -> None:
             else:
                 values = [t.bid if what_to_show == "BID" else round((t.bid + t.ask) / 2, 8) for t in ticks]
                 assert (bar.volume, bar.wap, bar.count) == (-1, -1, -1)
-            assert bar.high == max(values + [bar.open])
-            assert bar.low == min(values + [bar.open])
+            assert bar.high == max([*values, bar.open])
+            assert bar.low == min([*values, bar.open])
             assert bar.close == values[-1]
 
     with_client(test, rate=5000)
@@ -488,7 +489,7 @@ def test_a_history_that_is_kept_up_to_date_grows() -> None:
         assert dates == list(range(dates[0], dates[0] + 5 * len(dates), 5))
         updates = journal.of(codec.HistoricalDataUpdate)
         assert int(updates[0].date) in (dates[-1], dates[-1] + 5)
-        for before, after in zip(updates, updates[1:], strict=False):
+        for before, after in itertools.pairwise(updates):
             if before.date == after.date:
                 assert after.volume >= before.volume
                 assert after.high >= before.high
