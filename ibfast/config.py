@@ -50,7 +50,8 @@ class Config:
         )
         for name in ("connect_timeout_s", "request_timeout_s"):
             value = getattr(self, name)
-            _require(isinstance(value, int | float) and value > 0, name, value, "give seconds, more than 0")
+            _require(_is_int(value) or isinstance(value, float), name, value, "give seconds")
+            _require(value > 0, name, value, "give seconds, more than 0")
         capacity = self.feed_capacity
         _require(
             _is_int(capacity) and capacity >= 2 and capacity & (capacity - 1) == 0,
@@ -58,7 +59,7 @@ class Config:
         )  # fmt: skip
         try:
             ZoneInfo(self.time_zone)
-        except (ZoneInfoNotFoundError, ValueError, TypeError):
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
             _require(False, "time_zone", self.time_zone, 'give an IANA name such as "America/New_York"')
 
     @property
