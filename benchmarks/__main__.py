@@ -16,8 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name, module in BENCHMARKS.items():
         summary, _, description = module.__doc__.partition("\n\n")
-        command = commands.add_parser(name, help=summary, description=description,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = commands.add_parser(
+            name, help=summary, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         module.add_arguments(command)
     options = parser.parse_args(arguments)
     return BENCHMARKS[options.benchmark].run(options)

@@ -43,7 +43,7 @@ CFLAGS = ("-O3", "-std=c11", "-shared", "-fPIC")
 
 @dataclass
 class Peer:
-    """A worker process, and what it can do.
+    """A worker process, and what it can do; it runs from the constructor on until `close`.
 
     Attributes:
         dialects: the streams that it takes.
@@ -109,18 +109,36 @@ def built_cparser() -> Path:
     return library
 
 
+def cparser_peer(repeats: int) -> Peer:
+    """Start the C parser."""
+    return Peer("C parser", [sys.executable, str(PEERS / "cparser.py"), str(built_cparser())], repeats=repeats)
+
+
+def floor_peer(repeats: int) -> Peer:
+    """Start the walk over the frames."""
+    command = [sys.executable, str(PEERS / "cparser.py"), str(built_cparser()), "--floor"]
+    return Peer("floor (framing only)", command, repeats=repeats, counts_only=True)
+
+
+def ibfast_peer(repeats: int) -> Peer:
+    """Start ibfast."""
+    return Peer("ibfast", [sys.executable, str(PEERS / "ours.py")], repeats=repeats)
+
+
 def started_peers(messages: int) -> list[Peer]:
-    """Start a worker of each kind, all on their own interpreters."""
-    library = str(built_cparser())
-    fast = max(1, 1_000_000 // messages)
+    """Start a worker of each kind. The fast ones get enough repeats to be measured."""
+    repeats = max(1, 1_000_000 // messages)
     return [
-        Peer("floor (framing only)", [sys.executable, str(PEERS / "cparser.py"), library, "--floor"], repeats=10 * fast,
-             counts_only=True),
-        Peer("C parser", [sys.executable, str(PEERS / "cparser.py"), library], repeats=fast),
-        Peer("ibfast", [sys.executable, str(PEERS / "ours.py")], repeats=fast),
+        floor_peer(10 * repeats),
+        cparser_peer(repeats),
+        ibfast_peer(repeats),
         Peer("ibapi 10.51.1", [str(python_with(NEW_CLIENT)), str(PEERS / "official.py")]),
-        Peer("ib_async 2.1.0", [str(python_with(ASYNC_CLIENT)), str(PEERS / "async_client.py")], dialects=("text",),
-             has_attribs=False),
+        Peer(
+            "ib_async 2.1.0",
+            [str(python_with(ASYNC_CLIENT)), str(PEERS / "async_client.py")],
+            dialects=("text",),
+            has_attribs=False,
+        ),
     ]
 
 
@@ -154,9 +172,14 @@ def measure(peers: list[Peer], messages: int, rounds: int) -> list[Result]:
             times[peer.name, dialect].append(cpu_ns / (peer.repeats * messages))
     medians = {pair: statistics.median(values) for pair, values in times.items()}
     return [
-        Result(peer.name, dialect, round(medians[peer.name, dialect], 2),
-               round(medians[peer.name, dialect] / medians["C parser", dialect], 3), messages,
-               verified[peer.name, dialect])
+        Result(
+            peer.name,
+            dialect,
+            round(medians[peer.name, dialect], 2),
+            round(medians[peer.name, dialect] / medians["C parser", dialect], 3),
+            messages,
+            verified[peer.name, dialect],
+        )
         for peer, dialect in pairs
     ]
 

@@ -75,8 +75,16 @@ class Line:
         return TickString(self.req_id, tick_type, text)
 
     def last(self, time_s: float) -> TickByTickLast:
-        return TickByTickLast(self.req_id, self.rng.choice((1, 2)), int(time_s), self.price(0), self.size(),
-                              self.rng.choice((0, 0, 2)), self.rng.choice(EXCHANGES), self.rng.choice(CONDITIONS))
+        return TickByTickLast(
+            self.req_id,
+            self.rng.choice((1, 2)),
+            int(time_s),
+            self.price(0),
+            self.size(),
+            self.rng.choice((0, 0, 2)),
+            self.rng.choice(EXCHANGES),
+            self.rng.choice(CONDITIONS),
+        )
 
     def bid_ask(self, time_s: float) -> TickByTickBidAsk:
         return TickByTickBidAsk(self.req_id, int(time_s), self.price(-1), self.price(1), self.size(), self.size(), 0)
@@ -124,11 +132,20 @@ def report(tick: Tick, events: Events, *, with_attribs: bool = True) -> None:
     elif isinstance(tick, TickGeneric):
         events.generic(tick.req_id, tick.tick_type, tick.value)
     elif isinstance(tick, TickByTickLast):
-        events.last(tick.req_id, tick.tick_type, tick.time_s, tick.price, float(tick.size), tick.attrib_mask,
-                    tick.exchange, tick.conditions)
+        events.last(
+            tick.req_id,
+            tick.tick_type,
+            tick.time_s,
+            tick.price,
+            float(tick.size),
+            tick.attrib_mask,
+            tick.exchange,
+            tick.conditions,
+        )
     else:
-        events.bid_ask(tick.req_id, tick.time_s, tick.bid, tick.ask, float(tick.bid_size), float(tick.ask_size),
-                       tick.attrib_mask)
+        events.bid_ask(
+            tick.req_id, tick.time_s, tick.bid, tick.ask, float(tick.bid_size), float(tick.ask_size), tick.attrib_mask
+        )
 
 
 def encoded(messages: list[Tick], server_version: int) -> bytes:

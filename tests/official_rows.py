@@ -6,15 +6,13 @@ function says so and why; every other value has to be equal to the bit.
 
 from __future__ import annotations
 
-import pickle
-import subprocess
 from collections import defaultdict
 from datetime import UTC
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from oracles import python_with
+from decoded import Decoded, same_numbers
+from oracles import NEW_CLIENT, Oracle
 from streams import (
     BAR_UPDATE,
     MARKET_DEPTH,
@@ -26,9 +24,7 @@ from streams import (
     TICK_PRICE,
     TICK_SIZE,
     TICK_STRING,
-    Decoded,
     Message,
-    same_numbers,
 )
 from tick_streams import RT_VOLUME_TYPES, TIMESTAMP_TYPES, UNSET_TEXTS
 
@@ -37,12 +33,11 @@ from ibfast.times import parse_bar_time
 
 NS_PER_S = 10**9
 OFFICIAL_UNSET_DOUBLE = 1.7976931348623157e308
-OFFICIAL_UNSET_DECIMAL = 2**127 - 1
+OFFICIAL_UNSET_DECIMAL = str(2**127 - 1)
 OFFICIAL_UNSET_INTEGER = 2**31 - 1
 ABSENT_BYTE = 255
 GREEKS = ("implied_vol", "delta", "option_price", "pv_dividend", "gamma", "vega", "theta", "und_price")
 LEVEL1_KINDS = (Kind.L1_LAST, Kind.L1_QUOTE)
-
 
 
 class Row(NamedTuple):
@@ -50,33 +45,6 @@ class Row(NamedTuple):
 
     ring: str
     columns: dict[str, Any]
-
-
-class Oracle:
-    """An official client's decoder behind a pipe."""
-
-    def __init__(self, requirement: str, server_version: int) -> None:
-        self._server_version = server_version
-        self._process = subprocess.Popen(
-            [python_with(requirement), str(Path(__file__).with_name("oracle_ticks.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )
-
-    def __enter__(self) -> Oracle:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._process:
-            assert self._process.stdin
-            self._process.stdin.close()
-
-    def calls(self, payloads: list[bytes]) -> list[list[tuple[Any, ...]]]:
-        """Return the wrapper calls that each payload leads to."""
-        assert self._process.stdin
-        assert self._process.stdout
-        pickle.dump((self._server_version, payloads), self._process.stdin)
-        self._process.stdin.flush()
-        return pickle.load(self._process.stdout)
 
 
 def price(raw: Any, official: float | None) -> float:
@@ -95,10 +63,27 @@ def size(raw: Any, official: Any) -> float:
     return np.nan if official == OFFICIAL_UNSET_DECIMAL else float(official)
 
 
-def tick(kind: Kind, req_id: int, tick_type: int, attribs: int = 0, price: float = np.nan, size: float = np.nan,
-         text: str = "") -> Row:
-    return Row("ticks", {"kind": kind, "req_id": req_id, "tick_type": tick_type, "attribs": attribs, "price": price,
-                         "size": size, "text": text})
+def tick(
+    kind: Kind,
+    req_id: int,
+    tick_type: int,
+    attribs: int = 0,
+    price: float = np.nan,
+    size: float = np.nan,
+    text: str = "",
+) -> Row:
+    return Row(
+        "ticks",
+        {
+            "kind": kind,
+            "req_id": req_id,
+            "tick_type": tick_type,
+            "attribs": attribs,
+            "price": price,
+            "size": size,
+            "text": text,
+        },
+    )
 
 
 def integer(raw: Any, official: int, absent: int) -> int:
@@ -122,8 +107,16 @@ def expected_price(message: Message, calls: list[Any]) -> list[Row]:
     raw_size = message.values["size"]
     # A type without a size type of its own: the official client drops the size, the record keeps it.
     official_size = size_calls[0][3] if size_calls else raw_size or np.nan
-    return [tick(Kind.PRICE, req_id, tick_type_of(message, tick_type), attribs_of(message, mask),
-                 price(message.values["price"], official_price), size(raw_size, official_size))]
+    return [
+        tick(
+            Kind.PRICE,
+            req_id,
+            tick_type_of(message, tick_type),
+            attribs_of(message, mask),
+            price(message.values["price"], official_price),
+            size(raw_size, official_size),
+        )
+    ]
 
 
 def expected_size(message: Message, calls: list[Any]) -> list[Row]:
@@ -148,8 +141,18 @@ def expected_string(message: Message, calls: list[Any]) -> list[Row]:
     traded = {"price": float(price_text) if price_text else np.nan, "size": float(size_text)}
     return [
         tick(Kind.STRING, req_id, tick_type, **traded),
-        Row("trades", {"kind": Kind.RT_VOLUME, "req_id": req_id, "event_ns": int(time_ms) * 1_000_000, **traded,
-                       "attribs": int(single == "true"), "exchange": "", "conditions": ""}),
+        Row(
+            "trades",
+            {
+                "kind": Kind.RT_VOLUME,
+                "req_id": req_id,
+                "event_ns": int(time_ms) * 1_000_000,
+                **traded,
+                "attribs": int(single == "true"),
+                "exchange": "",
+                "conditions": "",
+            },
+        ),
     ]
 
 
@@ -161,20 +164,38 @@ def expected_depth(message: Message, calls: list[Any]) -> list[Row]:
         ((_, req_id, position, market_maker, operation, side, official_price, official_size, is_smart),) = calls
         kind = Kind.DEPTH_L2
     values = message.values
-    return [Row("depth", {
-        "kind": kind, "req_id": req_id, "position": integer(values["position"], position, absent=-1),
-        "operation": integer(values["operation"], operation, absent=ABSENT_BYTE),
-        "side": integer(values["side"], side, absent=ABSENT_BYTE), "attribs": int(is_smart),
-        "market_maker": market_maker, "price": price(values["price"], official_price),
-        "size": size(values["size"], official_size)})]
+    return [
+        Row(
+            "depth",
+            {
+                "kind": kind,
+                "req_id": req_id,
+                "position": integer(values["position"], position, absent=-1),
+                "operation": integer(values["operation"], operation, absent=ABSENT_BYTE),
+                "side": integer(values["side"], side, absent=ABSENT_BYTE),
+                "attribs": int(is_smart),
+                "market_maker": market_maker,
+                "price": price(values["price"], official_price),
+                "size": size(values["size"], official_size),
+            },
+        )
+    ]
 
 
 def expected_option(message: Message, calls: list[Any]) -> list[Row]:
     ((_, req_id, tick_type, attribs, *numbers),) = calls
-    return [Row("greeks", {
-        "kind": Kind.OPTION, "req_id": req_id, "tick_type": tick_type_of(message, tick_type),
-        "attribs": attribs_of(message, attribs),
-        **{name: price(message.values[name], number) for name, number in zip(GREEKS, numbers, strict=True)}})]
+    return [
+        Row(
+            "greeks",
+            {
+                "kind": Kind.OPTION,
+                "req_id": req_id,
+                "tick_type": tick_type_of(message, tick_type),
+                "attribs": attribs_of(message, attribs),
+                **{name: price(message.values[name], number) for name, number in zip(GREEKS, numbers, strict=True)},
+            },
+        )
+    ]
 
 
 def expected_bar(message: Message, calls: list[Any]) -> list[Row]:
@@ -184,11 +205,23 @@ def expected_bar(message: Message, calls: list[Any]) -> list[Row]:
         kind, event_ns = Kind.REALTIME_BAR, time * NS_PER_S
     else:
         kind, event_ns = Kind.UPDATE_BAR, parse_bar_time(time, UTC) if time else 0
-    return [Row("bars", {
-        "kind": kind, "req_id": req_id, "event_ns": event_ns, "open": price(values["open"], open_),
-        "high": price(values["high"], high), "low": price(values["low"], low), "close": price(values["close"], close),
-        "volume": size(values["volume"], volume), "wap": size(values["wap"], wap),
-        "count": integer(values["count"], count, absent=0)})]
+    return [
+        Row(
+            "bars",
+            {
+                "kind": kind,
+                "req_id": req_id,
+                "event_ns": event_ns,
+                "open": price(values["open"], open_),
+                "high": price(values["high"], high),
+                "low": price(values["low"], low),
+                "close": price(values["close"], close),
+                "volume": size(values["volume"], volume),
+                "wap": size(values["wap"], wap),
+                "count": integer(values["count"], count, absent=0),
+            },
+        )
+    ]
 
 
 def expected_by_tick(message: Message, calls: list[Any]) -> list[Row]:
@@ -196,10 +229,21 @@ def expected_by_tick(message: Message, calls: list[Any]) -> list[Row]:
     values = message.values
     if name == "tickByTickAllLast":
         tick_type, time, official_price, official_size, mask, exchange, conditions = rest
-        return [Row("trades", {
-            "kind": Kind.LAST if tick_type == 1 else Kind.ALL_LAST, "req_id": req_id, "event_ns": time * NS_PER_S,
-            "price": price(values["price"], official_price), "size": size(values["size"], official_size),
-            "attribs": mask, "exchange": exchange, "conditions": conditions})]
+        return [
+            Row(
+                "trades",
+                {
+                    "kind": Kind.LAST if tick_type == 1 else Kind.ALL_LAST,
+                    "req_id": req_id,
+                    "event_ns": time * NS_PER_S,
+                    "price": price(values["price"], official_price),
+                    "size": size(values["size"], official_size),
+                    "attribs": mask,
+                    "exchange": exchange,
+                    "conditions": conditions,
+                },
+            )
+        ]
     if name == "tickByTickMidPoint":
         time, midpoint = rest
         kind, bid, ask, bid_size, ask_size, mask = Kind.MIDPOINT, midpoint, midpoint, np.nan, np.nan, 0
@@ -208,21 +252,47 @@ def expected_by_tick(message: Message, calls: list[Any]) -> list[Row]:
         time, bid, ask, bid_size, ask_size, mask = rest
         kind, bid, ask = Kind.BID_ASK, price(values["bid"], bid), price(values["ask"], ask)
         bid_size, ask_size = size(values["bid_size"], bid_size), size(values["ask_size"], ask_size)
-    return [Row("quotes", {"kind": kind, "req_id": req_id, "event_ns": time * NS_PER_S, "bid": bid, "ask": ask,
-                           "bid_size": bid_size, "ask_size": ask_size, "attribs": mask})]
+    return [
+        Row(
+            "quotes",
+            {
+                "kind": kind,
+                "req_id": req_id,
+                "event_ns": time * NS_PER_S,
+                "bid": bid,
+                "ask": ask,
+                "bid_size": bid_size,
+                "ask_size": ask_size,
+                "attribs": mask,
+            },
+        )
+    ]
 
 
 EXPECTED = {
-    TICK_PRICE: expected_price, TICK_SIZE: expected_size, TICK_GENERIC: expected_generic, TICK_STRING: expected_string,
-    MARKET_DEPTH: expected_depth, MARKET_DEPTH_L2: expected_depth, TICK_OPTION: expected_option,
-    REAL_TIME_BAR: expected_bar, BAR_UPDATE: expected_bar, TICK_BY_TICK: expected_by_tick,
+    TICK_PRICE: expected_price,
+    TICK_SIZE: expected_size,
+    TICK_GENERIC: expected_generic,
+    TICK_STRING: expected_string,
+    MARKET_DEPTH: expected_depth,
+    MARKET_DEPTH_L2: expected_depth,
+    TICK_OPTION: expected_option,
+    REAL_TIME_BAR: expected_bar,
+    BAR_UPDATE: expected_bar,
+    TICK_BY_TICK: expected_by_tick,
 }
 
 
-def expected_rows(oracle: Oracle, messages: list[Message]) -> list[tuple[Message, Row]]:
+def official_client(requirement: str = NEW_CLIENT) -> Oracle:
+    """Start an official client's decoder in its own environment."""
+    return Oracle("oracle_ticks.py", requirement)
+
+
+def expected_rows(client: Oracle, server_version: int, messages: list[Message]) -> list[tuple[Message, Row]]:
     """Return the rows that the messages have to become, each beside its message."""
+    answers = client.ask(server_version=server_version, payloads=[message.payload.hex() for message in messages])
     expected: list[tuple[Message, Row]] = []
-    for message, calls in zip(messages, oracle.calls([message.payload for message in messages]), strict=True):
+    for message, calls in zip(messages, answers, strict=True):
         assert calls, message
         assert calls[0][0] != "raised", (message, calls)
         calls = [(name, integer(message.values["req_id"], req_id, absent=-1), *rest) for name, req_id, *rest in calls]
@@ -247,7 +317,5 @@ def assert_rows(decoded: Decoded, expected: list[tuple[Message, Row]]) -> None:
                 column = np.array([decoded.feed.texts[i] for i in column.tolist()], dtype=object)
             values = [row.columns[name] for _, row in wanted]
             same = same_numbers(column, np.array(values, dtype=column.dtype))
-            assert same.all(), [
-                (ring, name, column[i], values[i], wanted[i][0]) for i in np.flatnonzero(~same)[:5]
-            ]
+            assert same.all(), [(ring, name, column[i], values[i], wanted[i][0]) for i in np.flatnonzero(~same)[:5]]
     assert [ring for _, ring in sorted(sequence)] == [row.ring for _, row in expected]

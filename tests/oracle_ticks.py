@@ -1,13 +1,13 @@
 """What an official client makes of tick-path messages. Runs in the environment of that client, not in ours.
 
-The rule of the file: only the standard library and `ibapi`. It reads pickled (server_version, payloads) from standard
-input until that ends, and answers each with a list: for every payload the list of wrapper calls, each a tuple of the
-method's name and its arguments, or [("raised", type name)] where the client's decoder gave up.
+The rule of the file: only the standard library and `ibapi`. Each line of standard input is an object with
+`server_version` and `payloads`, in hex. The `answer` is a list: for every payload the list of wrapper calls, each the
+method's name and its arguments (decimals as text), or [["raised", type name]] where the client's decoder gave up.
 """
 
 from __future__ import annotations
 
-import pickle
+import json
 import sys
 from typing import Any
 
@@ -48,8 +48,20 @@ class Recorder(EWrapper):
 
     def historicalDataUpdate(self, reqId, bar):  # noqa: N802, N803
         wap = bar.wap if hasattr(bar, "wap") else bar.average
-        self.calls.append(("historicalDataUpdate", reqId, bar.date, bar.open, bar.high, bar.low, bar.close, bar.volume,
-                           wap, bar.barCount))
+        self.calls.append(
+            (
+                "historicalDataUpdate",
+                reqId,
+                bar.date,
+                bar.open,
+                bar.high,
+                bar.low,
+                bar.close,
+                bar.volume,
+                wap,
+                bar.barCount,
+            )
+        )
 
     def tickByTickAllLast(self, reqId, tickType, time, price, size, attrib, exchange, conditions):  # noqa: N802, N803
         mask = attrib.pastLimit | attrib.unreported << 1
@@ -108,10 +120,7 @@ def answer(server_version: int, payloads: list[bytes]) -> list[list[tuple[Any, .
 
 
 if __name__ == "__main__":
-    while True:
-        try:
-            request = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            break
-        pickle.dump(answer(*request), sys.stdout.buffer, protocol=5)
-        sys.stdout.buffer.flush()
+    for line in sys.stdin:
+        question = json.loads(line)
+        payloads = [bytes.fromhex(payload) for payload in question["payloads"]]
+        print(json.dumps({"answer": answer(question["server_version"], payloads)}, default=str), flush=True)

@@ -1,4 +1,4 @@
-"""Byte streams of market data for the decoder's tests, and what came out of it in a form that compares.
+"""Byte streams of market data for the decoder's tests.
 
 The rule of the file: bytes are made here by hand, from the layouts of the wire, and not with the package's own
 encoders, so that a mistake in those can't hide one in the decoder; and so that wrong bytes can be made too.
@@ -8,18 +8,12 @@ Wire values are what stands in a field: text in the text dialects; int, float, s
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
-
-from ibfast import Decoder, Feed
 
 RAW_ID_SINCE = 201
 PROTOBUF_OFFSET = 200
 MAX_FRAME = 0xFFFFFF
-MAX_INSTRUMENTS = 256
-RINGS = ("ticks", "trades", "quotes", "depth", "bars", "greeks", "gaps")
 
 TICK_PRICE, TICK_SIZE, MARKET_DEPTH, MARKET_DEPTH_L2, TICK_OPTION = 1, 2, 12, 13, 21
 TICK_GENERIC, TICK_STRING, REAL_TIME_BAR, BAR_UPDATE, TICK_BY_TICK = 45, 46, 50, 90, 99
@@ -80,8 +74,15 @@ class Message(NamedTuple):
     payload: bytes
 
 
-_TEXT_VERSION = {TICK_PRICE: "6", TICK_SIZE: "6", MARKET_DEPTH: "1", MARKET_DEPTH_L2: "1", TICK_GENERIC: "6",
-                 TICK_STRING: "6", REAL_TIME_BAR: "3"}
+_TEXT_VERSION = {
+    TICK_PRICE: "6",
+    TICK_SIZE: "6",
+    MARKET_DEPTH: "1",
+    MARKET_DEPTH_L2: "1",
+    TICK_GENERIC: "6",
+    TICK_STRING: "6",
+    REAL_TIME_BAR: "3",
+}
 """The obsolete version field that follows the id of some messages."""
 
 _TEXT_ORDER = {
@@ -106,26 +107,86 @@ _TEXT_BY_TICK_ORDER = {
 _PROTOBUF_FIELDS: dict[int, dict[str, tuple[int, ...]]] = {
     TICK_PRICE: {"req_id": (1,), "tick_type": (2,), "price": (3,), "size": (4,), "attribs": (5,)},
     TICK_SIZE: {"req_id": (1,), "tick_type": (2,), "size": (3,)},
-    MARKET_DEPTH: {"req_id": (1,), "position": (2, 1), "operation": (2, 2), "side": (2, 3), "price": (2, 4),
-                   "size": (2, 5)},
-    MARKET_DEPTH_L2: {"req_id": (1,), "position": (2, 1), "operation": (2, 2), "side": (2, 3), "price": (2, 4),
-                      "size": (2, 5), "market_maker": (2, 6), "attribs": (2, 7)},
-    TICK_OPTION: {"req_id": (1,), "tick_type": (2,), "attribs": (3,), "implied_vol": (4,), "delta": (5,),
-                  "option_price": (6,), "pv_dividend": (7,), "gamma": (8,), "vega": (9,), "theta": (10,),
-                  "und_price": (11,)},
+    MARKET_DEPTH: {
+        "req_id": (1,),
+        "position": (2, 1),
+        "operation": (2, 2),
+        "side": (2, 3),
+        "price": (2, 4),
+        "size": (2, 5),
+    },
+    MARKET_DEPTH_L2: {
+        "req_id": (1,),
+        "position": (2, 1),
+        "operation": (2, 2),
+        "side": (2, 3),
+        "price": (2, 4),
+        "size": (2, 5),
+        "market_maker": (2, 6),
+        "attribs": (2, 7),
+    },
+    TICK_OPTION: {
+        "req_id": (1,),
+        "tick_type": (2,),
+        "attribs": (3,),
+        "implied_vol": (4,),
+        "delta": (5,),
+        "option_price": (6,),
+        "pv_dividend": (7,),
+        "gamma": (8,),
+        "vega": (9,),
+        "theta": (10,),
+        "und_price": (11,),
+    },
     TICK_GENERIC: {"req_id": (1,), "tick_type": (2,), "price": (3,)},
     TICK_STRING: {"req_id": (1,), "tick_type": (2,), "text": (3,)},
-    REAL_TIME_BAR: {"req_id": (1,), "time": (2,), "open": (3,), "high": (4,), "low": (5,), "close": (6,),
-                    "volume": (7,), "wap": (8,), "count": (9,)},
-    BAR_UPDATE: {"req_id": (1,), "time": (2, 1), "open": (2, 2), "high": (2, 3), "low": (2, 4), "close": (2, 5),
-                 "volume": (2, 6), "wap": (2, 7), "count": (2, 8)},
+    REAL_TIME_BAR: {
+        "req_id": (1,),
+        "time": (2,),
+        "open": (3,),
+        "high": (4,),
+        "low": (5,),
+        "close": (6,),
+        "volume": (7,),
+        "wap": (8,),
+        "count": (9,),
+    },
+    BAR_UPDATE: {
+        "req_id": (1,),
+        "time": (2, 1),
+        "open": (2, 2),
+        "high": (2, 3),
+        "low": (2, 4),
+        "close": (2, 5),
+        "volume": (2, 6),
+        "wap": (2, 7),
+        "count": (2, 8),
+    },
 }
 
 _PROTOBUF_BY_TICK_FIELDS: dict[int, dict[str, tuple[int, ...]]] = {
-    1: {"req_id": (1,), "tick_type": (2,), "time": (3, 1), "past_limit": (3, 2, 1), "unreported": (3, 2, 2),
-        "price": (3, 3), "size": (3, 4), "exchange": (3, 5), "conditions": (3, 6)},
-    3: {"req_id": (1,), "tick_type": (2,), "time": (4, 1), "bid_past_low": (4, 2, 1), "ask_past_high": (4, 2, 2),
-        "bid": (4, 3), "ask": (4, 4), "bid_size": (4, 5), "ask_size": (4, 6)},
+    1: {
+        "req_id": (1,),
+        "tick_type": (2,),
+        "time": (3, 1),
+        "past_limit": (3, 2, 1),
+        "unreported": (3, 2, 2),
+        "price": (3, 3),
+        "size": (3, 4),
+        "exchange": (3, 5),
+        "conditions": (3, 6),
+    },
+    3: {
+        "req_id": (1,),
+        "tick_type": (2,),
+        "time": (4, 1),
+        "bid_past_low": (4, 2, 1),
+        "ask_past_high": (4, 2, 2),
+        "bid": (4, 3),
+        "ask": (4, 4),
+        "bid_size": (4, 5),
+        "ask_size": (4, 6),
+    },
     4: {"req_id": (1,), "tick_type": (2,), "time": (5, 1), "price": (5, 2), "size": (5, 3)},
 }
 _PROTOBUF_BY_TICK_FIELDS[2] = _PROTOBUF_BY_TICK_FIELDS[1]
@@ -216,73 +277,3 @@ def parse_protobuf(payload: bytes) -> Message:
     present = dict(_present_paths(payload[4:], inner))
     paths = _PROTOBUF_BY_TICK_FIELDS[present[2,]] if msg_id == TICK_BY_TICK else _PROTOBUF_FIELDS[msg_id]
     return Message(msg_id, True, {name: present.get(path) for name, path in paths.items()}, payload)
-
-
-class Decoded:
-    """A decoder with its feed, and all that it has given so far.
-
-    Attributes:
-        rows: all rows by ring.
-        messages: what `take_messages` gave.
-        quarantine: what `take_quarantine` gave.
-        count: the sum of what `feed_bytes` returned.
-    """
-
-    def __init__(self, server_version: int, capacity: int = 1 << 14) -> None:
-        self.feed = Feed(capacity=capacity, max_instruments=MAX_INSTRUMENTS)
-        self.decoder = Decoder(self.feed, server_version=server_version)
-        self._readers = {name: getattr(self.feed, name).reader(start="oldest") for name in RINGS}
-        self._parts: dict[str, list[Any]] = {name: [reader.read()] for name, reader in self._readers.items()}
-        self.messages: list[tuple[int, bytes, bool]] = []
-        self.quarantine: list[Any] = []
-        self.count = 0
-
-    def give(self, chunks: Iterable[bytes], recv_ns: int = 0) -> Decoded:
-        """Feed the chunks, and take everything out after each, also when one of them raises."""
-        for chunk in chunks:
-            try:
-                self.count += self.decoder.feed_bytes(chunk, recv_ns)
-            finally:
-                self.collect()
-        return self
-
-    def collect(self) -> None:
-        """Take everything out."""
-        for name, reader in self._readers.items():
-            rows = reader.read()
-            assert reader.lost == 0
-            if rows.size:
-                self._parts[name].append(rows)
-        self.messages += self.decoder.take_messages()
-        self.quarantine += self.decoder.take_quarantine()
-
-    @property
-    def rows(self) -> dict[str, Any]:
-        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything that was decoded, in a form in which equal things are equal (NaN too, padding left out)."""
-        columns = {
-            f"{ring}.{name}": rows[name].tobytes() for ring, rows in self.rows.items() for name in rows.dtype.names
-        }
-        return {
-            **columns,
-            "messages": self.messages,
-            "quarantine": [(entry.reason, entry.msg_id, entry.payload, entry.offset) for entry in self.quarantine],
-            "counts": (self.count, self.decoder.messages, self.decoder.quarantined),
-            "texts": [self.feed.texts[i] for i in range(len(self.feed.texts))],
-        }
-
-
-def decode(data: bytes, server_version: int, chunk_nbytes: int = 1 << 16) -> Decoded:
-    """Decode a stream, in chunks of a size that its rows fit into the rings."""
-    chunks = (data[i : i + chunk_nbytes] for i in range(0, len(data), chunk_nbytes))
-    return Decoded(server_version).give(chunks)
-
-
-def same_numbers(a: Any, b: Any) -> Any:
-    """Return where two columns are equal to the bit, with any NaN equal to any other."""
-    a, b = np.asarray(a), np.asarray(b)
-    if a.dtype.kind != "f":
-        return a == b
-    return (a.view(np.uint64) == b.view(np.uint64)) | (np.isnan(a) & np.isnan(b))

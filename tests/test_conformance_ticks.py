@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from official_rows import Oracle, assert_rows, expected_rows
-from streams import PROTOBUF_OFFSET, Decoded, Message, framed, parse_protobuf, parse_text
+from decoded import Decoded
+from official_rows import assert_rows, expected_rows, official_client
+from streams import (
+    PROTOBUF_OFFSET,
+    Message,
+    framed,
+    parse_protobuf,
+    parse_text,
+)
 from tick_streams import MAKERS
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
-CLIENT = "ibapi-latest==10.51.1"
 VERSION_OF_TEXT = 165
 """For the few text frames whose version was not recorded."""
 
@@ -30,7 +36,8 @@ def captured_rows() -> list[dict[str, Any]]:
     rows = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
     return [
         {**row, "server_version": row["server_version"] or VERSION_OF_TEXT}
-        for row in rows if row["direction"] == "in" and row["encoding"] != "handshake"
+        for row in rows
+        if row["direction"] == "in" and row["encoding"] != "handshake"
     ]
 
 
@@ -50,8 +57,8 @@ def test_tick_path_frames_become_the_official_values() -> None:
     for server_version, group in by_version(rows):
         messages = [tick_path_message(row) for row in group]
         seen.update((row["msg_id"], row["encoding"]) for row in group)
-        with Oracle(CLIENT, server_version) as oracle:
-            expected = expected_rows(oracle, messages)
+        with official_client() as client:
+            expected = expected_rows(client, server_version, messages)
         decoded = Decoded(server_version).give([framed(*(message.payload for message in messages))])
         assert decoded.quarantine == []
         assert decoded.messages == []

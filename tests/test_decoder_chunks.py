@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
+from decoded import Decoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import (
     TICK_BY_TICK,
     TICK_PRICE,
-    Decoded,
     bytes_field,
     double_field,
     framed,
@@ -71,8 +71,9 @@ def cut(data: bytes, cuts: list[int]) -> Iterator[bytes]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32), st.sampled_from(VERSIONS), st.integers(0, 40),
-       st.lists(st.integers(0, 2**20), max_size=30))
+@given(
+    st.integers(0, 2**32), st.sampled_from(VERSIONS), st.integers(0, 40), st.lists(st.integers(0, 2**20), max_size=30)
+)
 def test_whole_bytes_and_chunks_agree(seed: int, server_version: int, count: int, cuts: list[int]) -> None:
     data = stream(seed, server_version, count)
     whole = Decoded(server_version).give([data])
@@ -82,8 +83,12 @@ def test_whole_bytes_and_chunks_agree(seed: int, server_version: int, count: int
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32), st.sampled_from(VERSIONS), st.sampled_from(BROKEN_FRAMES),
-       st.lists(st.integers(0, 2**20), max_size=12))
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from(VERSIONS),
+    st.sampled_from(BROKEN_FRAMES),
+    st.lists(st.integers(0, 2**20), max_size=12),
+)
 def test_a_stream_breaks_at_the_same_byte(seed: int, server_version: int, broken: bytes, cuts: list[int]) -> None:
     good = stream(seed, server_version, 10)
     data = good + broken + stream(seed + 1, server_version, 3)

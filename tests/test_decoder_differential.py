@@ -6,26 +6,30 @@ Each official client runs in a process and environment of its own; `official_row
 from __future__ import annotations
 
 import pytest
-from official_rows import Oracle, assert_rows, expected_rows
-from streams import Decoded, framed
+from decoded import Decoded
+from official_rows import assert_rows, expected_rows, official_client
+from oracles import NEW_CLIENT, OLD_CLIENT
+from streams import (
+    framed,
+)
 from tick_streams import random_messages
 
 BATCH = 5_000
 CASES = [
-    ("ibapi==9.81.1.post1", 157, 40_000),
-    *(("ibapi-latest==10.51.1", server_version, 40_000) for server_version in (157, 163, 176, 200, 201, 206)),
-    ("ibapi-latest==10.51.1", 226, 100_000),
+    (OLD_CLIENT, 157, 40_000),
+    *((NEW_CLIENT, server_version, 40_000) for server_version in (157, 163, 176, 200, 201, 206)),
+    (NEW_CLIENT, 226, 100_000),
 ]
 
 
 @pytest.mark.parametrize(("requirement", "server_version", "count"), CASES)
 def test_no_difference(requirement: str, server_version: int, count: int) -> None:
-    messages = list(random_messages(server_version, server_version, count, old_client="9.81" in requirement))
-    with Oracle(requirement, server_version) as oracle:
+    messages = list(random_messages(server_version, server_version, count, old_client=requirement == OLD_CLIENT))
+    with official_client(requirement) as client:
         for start in range(0, count, BATCH):
             batch = messages[start : start + BATCH]
             decoded = Decoded(server_version).give([framed(*(message.payload for message in batch))])
             assert decoded.quarantine == []
             assert decoded.messages == []
             assert decoded.count == len(batch)
-            assert_rows(decoded, expected_rows(oracle, batch))
+            assert_rows(decoded, expected_rows(client, server_version, batch))

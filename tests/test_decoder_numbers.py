@@ -14,19 +14,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from decoded import Decoded, decode, same_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import (
     TICK_GENERIC,
     TICK_PRICE,
     TICK_SIZE,
-    Decoded,
     bytes_field,
-    decode,
     framed,
     int_field,
     protobuf_payload,
-    same_numbers,
     text_payload,
 )
 from tick_streams import UNSET_TEXTS
@@ -35,6 +33,7 @@ ASCII_ID, RAW_ID, PROTOBUF = 176, 201, 226
 UNSET_DOUBLE = 1.7976931348623157e308
 UNSET_DECIMAL = str(2**127 - 1)
 RANDOM_DECIMALS = 40_000
+# fmt: off
 ADVERSARIAL = (
     "0", "-0", "0.0", "-0.0", "+0.0", "+1", "+1.5", ".5", "-.5", "5.", "-5.", "+5.", "1e5", "1E5", "1e+5", "1e-5",
     "1.e5", ".1e1", "00000000000000000000000001", "0.00000000000000000000000000000000000001",
@@ -49,12 +48,15 @@ ADVERSARIAL = (
     "1448997445238699", "0.000000000000000000000000000000000000000000000000000001e54", "6.02214076e23", "nan", "NaN",
     "NAN", "-nan", "inf", "Infinity", "-Infinity", "+inf", "INF", "infinity",
 )
+# fmt: on
+# fmt: off
 GARBAGE = (
     " 1", "1 ", " ", "\t1", "1\n", "1_0", "1_0.5", "0x10", "0x1p3", "1e", "1e+", "1e-", "1e5.0", "e5", ".", "-", "+",
     "--1", "+-1", "-+1", "1-", "1.2.3", "1..2", "..", ".e1", "1,5", "1d5", "1f", "１", "١", "1\u00a0", "½", "infin",
     "nano", "in", "na", "-", "infinityx", "nan(1)", "1e5e5", "1e 5", "12a", "a12", "1;", "$1", "1%", "∞", "true",
     "None", "null", "(1)",
 )
+# fmt: on
 
 
 def uniform_doubles(rng: random.Random) -> Iterator[str]:
@@ -99,8 +101,8 @@ def halfway(rng: random.Random) -> Iterator[str]:
 def prices(rng: random.Random) -> Iterator[str]:
     """What really comes: prices on a grid, sizes with decimals, crypto quantities."""
     while True:
-        yield f"{rng.randrange(10**rng.randrange(1, 9)) / 100:.2f}"
-        yield f"{rng.randrange(10**rng.randrange(1, 18))}"
+        yield f"{rng.randrange(10 ** rng.randrange(1, 9)) / 100:.2f}"
+        yield f"{rng.randrange(10 ** rng.randrange(1, 18))}"
         yield f"{rng.uniform(0, 1000):.{rng.randrange(0, 16)}f}"
 
 
@@ -108,13 +110,17 @@ def powers(rng: random.Random) -> Iterator[str]:
     """Short digits with every exponent, and integers around powers of two."""
     while True:
         for exponent in range(-345, 312):
-            yield f"{rng.randrange(1, 10**rng.randrange(1, 20))}e{exponent}"
+            yield f"{rng.randrange(1, 10 ** rng.randrange(1, 20))}e{exponent}"
         for bits in range(50, 130):
             yield str((1 << bits) + rng.randrange(-3, 4))
 
 
 GENERATORS = {
-    "uniform": uniform_doubles, "digits": random_digits, "halfway": halfway, "prices": prices, "powers": powers,
+    "uniform": uniform_doubles,
+    "digits": random_digits,
+    "halfway": halfway,
+    "prices": prices,
+    "powers": powers,
 }
 
 

@@ -40,14 +40,29 @@ OPTION_TYPES = (10, 11, 12, 13, 53, 80, 81, 82, 83)
 MARKET_MAKERS = ("ISLAND", "ARCA", "NSDQ", "IEX", "", "BATS")
 CONDITIONS = ("", "T", "F I", " O X", "4 W")
 TEXTS = ("", "a", "NQZ", "0.96,0.96,20220217,0.24", "x=1;y=2", "AAPL 20270115", "past,next", "K;P;Q")
+# fmt: off
 PRICE_TEXTS = ("", "0", "0.0", "-0.0", "-1", "1.0E-5", "NaN", "Infinity", "-Infinity", "1.7976931348623157E308",
                "-1.7976931348623157E308", "4.9E-324", "2.2250738585072014E-308", "9007199254740993", "0.1", "1E22",
                "123456789.123456789", "100.", ".5", "+1.5", "1e5", "00012.50", "-37.63", "1E-400", "1E400")
 SIZE_TEXTS = (*UNSET_TEXTS, "0", "-1", "-1553556175", "0.12345678", "1E+3", "12345678901234567890123", "0E-8", "100",
               "0.00000001", "9007199254740993", "99999999999999999999999999999999999999", "1E-20", "NaN", "Infinity")
+# fmt: on
 INT_SIZE_TEXTS = ("0", "-1", "2147483647", "-1553556175", "9223372036854775807", "-9223372036854775808", "1000000")
-DOUBLES = (0.0, -0.0, -1.0, -2.0, 1.7976931348623157e308, -1.7976931348623157e308, 5e-324, 1e22, float("inf"),
-           float("-inf"), float("nan"), 0.1, -37.63)
+DOUBLES = (
+    0.0,
+    -0.0,
+    -1.0,
+    -2.0,
+    1.7976931348623157e308,
+    -1.7976931348623157e308,
+    5e-324,
+    1e22,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+    0.1,
+    -37.63,
+)
 PROTOBUF_SIZES = tuple(text for text in SIZE_TEXTS if text)
 DATES = ("1700000000", "1262304000", "4000000000", "20240105", "19991231")
 REQ_IDS = (*range(1, 60), -1, 0, 2147483647, -2147483648, 9000001)
@@ -161,19 +176,32 @@ def _tick_text(draw: Draw, tick_type: Any) -> Any:
 
 
 def _tick_price(draw: Draw) -> dict[str, Any]:
-    return {"req_id": draw.optional_integer(*REQ_IDS), "tick_type": draw.optional_integer(*PRICE_TYPES),
-            "price": draw.price(), "size": draw.size(), "attribs": draw.optional_integer(*range(8))}
+    return {
+        "req_id": draw.optional_integer(*REQ_IDS),
+        "tick_type": draw.optional_integer(*PRICE_TYPES),
+        "price": draw.price(),
+        "size": draw.size(),
+        "attribs": draw.optional_integer(*range(8)),
+    }
 
 
 def _tick_size(draw: Draw) -> dict[str, Any]:
-    return {"req_id": draw.optional_integer(*REQ_IDS), "tick_type": draw.optional_integer(*SIZE_TYPES),
-            "size": draw.size()}
+    return {
+        "req_id": draw.optional_integer(*REQ_IDS),
+        "tick_type": draw.optional_integer(*SIZE_TYPES),
+        "size": draw.size(),
+    }
 
 
 def _depth(draw: Draw) -> dict[str, Any]:
-    return {"req_id": draw.optional_integer(*REQ_IDS), "position": draw.optional_integer(*range(10)),
-            "operation": draw.optional_integer(0, 1, 2), "side": draw.optional_integer(0, 1),
-            "price": _no_empty(draw.price()) if draw.old_client else draw.price(), "size": draw.size()}
+    return {
+        "req_id": draw.optional_integer(*REQ_IDS),
+        "position": draw.optional_integer(*range(10)),
+        "operation": draw.optional_integer(0, 1, 2),
+        "side": draw.optional_integer(0, 1),
+        "price": _no_empty(draw.price()) if draw.old_client else draw.price(),
+        "size": draw.size(),
+    }
 
 
 def _depth_l2(draw: Draw) -> dict[str, Any]:
@@ -182,13 +210,20 @@ def _depth_l2(draw: Draw) -> dict[str, Any]:
 
 def _option(draw: Draw) -> dict[str, Any]:
     names = ("implied_vol", "delta", "option_price", "pv_dividend", "gamma", "vega", "theta", "und_price")
-    return {"req_id": draw.optional_integer(*REQ_IDS), "tick_type": draw.optional_integer(*OPTION_TYPES),
-            "attribs": draw.optional_integer(0, 1), **{name: draw.computed() for name in names}}
+    return {
+        "req_id": draw.optional_integer(*REQ_IDS),
+        "tick_type": draw.optional_integer(*OPTION_TYPES),
+        "attribs": draw.optional_integer(0, 1),
+        **{name: draw.computed() for name in names},
+    }
 
 
 def _generic(draw: Draw) -> dict[str, Any]:
-    return {"req_id": draw.integer(*REQ_IDS), "tick_type": draw.integer(*GENERIC_TYPES),
-            "price": _no_empty(draw.price())}
+    return {
+        "req_id": draw.integer(*REQ_IDS),
+        "tick_type": draw.integer(*GENERIC_TYPES),
+        "price": _no_empty(draw.price()),
+    }
 
 
 def _string(draw: Draw) -> dict[str, Any]:
@@ -197,9 +232,17 @@ def _string(draw: Draw) -> dict[str, Any]:
 
 
 def _bar(draw: Draw) -> dict[str, Any]:
-    return {"req_id": draw.optional_integer(*REQ_IDS), "time": draw.time(), "open": draw.price(), "high": draw.price(),
-            "low": draw.price(), "close": draw.price(), "volume": draw.size(), "wap": draw.size(),
-            "count": draw.optional_integer(0, -1, 5, 2147483647)}
+    return {
+        "req_id": draw.optional_integer(*REQ_IDS),
+        "time": draw.time(),
+        "open": draw.price(),
+        "high": draw.price(),
+        "low": draw.price(),
+        "close": draw.price(),
+        "volume": draw.size(),
+        "wap": draw.size(),
+        "count": draw.optional_integer(0, -1, 5, 2147483647),
+    }
 
 
 def _bar_update(draw: Draw) -> dict[str, Any]:
@@ -209,8 +252,11 @@ def _bar_update(draw: Draw) -> dict[str, Any]:
 def _by_tick(draw: Draw) -> dict[str, Any]:
     tick_type = draw.rng.choice((1, 2, 3, 4))
     is_protobuf = isinstance(draw, ProtobufDraw)
-    values: dict[str, Any] = {"req_id": draw.optional_integer(*REQ_IDS),
-                              "tick_type": tick_type if is_protobuf else str(tick_type), "time": draw.time()}
+    values: dict[str, Any] = {
+        "req_id": draw.optional_integer(*REQ_IDS),
+        "tick_type": tick_type if is_protobuf else str(tick_type),
+        "time": draw.time(),
+    }
     if tick_type == 4:
         return {**values, "price": draw.price(), "size": draw.size()}
     if is_protobuf:
@@ -220,13 +266,25 @@ def _by_tick(draw: Draw) -> dict[str, Any]:
         values["attribs"] = draw.optional_integer(*range(4))
     if tick_type == 3:
         return {**values, "bid": draw.price(), "ask": draw.price(), "bid_size": draw.size(), "ask_size": draw.size()}
-    return {**values, "price": draw.price(), "size": draw.size(), "exchange": draw.text(MARKET_MAKERS),
-            "conditions": draw.text(CONDITIONS)}
+    return {
+        **values,
+        "price": draw.price(),
+        "size": draw.size(),
+        "exchange": draw.text(MARKET_MAKERS),
+        "conditions": draw.text(CONDITIONS),
+    }
 
 
 MAKERS: dict[int, Callable[[Draw], dict[str, Any]]] = {
-    TICK_PRICE: _tick_price, TICK_SIZE: _tick_size, MARKET_DEPTH: _depth, MARKET_DEPTH_L2: _depth_l2,
-    TICK_OPTION: _option, TICK_GENERIC: _generic, TICK_STRING: _string, REAL_TIME_BAR: _bar, BAR_UPDATE: _bar_update,
+    TICK_PRICE: _tick_price,
+    TICK_SIZE: _tick_size,
+    MARKET_DEPTH: _depth,
+    MARKET_DEPTH_L2: _depth_l2,
+    TICK_OPTION: _option,
+    TICK_GENERIC: _generic,
+    TICK_STRING: _string,
+    REAL_TIME_BAR: _bar,
+    BAR_UPDATE: _bar_update,
     TICK_BY_TICK: _by_tick,
 }
 

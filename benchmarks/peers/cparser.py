@@ -32,8 +32,12 @@ class CParser:
 
     def _parse(self, data: bytes, ring: np.ndarray) -> int:
         messages = self._library.cparser_parse(
-            data, ctypes.c_size_t(len(data)), ring.ctypes.data_as(ctypes.c_void_p), ctypes.c_uint64(len(ring) - 1),
-            ctypes.c_int(self._raw_id), ctypes.c_int64(1),
+            data,
+            ctypes.c_size_t(len(data)),
+            ring.ctypes.data_as(ctypes.c_void_p),
+            ctypes.c_uint64(len(ring) - 1),
+            ctypes.c_int(self._raw_id),
+            ctypes.c_int64(1),
         )
         if messages < 0:
             raise AssertionError(f"the frame at {-messages - 1} does not parse")

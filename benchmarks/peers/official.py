@@ -39,8 +39,15 @@ def _ignore(self: Any, *args: Any) -> None:
     pass
 
 
-USED = ("tickPrice", "tickSize", "tickGeneric", "tickString", "tickByTickAllLast", "tickByTickBidAsk",
-        "connectionClosed")
+USED = (
+    "tickPrice",
+    "tickSize",
+    "tickGeneric",
+    "tickString",
+    "tickByTickAllLast",
+    "tickByTickBidAsk",
+    "connectionClosed",
+)
 RAW = ("tickPriceProtoBuf", "tickSizeProtoBuf", "tickGenericProtoBuf", "tickStringProtoBuf", "tickByTickDataProtoBuf")
 Ignorer = type("Ignorer", (EWrapper,), dict.fromkeys(USED + RAW, _ignore))
 """Nothing behind any callback. (What EWrapper itself does there costs more than the decoding.)"""

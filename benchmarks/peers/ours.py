@@ -60,11 +60,26 @@ def _report(row: dict[str, Any], feed: Feed, events: Events) -> None:
     elif kind == Kind.STRING and tick_type != RT_VOLUME:
         events.string(req_id, tick_type, feed.texts[row["text"]])
     elif kind in (Kind.LAST, Kind.ALL_LAST):
-        events.last(req_id, 1 if kind == Kind.LAST else 2, row["event_ns"] // NS_PER_S, row["price"], row["size"],
-                    row["attribs"], feed.texts[row["exchange"]], feed.texts[row["conditions"]])
+        events.last(
+            req_id,
+            1 if kind == Kind.LAST else 2,
+            row["event_ns"] // NS_PER_S,
+            row["price"],
+            row["size"],
+            row["attribs"],
+            feed.texts[row["exchange"]],
+            feed.texts[row["conditions"]],
+        )
     elif kind == Kind.BID_ASK:
-        events.bid_ask(req_id, row["event_ns"] // NS_PER_S, row["bid"], row["ask"], row["bid_size"], row["ask_size"],
-                       row["attribs"])
+        events.bid_ask(
+            req_id,
+            row["event_ns"] // NS_PER_S,
+            row["bid"],
+            row["ask"],
+            row["bid_size"],
+            row["ask_size"],
+            row["attribs"],
+        )
 
 
 if __name__ == "__main__":

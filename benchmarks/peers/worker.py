@@ -66,13 +66,23 @@ class Events:
     def rt_volume(self, req_id: int, price: float, size: float, time_ms: int) -> None:
         self._add(46, req_id, RT_VOLUME, price, size, time_ms)
 
-    def last(self, req_id: int, tick_type: int, time_s: int, price: float, size: float, attribs: int, exchange: str,
-             conditions: str) -> None:
+    def last(
+        self,
+        req_id: int,
+        tick_type: int,
+        time_s: int,
+        price: float,
+        size: float,
+        attribs: int,
+        exchange: str,
+        conditions: str,
+    ) -> None:
         texts = zlib.crc32(f"{exchange};{conditions}".encode())
         self._add(99, req_id, tick_type, time_s, price, size, attribs, texts)
 
-    def bid_ask(self, req_id: int, time_s: int, bid: float, ask: float, bid_size: float, ask_size: float,
-                attribs: int) -> None:
+    def bid_ask(
+        self, req_id: int, time_s: int, bid: float, ask: float, bid_size: float, ask_size: float, attribs: int
+    ) -> None:
         self._add(99, req_id, 3, time_s, bid, ask, bid_size, ask_size, attribs)
 
     @property

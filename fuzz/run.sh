@@ -1,0 +1,39 @@
+#!/bin/sh
+# Fuzz the decoder for SECONDS (60): coverage-guided by atheris, with the extensions built for ASan and UBSan.
+#
+# Needs clang (Debian: apt-get install clang libclang-rt-dev) and a Python that atheris has wheels for (3.11-3.13).
+# What it finds on its way goes to build/fuzz/corpus; an input that breaks an invariant is left in build/fuzz as crash-*.
+set -eu
+seconds=${1:-60}
+cd "$(dirname "$0")/.."
+build=build/fuzz
+python=$build/venv/bin/python
+mkdir -p "$build/corpus"
+
+clang=${CLANG:-$(command -v clang || ls /usr/bin/clang-[0-9]* 2>/dev/null | head -n 1)}
+if [ -z "$clang" ]; then
+    echo "fuzz/run.sh: no clang found; install it or set CLANG" >&2
+    exit 2
+fi
+if [ ! -x "$python" ]; then
+    "${PYTHON:-python3}" -m venv "$build/venv"
+    "$python" -m pip install --quiet --disable-pip-version-check atheris cython numpy "setuptools>=77"
+fi
+
+# A copy, since the normal build keeps its C files and modules beside the sources.
+export CC="$clang" LDSHARED="$clang -shared"
+export CFLAGS="-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined"
+rm -rf "$build/source"
+mkdir -p "$build/source"
+cp -r pyproject.toml setup.py ibfast tests fuzz "$build/source"
+cd "$build/source"
+rm -f ibfast/_*.c ibfast/_*.so
+"../venv/bin/python" setup.py --quiet build_ext --inplace --force
+
+# Python's own allocator would hide small objects from ASan; its memory at exit is no leak.
+site=$(../venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["platlib"])')
+cd ../../..
+PYTHONMALLOC=malloc LD_PRELOAD="$site/asan_with_fuzzer.so" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+    PYTHONPATH="$build/source" "$python" "$build/source/fuzz/atheris_main.py" \
+    -max_total_time="$seconds" -max_len=4096 -artifact_prefix="$build/" -print_final_stats=1 \
+    "$build/corpus" fuzz/corpus

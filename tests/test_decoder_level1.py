@@ -1,0 +1,208 @@
+"""What level 1 means beyond its ticks: the merged quote, trades, and the last-value table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from decoded import Decoded, assert_row, decode, equal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streams import TICK_GENERIC, TICK_OPTION, TICK_PRICE, TICK_SIZE, framed, text_payload
+
+from ibfast import Decoder, Feed, Kind
+
+NAN = math.nan
+BID_SIZE, BID, ASK, ASK_SIZE, LAST, LAST_SIZE, HIGH, LOW, VOLUME, CLOSE, OPEN = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14
+DELAYED_BID, DELAYED_ASK_SIZE, DELAYED_LAST = 66, 70, 68
+MARK, HALTED, DELAYED_HALTED, MODEL_OPTION = 37, 49, 90, 13
+ATTRIB_DELAYED = 0x100
+
+
+def price(tick_type: int, price: object, size: object = "", req_id: int = 1) -> bytes:
+    return text_payload(176, TICK_PRICE, 6, req_id, tick_type, price, size, 0)
+
+
+def size(tick_type: int, size: object, req_id: int = 1) -> bytes:
+    return text_payload(176, TICK_SIZE, 6, req_id, tick_type, size)
+
+
+def test_quotes_are_merged_from_level_1() -> None:
+    decoded = Decoded(176)
+    nothing: tuple[float, ...] = (NAN, NAN, NAN, NAN)
+    steps = [
+        # message, (bid, ask, bid_size, ask_size) of the new row, or None where nothing changed
+        (price(BID, "10.00", 3), (10.0, NAN, 3.0, NAN)),
+        (size(BID_SIZE, 3), None),
+        (price(ASK, "10.02", 5), (10.0, 10.02, 3.0, 5.0)),
+        (size(ASK_SIZE, 5), None),
+        (size(ASK_SIZE, 7), (10.0, 10.02, 3.0, 7.0)),
+        (price(BID, "10.00", 3), None),
+        (price(BID, "10.01"), (10.01, 10.02, 3.0, 7.0)),
+        (size(BID_SIZE, "0.5"), (10.01, 10.02, 0.5, 7.0)),
+        (size(BID_SIZE, ""), None),
+        (price(HIGH, "11"), None),
+        (size(VOLUME, 1000), None),
+        (price(ASK, "-1", 0), (10.01, NAN, 0.5, 0.0)),
+        (price(ASK, "-1", 4), (10.01, -1.0, 0.5, 4.0)),
+    ]
+    last = nothing
+    for index, (payload, wanted) in enumerate(steps):
+        before = len(decoded.rows["quotes"])
+        decoded.give([framed(payload)], recv_ns=index)
+        assert len(decoded.rows["quotes"]) - before == (wanted is not None), index
+        last = wanted or last
+        assert_row(
+            decoded,
+            "quotes",
+            kind=Kind.L1_QUOTE,
+            event_ns=0,
+            bid=last[0],
+            ask=last[1],
+            bid_size=last[2],
+            ask_size=last[3],
+            attribs=0,
+        )
+    assert len(decoded.rows["ticks"]) == len(steps)
+    table = decoded.feed.last[0]
+    assert all(map(equal, table[["bid", "ask", "bid_size", "ask_size"]].item(), last))
+
+
+def test_quotes_of_two_instruments_do_not_mix() -> None:
+    payloads = [price(BID, "1", 1, req_id=1), price(BID, "2", 2, req_id=2), price(ASK, "3", 3, req_id=1)]
+    decoded = decode(framed(*payloads), 176)
+    assert_row(decoded, "quotes", 1, bid=2.0, ask=NAN, bid_size=2.0, ask_size=NAN)
+    assert_row(decoded, "quotes", 2, bid=1.0, ask=3.0, bid_size=1.0, ask_size=3.0)
+
+
+def test_delayed_quotes_are_marked() -> None:
+    decoded = decode(framed(price(DELAYED_BID, "10", 3), size(DELAYED_ASK_SIZE, 4), price(BID, "10", 3)), 176)
+    assert decoded.rows["quotes"]["attribs"].tolist() == [ATTRIB_DELAYED, ATTRIB_DELAYED, 0]
+    decoded = decode(framed(price(DELAYED_LAST, "10", 3)), 176)
+    assert_row(decoded, "trades", kind=Kind.L1_LAST, attribs=ATTRIB_DELAYED, price=10.0, size=3.0)
+
+
+def test_level_1_lasts_are_trades_and_their_echo_is_none() -> None:
+    """TWS sends the size of a last price a second time, as a tick; a trade at the same price is a size tick alone."""
+    payloads = [
+        price(LAST, "10.00", 100),
+        size(LAST_SIZE, 100),
+        size(LAST_SIZE, 200),
+        price(LAST, "10.01", 50),
+        size(LAST_SIZE, 50),
+        size(LAST_SIZE, 50),
+    ]
+    decoded = decode(framed(*payloads), 176)
+    rows = decoded.rows["trades"]
+    assert set(rows["kind"].tolist()) == {Kind.L1_LAST}
+    assert rows["price"].tolist() == [10.0, 10.0, 10.01, 10.01]
+    assert rows["size"].tolist() == [100.0, 200.0, 50.0, 50.0]
+    assert rows["event_ns"].tolist() == [0, 0, 0, 0]
+
+
+def test_an_unbound_request_starts_anew_after_a_reconnect() -> None:
+    """No merged quote survives `forget_requests`: a new connection's first bid must not stand beside the old ask."""
+    decoded = Decoded(176).give([framed(price(BID, "10", 3), price(ASK, "11", 4))])
+    decoded.feed.forget_requests()
+    decoded.give([framed(price(BID, "20", 5))])
+    assert_row(decoded, "quotes", bid=20.0, ask=NAN, bid_size=5.0, ask_size=NAN)
+
+
+def test_the_last_value_table() -> None:
+    feed = Feed(capacity=64)
+    decoder = Decoder(feed, server_version=176)
+    before = feed.last[0]
+    assert all(np.isnan(before[name]) for name in before.dtype.names if before.dtype[name] == np.float64)
+    for recv_ns, payload in enumerate(
+        [
+            price(BID, "10.00", 3),
+            price(ASK, "10.02", 5),
+            price(LAST, "10.01", 7),
+            size(VOLUME, 1234),
+            price(OPEN, "9"),
+            price(HIGH, "11"),
+            price(LOW, "8"),
+            price(CLOSE, "9.5"),
+            price(MARK, "10.015"),
+            text_payload(176, TICK_GENERIC, 6, 1, HALTED, 1),
+            text_payload(
+                176, TICK_OPTION, 1, MODEL_OPTION, 0, "0.2", "0.5", "1.5", "0.1", "0.01", "0.2", "-0.3", "100"
+            ),
+            text_payload(176, TICK_OPTION, 1, 10, 0, "9", "9", "9", "9", "9", "9", "9", "9"),
+        ],
+        start=1,
+    ):
+        decoder.feed_bytes(framed(payload), recv_ns)
+    wanted = {
+        "bid": 10.0,
+        "bid_size": 3.0,
+        "ask": 10.02,
+        "ask_size": 5.0,
+        "quote_recv_ns": 2,
+        "last": 10.01,
+        "last_size": 7.0,
+        "last_recv_ns": 3,
+        "volume": 1234.0,
+        "volume_recv_ns": 4,
+        "open": 9.0,
+        "high": 11.0,
+        "low": 8.0,
+        "close": 9.5,
+        "session_recv_ns": 8,
+        "mark": 10.015,
+        "mark_recv_ns": 9,
+        "halted": 1.0,
+        "halted_recv_ns": 10,
+        "implied_vol": 0.2,
+        "delta": 0.5,
+        "option_price": 1.5,
+        "pv_dividend": 0.1,
+        "gamma": 0.01,
+        "vega": 0.2,
+        "theta": -0.3,
+        "und_price": 100.0,
+        "greeks_recv_ns": 11,
+    }
+    row = feed.last[0]
+    assert {name: row[name].item() for name in wanted} == wanted
+    assert row["version"] % 2 == 0
+    assert feed.last["bid"][0] == 10.0
+
+
+def test_halted_ticks_that_nobody_asked_for() -> None:
+    for tick_type in (HALTED, DELAYED_HALTED):
+        feed = Feed(capacity=64)
+        Decoder(feed, server_version=176).feed_bytes(framed(text_payload(176, TICK_GENERIC, 6, 1, tick_type, 2)), 5)
+        assert (feed.last[0]["halted"], feed.last[0]["halted_recv_ns"]) == (2.0, 5)
+
+
+LEVEL1_TICKS = st.tuples(
+    st.sampled_from((BID, ASK, BID_SIZE, ASK_SIZE)),
+    st.sampled_from(("10", "10.01", "-1", "0")),
+    st.sampled_from(("0", "1", "2.5", "")),
+    st.integers(1, 2),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(LEVEL1_TICKS, max_size=40))
+def test_the_merged_quote_is_what_a_plain_model_says(ticks: list[tuple[int, str, str, int]]) -> None:
+    books: dict[int, dict[str, float]] = {}
+    wanted = []
+    payloads = []
+    for tick_type, price_text, size_text, req_id in ticks:
+        is_price = tick_type in (BID, ASK)
+        tick = price(tick_type, price_text, size_text, req_id) if is_price else size(tick_type, size_text, req_id)
+        payloads.append(tick)
+        book = books.setdefault(req_id, dict.fromkeys(("bid", "ask", "bid_size", "ask_size"), NAN))
+        side = "bid" if tick_type in (BID, BID_SIZE) else "ask"
+        before = [repr(value) for value in book.values()]
+        if is_price:
+            book[side] = NAN if (float(price_text), size_text) == (-1, "0") else float(price_text)
+        if size_text:
+            book[f"{side}_size"] = float(size_text)
+        if [repr(value) for value in book.values()] != before:
+            wanted.append((req_id, *book.values()))
+    rows = decode(framed(*payloads), 176).rows["quotes"]
+    names = ("req_id", "bid", "ask", "bid_size", "ask_size")
+    assert [[repr(row[name].item()) for name in names] for row in rows] == [list(map(repr, row)) for row in wanted]
