@@ -194,6 +194,8 @@ def test_a_malformed_request_costs_nothing_but_itself() -> None:
         (requests.MarketData(5, APPLE, "233", snapshot=True), 321),
         (requests.TickByTick(5, Stock("NOSUCH"), "Last"), 200),
         (requests.TickByTick(5, APPLE, "Everything"), 321),
+        (requests.TickByTick(5, APPLE, "Last", 1001), 321),
+        (requests.TickByTick(5, APPLE, "Last", -1), 321),
         (requests.TickByTick(5, EURO, "AllLast"), 10189),
         (requests.TickByTick(5, SPX, "BidAsk"), 10189),
         (requests.TickByTick(5, SIEMENS, "Last"), 10189),

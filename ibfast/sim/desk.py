@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ibfast.contracts import Contract
 from ibfast.enums import MarketDataType, ServerVersion
-from ibfast.errors import RequestError
+from ibfast.errors import RequestError, UnsupportedError
 from ibfast.sim import history
 from ibfast.sim.bars import BarBuilder, HistoricalUpdateStream, RealTimeBarStream
 from ibfast.sim.channel import Channel, Listener, Timed
@@ -46,6 +46,7 @@ _GENERIC_TICKS = frozenset(
 )
 _NO_PRICES = "mdoff"
 _TICK_BY_TICK = {"Last": "trades", "AllLast": "trades", "BidAsk": "quotes", "MidPoint": "quotes"}
+_MOST_ROWS = 20
 _REAL_TIME_BARS = ("TRADES", "MIDPOINT", "BID", "ASK")
 _UNKNOWN_TEXTS = {
     _UNKNOWN_ID: "Can't find EId with tickerId",
@@ -103,8 +104,12 @@ class Desk:
             UnknownRequest: self._other,
         }
 
-    def handle(self, request: object) -> None:
-        """Answer a request; what the gateway does not know stays unanswered."""
+    def handle(self, request: requests.Request | UnknownRequest) -> None:
+        """Answer a request; what the gateway, or its server version, does not know stays unanswered.
+
+        Raises:
+            DecodeError: the request is malformed.
+        """
         handler = self._handlers.get(type(request))
         if handler is None:
             return
@@ -112,6 +117,8 @@ class Desk:
             handler(request)
         except RequestError as error:
             self._session.send_error(error.req_id, error.code, error.message)
+        except UnsupportedError:
+            return
 
     def close(self) -> None:
         """Give everything back."""
@@ -171,6 +178,8 @@ class Desk:
         about = _TICK_BY_TICK.get(tick_type)
         if about is None:
             raise RequestError(req_id, _VALIDATION, f"Invalid tick-by-tick type {tick_type!r}")
+        if not 0 <= request.number_of_ticks <= history.MOST_TICKS:
+            raise RequestError(req_id, _VALIDATION, f"Invalid number of ticks {request.number_of_ticks}")
         own = instrument.contract
         if not (instrument.has_trades if about == "trades" else instrument.has_quotes):
             raise _no_tick_by_tick(req_id, f"{tick_type} requests are not supported for {own.local_symbol}.")
@@ -211,8 +220,9 @@ class Desk:
             makers = tuple(instrument.details.valid_exchanges.split(",")[1:])
         elif is_stock:
             makers = _MARKET_MAKERS
+        rows = min(request.num_rows, _MOST_ROWS)
         channel = self._gateway.channel(instrument)
-        stream = DepthStream(self._send, req_id, self._gateway.market, request.num_rows, makers, is_smart=is_smart)
+        stream = DepthStream(self._send, req_id, self._gateway.market, rows, makers, is_smart=is_smart)
         if channel.quote.ts_ns:
             stream.on_quote(channel.quote, channel.quote)
         self._hold("depth", req_id, channel, stream, limits.close_depth, trades=False)

@@ -29,6 +29,8 @@ from ibfast.wire.requests import HistoricalBars, HistoricalTicks
 
 __all__ = [
     "BAR_SECONDS",
+    "DATE_TEXT",
+    "MOST_TICKS",
     "BarWindow",
     "bar_window",
     "historical_bars",
@@ -68,7 +70,7 @@ _DURATION_UNIT_S = {"S": 1, "D": _DAY_S, "W": 7 * _DAY_S, "M": 30 * _DAY_S, "Y":
 _WEEKEND = 5
 _MOST_BARS = 20_000
 _SESSION_SEARCH_DAYS = 6
-_MOST_TICKS = 1000
+MOST_TICKS = 1000
 _TICKS_REACH_NS = 3600 * _NS
 _TICKS_STEP_NS = 60 * _NS
 _TRADE_BARS = ("TRADES", "ADJUSTED_LAST")
@@ -106,16 +108,16 @@ def bar_window(request: HistoricalBars, instrument: Instrument, now_ns: int) -> 
     ends_s = now_ns // _NS if not request.end else _parse_time(req_id, request.end, zone)
     number, unit = int(match[1]), match[2]
     begins_s = ends_s - number * _DURATION_UNIT_S[unit]
+    if (ends_s - begins_s) // bar_s > _MOST_BARS:
+        raise _no_data(req_id, "invalid step: too many bars")
     if bar_s == _DAY_S:
         starts = _days(ends_s, number) if unit == "D" else _weekdays(begins_s, ends_s)
     else:
-        if (ends_s - begins_s) // bar_s > _MOST_BARS:
-            raise _no_data(req_id, "invalid step: too many bars")
         first = -(-begins_s // bar_s) * bar_s
         starts = np.arange(first, ends_s, bar_s, dtype=np.int64)
         if request.use_rth:
             starts = _in_liquid_hours(starts, bar_s, instrument)
-    return BarWindow(begins_s, ends_s, bar_s, starts[:_MOST_BARS])
+    return BarWindow(begins_s, ends_s, bar_s, starts)
 
 
 def historical_bars(
@@ -141,8 +143,8 @@ def historical_ticks(
     """
     req_id = request.req_id
     _check_what(req_id, request.what_to_show, instrument, ("TRADES", "MIDPOINT", "BID_ASK"))
-    if not 0 < request.number_of_ticks <= _MOST_TICKS:
-        raise _invalid(req_id, f"number of ticks must be between 1 and {_MOST_TICKS}")
+    if not 0 < request.number_of_ticks <= MOST_TICKS:
+        raise _invalid(req_id, f"number of ticks must be between 1 and {MOST_TICKS}")
     if bool(request.start) == bool(request.end):
         raise _invalid(req_id, "one of start and end must be given, not both")
     zone = ZoneInfo(instrument.hours.zone)

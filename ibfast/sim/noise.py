@@ -17,10 +17,17 @@ __all__ = ["mix", "noise", "walk"]
 _OCTAVES = 21
 _OCTAVE_STRENGTH = 0.46
 """Makes the variance of a step over a time τ about σ²τ."""
+_PIECE = 4096
 
 
 def walk(key: int, at_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the log value at each time, in units of one year's standard deviation."""
+    # In pieces, since twenty tables of all the times would not fit any cache.
+    pieces = [_walk_piece(key, at_s[start : start + _PIECE]) for start in range(0, len(at_s), _PIECE)]
+    return np.concatenate(pieces) if pieces else np.empty(0)
+
+
+def _walk_piece(key: int, at_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     octaves = np.arange(_OCTAVES, dtype=np.uint64)
     scale = np.exp2(np.arange(_OCTAVES))
     position = at_s[:, None] / scale[None, :]

@@ -7,6 +7,7 @@ that has market data only. Everything else that is not about market data stays u
 from __future__ import annotations
 
 from ibfast.enums import INCOMING_PROTOBUF_SINCE, Incoming, Outgoing, ServerVersion
+from ibfast.errors import DecodeError
 from ibfast.sim.codec import UnknownRequest
 from ibfast.wire import protobuf
 from ibfast.wire.responses import Other
@@ -31,21 +32,31 @@ _ONLY_REQ_ID = "CancelMarketData"
 
 
 def empty_answer(request: UnknownRequest, server_version: int) -> Other | None:
-    """Return the end marker that answers a request for a list; None for a request that stays unanswered."""
+    """Return the end marker that answers a request for a list; None for a request that stays unanswered.
+
+    Raises:
+        DecodeError: the request is malformed.
+    """
     msg_id = request.msg_id
     if msg_id in _WITHOUT_ID:
         return _end(_WITHOUT_ID[Outgoing(msg_id)], {}, (_VERSION,), server_version)
     if msg_id in _WITH_ID:
-        if isinstance(request.fields, bytes):
-            req_id = protobuf.decode(_ONLY_REQ_ID, request.fields).get("reqId", -1)
-        else:
-            req_id = int(request.fields[1])
+        req_id = _req_id(request)
         return _end(_WITH_ID[Outgoing(msg_id)], {"reqId": req_id}, (_VERSION, str(req_id)), server_version)
     if msg_id == Outgoing.REQ_COMPLETED_ORDERS:
         return _end(Incoming.COMPLETED_ORDERS_END, {}, (), server_version)
     if msg_id == Outgoing.REQ_ACCT_DATA:
         return _end(Incoming.ACCT_DOWNLOAD_END, {"accountName": ""}, (_VERSION, ""), server_version)
     return None
+
+
+def _req_id(request: UnknownRequest) -> int:
+    if isinstance(request.fields, bytes):
+        return int(protobuf.decode(_ONLY_REQ_ID, request.fields).get("reqId", -1))
+    try:
+        return int(request.fields[1])
+    except (IndexError, ValueError):
+        raise DecodeError("no request id", request.msg_id) from None
 
 
 def _end(msg_id: Incoming, fields: dict[str, object], text: tuple[str, ...], server_version: int) -> Other:

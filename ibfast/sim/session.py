@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, cast
 
 from ibfast.enums import ServerVersion
 from ibfast.errors import DecodeError
-from ibfast.sim.codec import decode_request, encode
+from ibfast.sim.codec import UnknownRequest, decode_request, encode
 from ibfast.sim.desk import Desk
 from ibfast.sim.pacing import RequestRate
 from ibfast.sim.streams import Message
-from ibfast.wire.requests import StartApi
+from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class Session(asyncio.Protocol):
 
     def send(self, message: Message) -> None:
         """Queue a message for the next flush."""
-        self._gateway.count(self.client_id, message)
         payload = encode(message, self.server_version)
+        self._gateway.count(self.client_id, message)
         self._unsent += len(payload).to_bytes(_LENGTH_BYTES, "big")
         self._unsent += payload
 
@@ -184,17 +184,18 @@ class Session(asyncio.Protocol):
         payload = bytes(received[_LENGTH_BYTES : _LENGTH_BYTES + length])
         del received[: _LENGTH_BYTES + length]
         try:
-            request = decode_request(payload, self.server_version)
+            self._take(decode_request(payload, self.server_version))
         except DecodeError as error:
             self.send_error(-1, _UNREADABLE, f"Server error when reading an API client request: {error.reason}")
-            return True
+        return True
+
+    def _take(self, request: Request | UnknownRequest) -> None:
         if self.client_id is None:
             self._start(request)
         elif self._may_ask():
             self._desk.handle(request)
-        return True
 
-    def _start(self, request: object) -> None:
+    def _start(self, request: Request | UnknownRequest) -> None:
         """Begin the session; nothing but StartApi does."""
         if not isinstance(request, StartApi):
             self.close()
