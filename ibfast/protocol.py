@@ -51,7 +51,8 @@ class Protocol:
 
     Attributes:
         state: a State.
-        error: why the session is CLOSED, None before that and after an orderly `close`.
+        error: why the session is CLOSED, None before that and after an orderly `close`: a ConnectError if it never was
+            READY, else a ProtocolError or a NotConnectedError.
         server_version: what was agreed on, 0 before.
         connection_time: the gateway's clock at the handshake, in its own words.
         accounts: the accounts of the login.
@@ -101,7 +102,9 @@ class Protocol:
         """Return the room for the next read; `buffer_updated` must follow before the next call."""
         if self.decoder is not None:
             return self.decoder.get_buffer(sizehint)
-        return memoryview(self._reply)[self._reply_bytes :]
+        # What comes after the end is thrown away; an event loop wants room for it all the same.
+        held = self._reply_bytes if self.state is State.HELLO else 0
+        return memoryview(self._reply)[held:]
 
     def buffer_updated(self, nbytes: int, recv_ns: int) -> None:
         """Take in what was read into `get_buffer`: market data to the feed, the rest to `events`.
@@ -118,8 +121,11 @@ class Protocol:
             else:
                 self._reply_bytes += nbytes
                 self._read_reply(recv_ns)
-        except (ProtocolError, ConnectError) as error:
+        except ConnectError as error:
             self._close(error)
+        except ProtocolError as error:
+            is_ready = self.state is State.READY
+            self._close(error if is_ready else ConnectError("start", str(error), NOT_A_GATEWAY))
         self._read_messages()
 
     def receive_data(self, data: bytes, recv_ns: int = 0) -> None:
