@@ -1,15 +1,22 @@
-"""The least that speaks to a gateway: asks, and keeps the frames that come back. For tests of the gateway itself."""
+"""A gateway for tests, its journal, and the least that speaks to it: asks, and keeps the frames that come back."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from datetime import date
 from types import TracebackType
 from typing import Any
 
+from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
+from ibfast.sim.market import Market
+from ibfast.sim.universe import Universe
 from ibfast.wire import requests
 
+NS = 1_000_000_000
+START_NS = 1_795_445_640 * NS
+UNIVERSE = Universe.builtin(date(2026, 11, 23))
 TIMEOUT_S = 20
 LENGTH_BYTES = 4
 
@@ -96,3 +103,19 @@ class Client:
                 self.frames.append(await self.reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
+
+
+def make(journal: Journal | None = None, *, speed: float = 10.0, rate: float = 2000, **options: Any) -> Gateway:
+    market = Market(UNIVERSE, seed=2, rate=rate)
+    return Gateway(market=market, clock=Clock(speed, START_NS), journal=journal, **({"pacing": False} | options))
+
+
+def with_client(test: Callable[[Gateway, Client, Journal], Awaitable[None]], **options: Any) -> None:
+    """Run a test with a gateway and one client of it."""
+
+    async def main() -> None:
+        journal = Journal()
+        async with make(journal, **options) as gateway, Client(gateway) as client:
+            await test(gateway, client, journal)
+
+    asyncio.run(main())

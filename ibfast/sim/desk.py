@@ -17,6 +17,7 @@ from ibfast.sim import history
 from ibfast.sim.bars import BarBuilder, HistoricalUpdateStream, RealTimeBarStream
 from ibfast.sim.channel import Channel, Listener, Timed
 from ibfast.sim.codec import DatedBars, UnknownRequest
+from ibfast.sim.generic_ticks import parse_generic_ticks
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.nothing import empty_answer
 from ibfast.sim.option_stream import OptionStream
@@ -39,12 +40,6 @@ _HISTORICAL, _REAL_TIME_BARS_REFUSED = 162, 420
 _BBO_EXCHANGE, _SNAPSHOT_PERMISSIONS, _PRECISION = "9c0001", 4, 0.000001
 _MARKET_MAKERS = ("NSDQ", "ARCX", "BATS", "EDGX", "MEMX", "IEXG")
 _DELAYED_TYPES = (MarketDataType.DELAYED, MarketDataType.DELAYED_FROZEN)
-_GENERIC_TICKS = frozenset(
-    {100, 101, 104, 105, 106, 107, 125, 162, 165, 166, 220, 221, 225, 232, 233, 236, 256, 258, 292, 293, 294, 295, 318}
-    | {370, 375, 381, 384, 387, 388, 391, 407, 411, 428, 439, 456, 459, 460, 499, 506, 511, 512, 513, 514, 515, 516}
-    | {517, 521, 545, 547, 576, 577, 578, 585, 586, 587, 588, 595, 614, 619, 623, 645, 646, 658, 662, 663, 665, 667}
-)
-_NO_PRICES = "mdoff"
 _TICK_BY_TICK = {"Last": "trades", "AllLast": "trades", "BidAsk": "quotes", "MidPoint": "quotes"}
 _MOST_ROWS = 20
 _REAL_TIME_BARS = ("TRADES", "MIDPOINT", "BID", "ASK")
@@ -130,7 +125,7 @@ class Desk:
         req_id = request.req_id
         self._refuse_duplicate("market data", req_id)
         instrument = self._resolve(req_id, request.contract)
-        generic_ticks = _parse_generic_ticks(request)
+        generic_ticks = parse_generic_ticks(request)
         is_delayed = not instrument.permitted
         if is_delayed and self._market_data_type not in _DELAYED_TYPES:
             raise RequestError(
@@ -403,19 +398,6 @@ class Desk:
             self._gateway.unschedule(holding.stream)
         self._gateway.leave(holding.channel, holding.stream)
         holding.release()
-
-
-def _parse_generic_ticks(request: requests.MarketData) -> frozenset[int]:
-    """Return the generic tick types that a request asks for besides."""
-    wanted = [text.strip() for text in request.generic_ticks.split(",") if text.strip() not in ("", _NO_PRICES)]
-    if wanted and request.snapshot:
-        text = "Snapshot market data subscription is not applicable to generic ticks"
-        raise RequestError(request.req_id, _VALIDATION, f"Error validating request:-'sim' : cause - {text}")
-    unknown = [text for text in wanted if not text.isascii() or not text.isdigit() or int(text) not in _GENERIC_TICKS]
-    if unknown:
-        text = f"Incorrect generic tick list of {request.generic_ticks}"
-        raise RequestError(request.req_id, _VALIDATION, f"Error validating request:-'sim' : cause - {text}")
-    return frozenset(map(int, wanted))
 
 
 def _no_tick_by_tick(req_id: int, reason: str) -> RequestError:

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from ibapi.client import EClient
@@ -132,15 +132,9 @@ class Session(EWrapper, EClient):
 
     def currentTime(self, time):
         self.report("currentTime", time)
+        end = datetime.fromtimestamp(time, UTC).strftime("%Y%m%d %H:%M:%S UTC")
         for req_id, kind in ((13, "TRADES"), (14, "BID_ASK"), (15, "MIDPOINT")):
-            end = self.utc_text(time)
             self.reqHistoricalTicks(req_id, self.apple, "", end, 10, kind, 0, False, [])
-
-    @staticmethod
-    def utc_text(time):
-        from datetime import datetime
-
-        return datetime.fromtimestamp(time, UTC).strftime("%Y%m%d %H:%M:%S UTC")
 
     def symbolSamples(self, reqId, contractDescriptions):
         rows = [
