@@ -64,6 +64,7 @@ class Peer:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         if self.command[0] == sys.executable:
             environment["PYTHONPATH"] = str(PEERS.parent.parent)
+        environment["OPENBLAS_NUM_THREADS"] = "1"  # numpy's idle threads spin, which counts as CPU time
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from ib_async.client import Client
-from worker import Events, chunks, serve
-
-READ_NBYTES = 4096  # the same as the official client gets; larger reads cost this client more, for it slices them
+from worker import Events, serve
 
 
 class Ignorer:
@@ -41,22 +39,24 @@ class Recorder:
 class Async:
     """A client on a stream in memory."""
 
+    read_nbytes = 4096  # as the official client; larger reads cost this one more, since it cuts each message off
+
     def __init__(self, server_version: int) -> None:
         self._server_version = server_version
 
-    def _take_in(self, data: bytes, wrapper: object) -> None:
+    def _take_in(self, chunks: list[bytes], wrapper: object) -> None:
         client = Client(wrapper)
         client._serverVersion = client.decoder.serverVersion = self._server_version
         client._apiReady = True
         client.connState = Client.CONNECTED
-        for chunk in chunks(data, READ_NBYTES):
+        for chunk in chunks:
             client._onSocketHasData(chunk)
 
-    def run(self, data: bytes) -> None:
-        self._take_in(data, Ignorer())
+    def run(self, chunks: list[bytes]) -> None:
+        self._take_in(chunks, Ignorer())
 
-    def verify(self, data: bytes, events: Events) -> None:
-        self._take_in(data, Recorder(events))
+    def verify(self, chunks: list[bytes], events: Events) -> None:
+        self._take_in(chunks, Recorder(events))
 
 
 if __name__ == "__main__":

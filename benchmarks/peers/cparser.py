@@ -24,6 +24,8 @@ PRICE, SIZE, GENERIC, STRING, BY_TICK_BID_ASK = 1, 2, 45, 46, 3
 class CParser:
     """The parser with a ring as large as ibfast's."""
 
+    read_nbytes = 0  # everything in one call
+
     def __init__(self, server_version: int) -> None:
         self._library = ctypes.CDLL(sys.argv[1])
         self._library.cparser_parse.restype = ctypes.c_int64
@@ -43,10 +45,11 @@ class CParser:
             raise AssertionError(f"the frame at {-messages - 1} does not parse")
         return int(messages)
 
-    def run(self, data: bytes) -> None:
-        self._parse(data, self._ring)
+    def run(self, chunks: list[bytes]) -> None:
+        self._parse(chunks[0], self._ring)
 
-    def verify(self, data: bytes, events: Events) -> None:
+    def verify(self, chunks: list[bytes], events: Events) -> None:
+        (data,) = chunks
         ring = _aligned_ring(1 << (len(data) // 8).bit_length())
         for row in ring[: self._parse(data, ring)]:
             _report(row, data, events)
@@ -55,16 +58,19 @@ class CParser:
 class Floor:
     """The walk over the frames alone. What it sees can't be verified, its count is."""
 
+    read_nbytes = 0
+
     def __init__(self, server_version: int) -> None:
         self._library = ctypes.CDLL(sys.argv[1])
         self._library.cparser_frames.restype = ctypes.c_int64
         self._sum = ctypes.c_uint64()
 
-    def run(self, data: bytes) -> int:
+    def run(self, chunks: list[bytes]) -> int:
+        (data,) = chunks
         return int(self._library.cparser_frames(data, ctypes.c_size_t(len(data)), ctypes.byref(self._sum)))
 
-    def verify(self, data: bytes, events: Events) -> None:
-        events.count = self.run(data)
+    def verify(self, chunks: list[bytes], events: Events) -> None:
+        events.count = self.run(chunks)
 
 
 def _aligned_ring(capacity: int) -> np.ndarray:

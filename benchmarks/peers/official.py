@@ -12,17 +12,15 @@ from ibapi.client import EClient
 from ibapi.decoder import Decoder
 from ibapi.reader import EReader
 from ibapi.wrapper import EWrapper
-from worker import Events, chunks, serve
-
-READ_NBYTES = 4096  # what the client itself asks the socket for
+from worker import Events, serve
 
 
 class Stream:
     """In the place of the client's connection: reads from memory, and is closed at its end."""
 
-    def __init__(self, data: bytes) -> None:
-        self._chunks = iter(chunks(data, READ_NBYTES))
-        self._left = -(-len(data) // READ_NBYTES)
+    def __init__(self, chunks: list[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._left = len(chunks)
 
     def isConnected(self) -> bool:  # noqa: N802 - the official names
         return self._left > 0
@@ -85,23 +83,25 @@ class Recorder(Ignorer):  # type: ignore[misc, valid-type]
 class Official:
     """A client on a stream in memory."""
 
+    read_nbytes = 4096  # what the client itself asks the socket for
+
     def __init__(self, server_version: int) -> None:
         self._server_version = server_version
 
-    def _take_in(self, data: bytes, wrapper: EWrapper) -> None:
+    def _take_in(self, chunks: list[bytes], wrapper: EWrapper) -> None:
         client = EClient(wrapper)
-        client.conn = Stream(data)
+        client.conn = Stream(chunks)
         client.serverVersion_ = self._server_version
         client.decoder = Decoder(wrapper, self._server_version)
         client.setConnState(EClient.CONNECTED)
         EReader(client.conn, client.msg_queue).run()
         client.run()
 
-    def run(self, data: bytes) -> None:
-        self._take_in(data, Ignorer())
+    def run(self, chunks: list[bytes]) -> None:
+        self._take_in(chunks, Ignorer())
 
-    def verify(self, data: bytes, events: Events) -> None:
-        self._take_in(data, Recorder(events))
+    def verify(self, chunks: list[bytes], events: Events) -> None:
+        self._take_in(chunks, Recorder(events))
 
 
 if __name__ == "__main__":

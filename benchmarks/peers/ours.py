@@ -6,11 +6,10 @@ import heapq
 from collections.abc import Iterator
 from typing import Any
 
-from worker import LAST_TIMESTAMP, RT_VOLUME, Events, chunks, serve
+from worker import LAST_TIMESTAMP, RT_VOLUME, Events, serve
 
 from ibfast import Decoder, Feed, Kind
 
-READ_NBYTES = 1 << 16
 CAPACITY = 1 << 16
 NS_PER_S, NS_PER_MS = 10**9, 10**6
 
@@ -18,21 +17,23 @@ NS_PER_S, NS_PER_MS = 10**9, 10**6
 class Ours:
     """A decoder with a feed that lives over all rounds, as it does in a session."""
 
+    read_nbytes = 1 << 16
+
     def __init__(self, server_version: int) -> None:
         self._server_version = server_version
         self._decoder = Decoder(Feed(capacity=CAPACITY), server_version=server_version)
 
-    def run(self, data: bytes) -> None:
+    def run(self, chunks: list[bytes]) -> None:
         feed_bytes = self._decoder.feed_bytes
-        for chunk in chunks(data, READ_NBYTES):
+        for chunk in chunks:
             feed_bytes(chunk, 1)
 
-    def verify(self, data: bytes, events: Events) -> None:
+    def verify(self, chunks: list[bytes], events: Events) -> None:
         """Report the rows of all rings in the order of their sequence numbers."""
         feed = Feed(capacity=CAPACITY)
         decoder = Decoder(feed, server_version=self._server_version)
         readers = [ring.reader(start="oldest") for ring in (feed.ticks, feed.trades, feed.quotes)]
-        for chunk in chunks(data, READ_NBYTES):
+        for chunk in chunks:
             decoder.feed_bytes(chunk, 1)
             for row in heapq.merge(*(_rows(reader.read()) for reader in readers), key=lambda row: row["seq"]):
                 _report(row, feed, events)

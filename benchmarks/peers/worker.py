@@ -1,8 +1,9 @@
 """A peer's process: it answers JSON lines on standard input, and measures itself in CPU time.
 
 The rule of the file: the standard library alone, since it runs in the environments of other clients. A peer is a class
-with `run(data)`, which takes a whole stream in with nothing behind its callbacks, and `verify(data, events)`, which
-reports to `events` all that it sees there; `server_version` is the constructor's argument.
+with `run(chunks)`, which takes a whole stream in with nothing behind its callbacks, and `verify(chunks, events)`, which
+reports to `events` all that it sees there; `read_nbytes` is how long a chunk is, and `server_version` the constructor's
+argument.
 """
 
 from __future__ import annotations
@@ -90,29 +91,27 @@ class Events:
         return self._hash.hexdigest()
 
 
-def chunks(data: bytes, nbytes: int) -> list[bytes]:
-    """Cut a stream as a socket would deliver it."""
-    return [data[i : i + nbytes] for i in range(0, len(data), nbytes)]
-
-
 def serve(peer_class: Any) -> None:
     """Answer until standard input ends."""
-    peers: dict[str, tuple[Any, bytes]] = {}
+    loaded: dict[str, tuple[Any, list[bytes]]] = {}
     for line in sys.stdin:
         request = json.loads(line)
         name = request["stream"]
         if request["do"] == "load":
-            peers[name] = (peer_class(request["server_version"]), Path(request["path"]).read_bytes())
+            data = Path(request["path"]).read_bytes()
+            nbytes = peer_class.read_nbytes or len(data)
+            chunks = [data[start : start + nbytes] for start in range(0, len(data), nbytes)]
+            loaded[name] = (peer_class(request["server_version"]), chunks)
             answer: dict[str, Any] = {}
         elif request["do"] == "verify":
-            peer, data = peers[name]
+            peer, chunks = loaded[name]
             events = Events()
-            peer.verify(data, events)
+            peer.verify(chunks, events)
             answer = {"events": events.count, "digest": events.digest}
         else:
-            peer, data = peers[name]
+            peer, chunks = loaded[name]
             begun_ns = time.process_time_ns()
             for _ in range(request["repeats"]):
-                peer.run(data)
+                peer.run(chunks)
             answer = {"cpu_ns": time.process_time_ns() - begun_ns}
         print(json.dumps(answer), flush=True)
