@@ -59,6 +59,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The gateway has closed; so do we."""
         self.protocol.receive_eof()
+        self.on_change()  # now: `connection_lost` waits for what is still to be written, and nobody may read it
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

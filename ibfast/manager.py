@@ -21,8 +21,9 @@ from ibfast.config import Config
 from ibfast.connection import Connection, open_connection
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import GapCause, GapScope, MarketDataType, ServerVersion
-from ibfast.errors import ConnectError, Error, NotConnectedError, RequestError
+from ibfast.errors import ConnectError, NotConnectedError, RequestError
 from ibfast.feed import Feed
+from ibfast.history import HISTORICAL_BAR
 from ibfast.protocol import NOT_ENABLED, Protocol, State
 from ibfast.stream import Line, Stream, wanted
 from ibfast.wire import responses
@@ -50,7 +51,7 @@ logger = logging.getLogger("ibfast")
 # Messages about a request that goes on (message_codes of the TWS API): data follows, or the book is sent anew.
 ADVISORY_CODES = frozenset({317, 2152, 10090, 10091, 10167})
 # System and warning notices, which never end a request.
-NOTICE_CODES = range(2100, 2170)
+NOTICE_CODES = range(2100, 2200)
 COMBO = "BAG"
 CLOSE_TIMEOUT_S = 2.0
 
@@ -99,6 +100,7 @@ class IBKRConnectionManager:
         self.last_error: Exception | None = None
         self.protocol = self._new_protocol()
         self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closing = False
         self._req_ids = itertools.count(1)
@@ -128,22 +130,8 @@ class IBKRConnectionManager:
             Whether the session is ready. If not, `last_error` (a ConnectError) says at which stage it failed, why, and
             what can be done.
         """
-        if self.connected:
-            return True
-        self.last_error = None
-        self.protocol = self._new_protocol()
-        self._closing = False
-        try:
-            async with asyncio.timeout(self.config.connect_timeout_s):
-                await self._open()
-        except TimeoutError:
-            self.last_error = self._timeout_error()
-        except ConnectError as error:
-            self.last_error = error
-        if self.last_error is not None:
-            await self._hang_up()
-            return False
-        return True
+        async with self._connecting:
+            return self.connected or await self._connect()
 
     async def disconnect(self) -> None:
         """End the session and every stream. Does nothing if there is none."""
@@ -167,11 +155,29 @@ class IBKRConnectionManager:
     def _new_protocol(self) -> Protocol:
         return Protocol(self.feed, self.config.client_id, zone=self.config.zone)
 
+    async def _connect(self) -> bool:
+        self.last_error = None
+        self.protocol = self._new_protocol()
+        self._changed = asyncio.Event()
+        self._closing = False
+        try:
+            async with asyncio.timeout(self.config.connect_timeout_s):
+                await self._open()
+        except TimeoutError:
+            if not self.connected:
+                self.last_error = self._timeout_error()
+        except ConnectError as error:
+            self.last_error = error
+        finally:
+            if not self.connected:
+                await self._hang_up()
+        return self.connected
+
     async def _open(self) -> None:
         host, port = self.config.host, self.config.port
         try:
             self._connection = await open_connection(host, port, self.protocol, self._on_change)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: what can't be a host's name at all
             reason = f"nothing listens at {host}:{port}" if isinstance(error, ConnectionRefusedError) else str(error)
             remedy = "start TWS or IB Gateway and log in, and check host and port"
             raise ConnectError("tcp", reason, remedy) from None
@@ -179,10 +185,10 @@ class IBKRConnectionManager:
             self._changed.clear()
             await self._changed.wait()
         if self.protocol.state is State.CLOSED:
-            failure = self.protocol.error
+            failure = self.protocol.error or NotConnectedError("disconnect was called meanwhile")
             if isinstance(failure, ConnectError):
                 raise failure
-            raise ConnectError("start", str(failure), "see the gateway's log")
+            raise ConnectError("start", str(failure), "connect again")
 
     def _timeout_error(self) -> ConnectError:
         seconds = f"within {self.config.connect_timeout_s:g} s"
@@ -238,12 +244,18 @@ class IBKRConnectionManager:
         self.feed.add_gap(
             now_ns, GapScope.CONNECTION, GapCause.CONNECTION_LOST, first_seq=self.feed.seq + 1, first_ns=now_ns
         )
-        self._drop_everything(error if isinstance(error, Error) else NotConnectedError(str(error)))
+        if not isinstance(error, NotConnectedError):
+            error, cause = NotConnectedError(f"the connection was lost: {error}"), error
+            error.__cause__ = cause
+        self._drop_everything(error)
 
     # --- messages ---
 
     def add_listener(self, listener: Callable[[Response], None]) -> None:
-        """Have `listener` called with every message that is not tick path (ibfast.wire.responses), in order."""
+        """Have `listener` called with every message that is not tick path (ibfast.wire.responses), in order.
+
+        It is called by the event loop, and what it raises goes to the loop's exception handler.
+        """
         self._listeners.append(listener)
 
     def remove_listener(self, listener: Callable[[Response], None]) -> None:
@@ -260,8 +272,8 @@ class IBKRConnectionManager:
             waiting = self._queries.get(getattr(message, "req_id", -1))
             if waiting is not None:
                 waiting.add(message)
-        for listener in list(self._listeners):
-            listener(message)
+        for listener in self._listeners:
+            asyncio.get_running_loop().call_soon(listener, message)
 
     def _handle_error(self, message: ErrorMessage) -> None:
         level = logging.INFO if message.code in NOTICE_CODES else logging.WARNING
@@ -298,14 +310,19 @@ class IBKRConnectionManager:
     ) -> list[Any]:
         """Send a request and return the messages that answer it, up to the one that completes the answer."""
         req_id = next(self._req_ids)
+        return await self._ask_as(req_id, make(req_id), complete, None if cancel is None else cancel(req_id))
+
+    async def _ask_as(
+        self, req_id: int, request: Request, complete: Callable[[Response], bool], cancel: Request | None
+    ) -> list[Any]:
         query = _Query(complete, asyncio.get_running_loop().create_future())
-        self.send(make(req_id))
+        self.send(request)
         self._queries[req_id] = query
         try:
             return await self._answer(query)
         except (TimeoutError, asyncio.CancelledError):
             if cancel is not None and self.connected:
-                self.send(cancel(req_id))
+                self.send(cancel)
             raise
         finally:
             self._queries.pop(req_id, None)
@@ -490,11 +507,15 @@ class IBKRConnectionManager:
         line = Line(want.request, next(self._req_ids), self._instrument(qualified))
         self.feed.bind(line.req_id, line.instrument)
         stream = self._join(line, qualified, want)
-        if isinstance(want.request, HistoricalBars):
-            await self._open_with_history(line, stream)
-        else:
-            self.send(line.opening_request())
         self._lines[line.req_id] = line
+        try:
+            if isinstance(want.request, HistoricalBars):
+                stream.history = await self._open_with_history(line)
+            else:
+                self.send(line.opening_request())
+        except BaseException:
+            self._lines.pop(line.req_id, None)
+            raise
         return stream
 
     def _join(self, line: Line, contract: Contract, want: Any) -> Stream:
@@ -502,16 +523,10 @@ class IBKRConnectionManager:
         line.streams.append(stream)
         return stream
 
-    async def _open_with_history(self, line: Line, stream: Stream) -> None:
+    async def _open_with_history(self, line: Line) -> NDArray[np.void]:
         """Open updating bars: history comes first, as the answer to a query, and the request stays open."""
-        query = _Query(self._completes_bars, asyncio.get_running_loop().create_future())
-        self.send(line.opening_request())
-        self._queries[line.req_id] = query
-        try:
-            messages = await self._answer(query)
-        finally:
-            self._queries.pop(line.req_id, None)
-        stream.history = _joined_bars(messages)
+        messages = await self._ask_as(line.req_id, line.opening_request(), self._completes_bars, line.cancel_request())
+        return _joined_bars(messages)
 
     def _instrument(self, contract: Contract) -> int:
         """The feed's index of a contract: made once, the same across reconnects."""
@@ -534,4 +549,5 @@ class IBKRConnectionManager:
 
 
 def _joined_bars(messages: list[Any]) -> NDArray[np.void]:
-    return np.concatenate([message.bars for message in messages if isinstance(message, responses.HistoricalData)])
+    parts = [message.bars for message in messages if isinstance(message, responses.HistoricalData)]
+    return np.concatenate([np.empty(0, HISTORICAL_BAR), *parts])
