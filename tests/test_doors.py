@@ -1,0 +1,171 @@
+"""Who may know whom: the import graph of the package, read from its sources.
+
+A door that is opened by mistake shows here, and not years later in a cycle. Rooms and doors are described in
+docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import ibfast
+
+ROOT = Path(ibfast.__file__).parent
+NETWORK = {"asyncio", "socket", "selectors", "ssl", "uvloop", "websockets"}
+CLOCKS = {"time"}
+ABOVE_THE_FEED = {f"ibfast.{name}" for name in ("protocol", "connection", "stream", "manager", "cli", "demo")}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def python_imports(path: Path) -> set[str]:
+    """Every module that a Python file names in an import, inside of functions and type checks too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & MODULES
+    return found
+
+
+CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\b|c?import\s+([\w.]+))", re.MULTILINE)
+
+
+def cython_imports(path: Path) -> set[str]:
+    return {first or second for first, second in CYTHON_IMPORT.findall(path.read_text())}
+
+
+PYTHON = {module_name(path): path for path in ROOT.rglob("*.py")}
+COMPILED = {path.stem: [path, *path.parent.glob(f"{path.stem}.pxd")] for path in ROOT.glob("*.pyx")}
+HEADERS = {module_name(path): path for path in ROOT.glob("*.pxd")}
+MODULES = set(PYTHON) | set(HEADERS) | {f"ibfast.{name}" for name in COMPILED}
+
+IMPORTS = {name: python_imports(path) for name, path in PYTHON.items()}
+for header, path in HEADERS.items():
+    IMPORTS[header] = cython_imports(path) | IMPORTS.get(header, set())
+for stem, paths in COMPILED.items():
+    IMPORTS[f"ibfast.{stem}"] = set().union(*map(cython_imports, paths))
+
+
+def reached_from(*names: str) -> set[str]:
+    """Everything that these modules import, they themselves or what they import."""
+    reached: set[str] = set()
+    left = list(names)
+    while left:
+        for name in IMPORTS.get(left.pop(), ()):
+            if name not in reached:
+                reached.add(name)
+                left.append(name)
+    return reached
+
+
+def within(package: str) -> list[str]:
+    return [name for name in IMPORTS if name == package or name.startswith(f"{package}.")]
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def test_the_graph_was_read() -> None:
+    assert {"_core", "_feed", "_ring"} <= set(COMPILED)
+    assert "ibfast._feed" in IMPORTS["ibfast._core"]
+    assert "ibfast._atomic" in IMPORTS["ibfast._ring"]
+    assert "ibfast.protocol" in IMPORTS["ibfast.manager"]
+    assert "ibfast.sim.desk" in reached_from("ibfast.sim.gateway")
+    for names in IMPORTS.values():
+        for name in names:
+            if name.startswith("ibfast."):
+                assert name in MODULES, f"{name} is imported and not there"
+
+
+@pytest.mark.parametrize("module", [f"ibfast.{name}" for name in ("_core", "_feed", "_ring")])
+def test_compiled_code_knows_no_loop_and_nothing_above_it(module: str) -> None:
+    reached = reached_from(module)
+    assert not roots(reached) & (NETWORK | {"threading", "logging"})
+    assert not reached & (ABOVE_THE_FEED | {"ibfast.feed", "ibfast.ring", "ibfast"})
+    assert not any(name.startswith("ibfast.sim") for name in reached)
+
+
+def test_a_ring_knows_no_record_and_no_wire() -> None:
+    assert {name for name in reached_from("ibfast._ring") if name.startswith("ibfast.")} == {
+        "ibfast._atomic", "ibfast.errors",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["ibfast.protocol", "ibfast.stream", *within("ibfast.wire"), "ibfast.contracts"])
+def test_what_is_sans_io_imports_no_network_and_no_clock(module: str) -> None:
+    assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS)
+
+
+def test_the_wire_is_at_the_bottom() -> None:
+    below = {f"ibfast.{name}" for name in ("contracts", "enums", "errors", "history", "times")}
+    for module in within("ibfast.wire"):
+        own = {name for name in IMPORTS[module] if name.startswith("ibfast.") and not name.startswith("ibfast.wire")}
+        assert own <= below, module
+    assert not roots(reached_from(*within("ibfast.wire"))) & NETWORK
+
+
+def test_the_simulator_is_imported_by_the_commands_only() -> None:
+    importers = {
+        name for name, names in IMPORTS.items() if any(other.startswith("ibfast.sim") for other in names)
+    } - set(within("ibfast.sim"))
+    assert importers <= {"ibfast.cli", "ibfast.demo"}
+
+
+def test_the_simulator_uses_public_modules_only() -> None:
+    for module in within("ibfast.sim"):
+        for name in IMPORTS[module]:
+            if name.startswith("ibfast."):
+                assert not any(part.startswith("_") for part in name.split(".")), f"{module} imports {name}"
+
+
+def test_the_simulator_shares_no_code_with_the_client_it_answers() -> None:
+    """It is the other side of the wire: no decoder, no feed, no session of ours in it."""
+    client = {"ibfast", "ibfast.feed", "ibfast.ring", "ibfast.segment", "ibfast._core"} | ABOVE_THE_FEED
+    assert not reached_from(*within("ibfast.sim")) & client
+
+
+def test_nothing_below_imports_the_manager() -> None:
+    importers = {name for name, names in IMPORTS.items() if "ibfast.manager" in names}
+    assert importers <= {"ibfast", "ibfast.cli", "ibfast.demo"}
+
+
+def test_nothing_imports_the_package_as_a_whole_but_the_commands() -> None:
+    importers = {name for name, names in IMPORTS.items() if "ibfast" in names}
+    assert importers <= {"ibfast.cli", "ibfast.demo", "ibfast.__main__"}
+
+
+def test_there_is_no_cycle() -> None:
+    for module in IMPORTS:
+        assert module not in reached_from(module) or module in TYPE_ONLY_CYCLES, f"{module} imports itself"
+
+
+TYPE_ONLY_CYCLES = {"ibfast.sim.gateway", "ibfast.sim.session", "ibfast.sim.desk"}
+"""They name each other for type checkers; nothing of it happens at run time."""
+
+
+def test_the_package_imports_no_optional_library_at_once() -> None:
+    optional = {"pandas", "polars", "pyarrow", "ibapi", "ib_async", "pytest", "hypothesis"}
+    for module, path in PYTHON.items():
+        at_once = {
+            alias.name if isinstance(node, ast.Import) else node.module or ""
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        assert not roots(at_once) & optional, module
+        known = sys.stdlib_module_names | {"ibfast", "numpy", "rich", "uvloop", "websockets", "__future__"}
+        assert roots(at_once) <= known, module

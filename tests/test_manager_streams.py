@@ -1,0 +1,404 @@
+"""Subscriptions over a real socket: one line at the gateway for those who share it, and an end that everybody is told.
+
+Every case runs on asyncio and on uvloop. The gateway is a script that reads like a conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from conftest import Run, until
+from conversations import AAPL, MSFT, answer_details, bars_of, session, small_feed, trade
+from peer import Caller, Peer
+
+from ibfast import Config, IBKRConnectionManager
+from ibfast.contracts import Contract
+from ibfast.enums import GapCause, GapScope, Kind, MarketDataType
+from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
+from ibfast.feed import NO_INSTRUMENT
+from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice
+from ibfast.stream import DataType
+from ibfast.wire.requests import (
+    CancelHistoricalBars,
+    CancelMarketData,
+    CancelMarketDepth,
+    CancelRealTimeBars,
+    CancelTickByTick,
+    CurrentTimeInMillisRequest,
+    HistoricalBars,
+    MarketData,
+    MarketDataTypeRequest,
+    MarketDepth,
+    RealTimeBars,
+    TickByTick,
+)
+from ibfast.wire.responses import (
+    CurrentTimeInMillis,
+    ErrorMessage,
+    HistoricalData,
+    HistoricalDataEnd,
+)
+
+IMPATIENT_S = 0.05
+
+
+SUBSCRIPTIONS: dict[DataType, tuple[type, type]] = {
+    DataType.TICKS: (MarketData, CancelMarketData),
+    DataType.TRADES: (MarketData, CancelMarketData),
+    DataType.QUOTES: (MarketData, CancelMarketData),
+    DataType.GREEKS: (MarketData, CancelMarketData),
+    DataType.LAST: (TickByTick, CancelTickByTick),
+    DataType.ALL_LAST: (TickByTick, CancelTickByTick),
+    DataType.BID_ASK: (TickByTick, CancelTickByTick),
+    DataType.MIDPOINT: (TickByTick, CancelTickByTick),
+    DataType.DEPTH: (MarketDepth, CancelMarketDepth),
+    DataType.BARS: (RealTimeBars, CancelRealTimeBars),
+    DataType.UPDATING_BARS: (HistoricalBars, CancelHistoricalBars),
+}
+
+
+@pytest.mark.parametrize("version", [176, 226])
+@pytest.mark.parametrize("data_type", DataType)
+def test_a_subscription_opens_and_cancels_its_line(run: Run, version: int, data_type: DataType) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        open_type, cancel_type = SUBSCRIPTIONS[data_type]
+        for _ in range(2):
+            request = await caller.request(open_type)
+            assert request.contract == AAPL
+            req_ids.append(request.req_id)
+            if data_type is DataType.UPDATING_BARS:
+                caller.send(HistoricalData(request.req_id, bars_of(1.5)))
+                if version >= 196:
+                    caller.send(HistoricalDataEnd(request.req_id, "", ""))
+            assert (await caller.request(cancel_type)).req_id == request.req_id
+
+    req_ids: list[int] = []
+
+    async def test() -> None:
+        async with session(gateway, version=version) as manager:
+            for _ in range(2):
+                stream = await manager.subscribe("AAPL", data_type)
+                assert (stream.contract, stream.instrument, stream.live) == (AAPL, 0, True)
+                stream.unsubscribe()
+                assert [rows async for rows in stream] == []
+            await until(lambda: len(req_ids) == 2)
+            assert req_ids[0] < req_ids[1] == stream.req_id
+
+    run(test())
+
+
+def test_streams_that_need_the_same_share_a_line(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        level_1 = await caller.request(MarketData)
+        by_tick = await caller.request(TickByTick)
+        caller.send(TickPrice(level_1.req_id, 1, 10.5, 3), TickPrice(level_1.req_id, 4, 10.75, 2))
+        assert (await caller.request(CancelTickByTick)).req_id == by_tick.req_id
+        caller.send(TickPrice(level_1.req_id, 1, 11.5, 3))
+        assert (await caller.request(CancelMarketData)).req_id == level_1.req_id
+        ended.set()
+
+    ended = asyncio.Event()
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            quotes = await manager.subscribe("AAPL", "QUOTES")
+            again, trades, ticks = [await manager.subscribe("AAPL", name) for name in ("QUOTES", "TRADES", "TICKS")]
+            by_tick = await manager.subscribe("AAPL", "LAST")
+            assert len({stream.req_id for stream in (quotes, again, trades, ticks)}) == 1
+            assert len({stream.instrument for stream in (quotes, trades, by_tick)}) == 1
+            assert (await anext(quotes))["bid"].tolist() == (await anext(again))["bid"].tolist() == [10.5]
+            assert (await anext(trades))["price"].tolist() == [10.75]
+            assert (await anext(ticks))["price"].tolist() == [10.5, 10.75]
+            for stream in (quotes, trades, by_tick, ticks):
+                stream.unsubscribe()
+            assert (await anext(again))["bid"].tolist() == [11.5]
+            again.unsubscribe()
+            await ended.wait()
+
+    run(test())
+
+
+def test_two_subscribe_at_once(run: Run) -> None:
+    """Both wait for the contract's details; still they share one line."""
+
+    async def gateway(caller: Caller) -> None:
+        for _ in range(2):
+            await answer_details(caller, AAPL)
+        line = await caller.request(TickByTick)
+        caller.send(trade(line.req_id, 1.5))
+        assert (await caller.request(CancelTickByTick)).req_id == line.req_id
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            streams = await asyncio.gather(manager.subscribe("AAPL", "LAST"), manager.subscribe("AAPL", "LAST"))
+            assert [(await anext(stream))["price"].tolist() for stream in streams] == [[1.5]] * 2
+            for stream in streams:
+                stream.unsubscribe()
+
+    run(test())
+
+
+def test_updating_bars_begin_with_history(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        request = await caller.request(HistoricalBars)
+        assert (request.keep_up_to_date, request.end) == (True, "")
+        update = HistoricalDataUpdate(request.req_id, 3, "1700000060", 1, 2, 3, 0.5, 1.5, 100)
+        caller.send(HistoricalData(request.req_id, bars_of(1.5)), HistoricalDataEnd(request.req_id, "", ""), update)
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            stream = await manager.subscribe("AAPL", "UPDATING_BARS")
+            assert stream.history is not None
+            assert stream.history["close"].tolist() == [1.5]
+            (row,) = await anext(stream)
+            assert (row["kind"], row["count"], row["event_ns"]) == (Kind.UPDATE_BAR, 3, 1_700_000_060_000_000_000)
+
+    run(test())
+
+
+def test_updating_bars_that_never_come_are_cancelled(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        for _ in range(2):
+            request = await caller.request(HistoricalBars)
+            assert (await caller.request(CancelHistoricalBars)).req_id == request.req_id
+        refused = await caller.request(HistoricalBars)
+        caller.error(refused.req_id, 162, "no data")
+        await answer_details(caller, MSFT)  # and nothing was cancelled in between
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            patient = manager.config
+            await manager.qualify("AAPL")
+            manager.config = Config(port=patient.port, request_timeout_s=IMPATIENT_S)
+            with pytest.raises(TimeoutError):
+                await manager.subscribe("AAPL", "UPDATING_BARS")
+            manager.config = patient
+            task = asyncio.create_task(manager.subscribe("AAPL", "UPDATING_BARS"))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(RequestError, match="no data"):
+                await manager.subscribe("AAPL", "UPDATING_BARS")
+            assert await manager.qualify("MSFT") == MSFT
+
+    run(test())
+
+
+@pytest.mark.parametrize("code", [354, 101, 10189, 10182])
+def test_a_refusal_ends_the_streams_of_its_line(run: Run, code: int) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        refused = await caller.request(TickByTick)
+        await answer_details(caller, MSFT)
+        other = await caller.request(TickByTick)
+        caller.send(trade(refused.req_id, 1.5))
+        caller.error(refused.req_id, code, "refused")
+        caller.send(trade(other.req_id, 2.5))
+        again = await caller.request(TickByTick)
+        assert again.req_id > other.req_id
+        caller.send(trade(again.req_id, 3.5))
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            first, second = [await manager.subscribe("AAPL", "LAST") for _ in range(2)]
+            other = await manager.subscribe("MSFT", "LAST")
+            for stream in (first, second):
+                assert (await anext(stream))["price"].tolist() == [1.5]
+                with pytest.raises(RequestError, match="refused") as caught:
+                    await anext(stream)
+                assert (caught.value.req_id, caught.value.code, stream.live) == (first.req_id, code, False)
+            assert (await anext(other))["price"].tolist() == [2.5]
+            first.unsubscribe()
+            again = await manager.subscribe("AAPL", "LAST")
+            assert (await anext(again))["price"].tolist() == [3.5]
+
+    run(test())
+
+
+def test_a_wrong_subscription_sends_nothing(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        assert await caller.gone() == b""
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            with pytest.raises(ValueError, match="no data type 'PRICES'"):
+                await manager.subscribe("AAPL", "PRICES")
+            with pytest.raises(TypeError):
+                await manager.subscribe("AAPL", "QUOTES", depth=5)
+            with pytest.raises(TypeError, match="not a contract"):
+                await manager.subscribe(None, "QUOTES")
+
+    run(test())
+
+
+def test_a_combination_is_sent_as_it_is(run: Run) -> None:
+    spread = Contract(symbol="IBM,MSFT", sec_type="BAG", exchange="SMART", currency="USD")
+
+    async def gateway(caller: Caller) -> None:
+        assert (await caller.request(MarketData)).contract.sec_type == "BAG"
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            stream = await manager.subscribe(spread)
+            assert manager.feed.instruments[stream.instrument] == "IBM,MSFT"
+
+    run(test())
+
+
+def test_the_kind_of_market_data_is_chosen(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        assert (await caller.request(MarketDataTypeRequest)).market_data_type == MarketDataType.DELAYED
+        done.set()
+
+    done = asyncio.Event()
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            manager.set_market_data_type(MarketDataType.DELAYED)
+            await done.wait()
+
+    run(test())
+
+
+def test_listeners_hear_everything_and_break_nothing(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        for n in range(3):
+            await caller.request(CurrentTimeInMillisRequest)
+            caller.send(CurrentTimeInMillis(n))
+
+    async def test() -> None:
+        problems: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context["exception"]))
+        heard: list[Any] = []
+
+        def broken(message: Any) -> None:
+            raise ZeroDivisionError
+
+        async with session(gateway) as manager:
+            manager.add_listener(broken)
+            manager.add_listener(heard.append)
+            await manager.current_time_ns()
+            await manager.current_time_ns()
+            await until(lambda: CurrentTimeInMillis(1) in heard)
+            manager.remove_listener(broken)
+            manager.remove_listener(heard.append)
+            await manager.current_time_ns()
+            assert manager.connected
+        assert [message for message in heard if not isinstance(message, ErrorMessage)] == [
+            CurrentTimeInMillis(0), CurrentTimeInMillis(1),
+        ]  # fmt: skip
+        assert problems
+        assert {type(problem) for problem in problems} == {ZeroDivisionError}
+
+    run(test())
+
+
+# --- the end of a session ---
+
+
+async def two_lines(caller: Caller) -> tuple[int, int]:
+    await answer_details(caller, AAPL)
+    first = (await caller.request(TickByTick)).req_id
+    await answer_details(caller, MSFT)
+    second = (await caller.request(TickByTick)).req_id
+    caller.send(trade(first, 1.5), trade(second, 2.5))
+    return first, second
+
+
+def test_a_disconnect_ends_streams_in_good_order(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await two_lines(caller)
+        assert await caller.gone() == b""  # nothing is cancelled one by one
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            streams = [await manager.subscribe(symbol, "LAST") for symbol in ("AAPL", "MSFT")]
+            await until(lambda: manager.feed.trades.published == 2)
+            waiting = asyncio.create_task(anext(await manager.subscribe("AAPL", "LAST"), None))
+            await asyncio.sleep(0)
+            await manager.disconnect()
+            assert await waiting is None
+            assert [[rows["price"].tolist() async for rows in stream] for stream in streams] == [[[1.5]], [[2.5]]]
+            assert [(stream.error, stream.live) for stream in streams] == [(None, False)] * 2
+            assert manager.feed.gaps.published == 0
+            assert manager.last_error is None
+            streams[0].unsubscribe()
+
+    run(test())
+
+
+LOSSES = {"close": NotConnectedError, "reset": NotConnectedError, "broken frame": ProtocolError}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_lost_connection_fails_streams_leaves_a_gap_and_can_be_replaced(run: Run, loss: str) -> None:
+    async def loses(caller: Caller) -> None:
+        await two_lines(caller)
+        if loss == "reset":
+            await lost.wait()
+            caller.reset()
+        elif loss == "broken frame":
+            caller.write(b"\0\0\0\0")
+        else:
+            caller.hang_up()
+
+    async def works(caller: Caller) -> None:
+        """The contracts are known already; requests have new ids."""
+        req_id = (await caller.request(TickByTick)).req_id
+        assert req_id > 4
+        caller.send(trade(req_id, 3.5))
+
+    lost = asyncio.Event()
+
+    async def test() -> None:
+        async with session(loses, works) as manager:
+            streams = [await manager.subscribe(symbol, "LAST") for symbol in ("AAPL", "MSFT")]
+            await until(lambda: manager.feed.trades.published == 2)
+            lost.set()
+            for stream, price in zip(streams, [1.5, 2.5], strict=True):
+                assert (await anext(stream))["price"].tolist() == [price]
+                with pytest.raises(NotConnectedError):
+                    await anext(stream)
+                assert not stream.live
+            assert not manager.connected
+            assert type(manager.last_error) is LOSSES[loss]
+            with pytest.raises(NotConnectedError):
+                await manager.subscribe("AAPL", "LAST")
+
+            (gap,) = manager.feed.gaps.reader(start="oldest").read()
+            assert (gap["scope"], gap["cause"], gap["recovered"]) == (GapScope.CONNECTION, GapCause.CONNECTION_LOST, 0)
+            assert (gap["instrument"], gap["req_id"]) == (NO_INSTRUMENT, -1)
+            assert gap["first_seq"] == gap["seq"] == 3
+            assert gap["first_ns"] == gap["recv_ns"] > 0
+
+            assert await manager.connect() is True
+            assert manager.last_error is None
+            again = await manager.subscribe("AAPL", "LAST")
+            assert again.instrument == streams[0].instrument
+            rows = await anext(again)
+            assert (rows["price"].tolist(), rows["instrument"].tolist()) == ([3.5], [streams[0].instrument])
+            assert rows["req_id"][0] != streams[0].req_id
+            assert list(manager.feed.instruments) == ["AAPL", "MSFT"]
+            assert manager.feed.snapshot()["last"].tolist() == [3.5, 2.5]
+
+    run(test())
+
+
+def test_entering_a_session_that_can_not_be_made(run: Run) -> None:
+    async def closes(caller: Caller) -> None:
+        await caller.hello()
+
+    async def test() -> None:
+        async with Peer(closes) as peer:
+            with pytest.raises(ConnectError, match="handshake"):
+                async with IBKRConnectionManager(Config(port=peer.port), small_feed()):
+                    raise AssertionError
+
+    run(test())
