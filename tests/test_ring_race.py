@@ -6,8 +6,9 @@ that this really happened, by a reader that stands still until it has been lappe
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,15 @@ def check_rows(rows: Any, position: int) -> None:
     """These are the ring's rows from `position` on, to the last byte."""
     start = position % PATTERN_ROWS
     assert rows.tobytes() == PATTERN[start : start + len(rows)].tobytes()
+
+
+@pytest.fixture(autouse=True)
+def quick_turns() -> Iterator[None]:
+    """Readers that never sleep would make the writer wait 5 ms for the interpreter after every append."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)
+    yield
+    sys.setswitchinterval(before)
 
 
 class Consumer(threading.Thread):
