@@ -72,5 +72,5 @@ def open_sockets() -> set[str]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop go on until the condition holds; the watchdog ends a wait in vain."""
-    while not condition():  # noqa: ASYNC110  what is waited for is outside of asyncio
+    while not condition():
         await asyncio.sleep(0.001)
