@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ibfast._feed cimport FeedCore
-from ibfast._number cimport LARGEST_POWER, NUMBER_BAD, NUMBER_OK, SMALLEST_POWER
+from ibfast._number cimport LARGEST_POWER, NUMBER_BAD, NUMBER_OK, NUMBER_UNDECIDED, SMALLEST_POWER, parse_number
 from ibfast._proto cimport decode_proto
 from ibfast._text cimport decode_text
 from ibfast._wire cimport (
@@ -101,7 +101,10 @@ def _fill_powers_of_five():
 _fill_powers_of_five()
 
 
-cdef int parse_undecided(bytes_t p, bytes_t end, double *out) noexcept nogil:
+cdef int read_number(bytes_t p, bytes_t end, double *out) noexcept nogil:
+    cdef int status = parse_number(p, end, POWERS_OF_FIVE, out)
+    if status != NUMBER_UNDECIDED:
+        return status
     with gil:
         try:
             text = PyBytes_FromStringAndSize(<const char *> p, end - p)
@@ -152,8 +155,7 @@ cdef class Decoder:
         self.zone = zone or datetime.timezone.utc
         self.aside = []
         self.kept = deque(maxlen=QUARANTINE_SIZE)
-        self.context.powers = POWERS_OF_FIVE
-        self.context.undecided = parse_undecided
+        self.context.number = read_number
         self.context.zoned_time = parse_zoned_time
         self.context.decoder = <void *> self
         self.replace_buffer(READ_BYTES)
@@ -224,24 +226,41 @@ cdef class Decoder:
             ProtocolError: framing is broken; so does every later call.
         """
         cdef Py_buffer view
-        cdef size_t used, n
+        cdef bytes_t p
+        cdef bytes_t end
+        cdef size_t n
         cdef uint64_t before = self.messages
         self.check_open()
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            n = view.len
-            if self.end == self.start:
-                used = self.decode(<bytes_t> view.buf, n, recv_ns)
-            else:
-                used = 0
-            self.make_room(n - used)
-            memcpy(self.base + self.end, <char *> view.buf + used, n - used)
-            self.end += n - used
+            p = <bytes_t> view.buf
+            end = p + view.len
+            # Only the frame that an earlier call left unfinished is put together; the others are decoded in place.
+            while self.end > self.start and p < end:
+                n = min(self.missing(), <size_t> (end - p))
+                self.hold(p, n)
+                p += n
+                self.start += self.decode(self.base + self.start, self.end - self.start, recv_ns)
+            if p < end:
+                p += self.decode(p, end - p, recv_ns)
+                self.hold(p, end - p)
         finally:
             PyBuffer_Release(&view)
-        if used == 0 and n:
-            self.start += self.decode(self.base + self.start, self.end - self.start, recv_ns)
         return self.messages - before
+
+    cdef size_t missing(self) noexcept:
+        """How many bytes the unfinished frame still wants, as far as is known."""
+        cdef size_t held = self.end - self.start
+        if held < PREFIX_BYTES:
+            return PREFIX_BYTES - held
+        return PREFIX_BYTES + <size_t> be32(self.base + self.start) - held
+
+    cdef int hold(self, bytes_t p, size_t n) except -1:
+        """Append to the unfinished frame."""
+        self.make_room(n)
+        memcpy(self.base + self.end, p, n)
+        self.end += n
+        return 0
 
     cdef int check_open(self) except -1:
         if self.broken is not None:
@@ -268,24 +287,30 @@ cdef class Decoder:
     cdef bytes_t decode_frames(self, bytes_t p, bytes_t end) noexcept nogil:
         """Decode frame after frame; stop at an unfinished or a broken one and return where it begins."""
         cdef bytes_t start = p
+        cdef bytes_t payload
+        cdef bint raw_id = self.context.raw_id
+        cdef uint32_t shortest = PREFIX_BYTES if raw_id else 1
         cdef uint32_t length
+        cdef uint64_t completed = 0
         cdef int status
         while end - p >= PREFIX_BYTES:
             length = be32(p)
-            if length > MAX_FRAME_BYTES or length < (PREFIX_BYTES if self.context.raw_id else 1):
+            if length > MAX_FRAME_BYTES or length < shortest:
                 self.break_off(p, end, p - start, b"the frame's length is impossible")
                 break
-            if <size_t> (end - p) < PREFIX_BYTES + <size_t> length:
+            payload = p + PREFIX_BYTES
+            if <size_t> (end - payload) < length:
                 break
-            status = self.decode_payload(p + PREFIX_BYTES, p + PREFIX_BYTES + length)
+            status = self.decode_payload(payload, payload + length)
             if status != STATUS_OK:
-                if status == STATUS_SWALLOWED or (status != STATUS_ASIDE and ends_in_frames(
-                        p + PREFIX_BYTES, p + PREFIX_BYTES + length, self.context.raw_id)):
+                if status == STATUS_SWALLOWED or (
+                        status != STATUS_ASIDE and ends_in_frames(payload, payload + length, raw_id)):
                     self.break_off(p, end, p - start, b"a frame's length takes in the frames after it")
                     break
-                self.set_aside(p + PREFIX_BYTES, length, status, p - start)
-            self.messages += 1
-            p += PREFIX_BYTES + length
+                self.set_aside(payload, length, status, p - start)
+            completed += 1
+            p = payload + length
+        self.messages += completed
         return p
 
     cdef int decode_payload(self, bytes_t p, bytes_t end) noexcept nogil:
@@ -295,13 +320,15 @@ cdef class Decoder:
         c.end = end
         c.status = STATUS_OK
         c.context = &self.context
-        if not self.context.raw_id:
+        if self.context.raw_id:
+            msg_id = <int32_t> be32(p)
+            c.p = p + PREFIX_BYTES
+            if msg_id > PROTOBUF_OFFSET:
+                return decode_proto(&self.core.c, msg_id - PROTOBUF_OFFSET, &c)
+        else:
             msg_id = read_ascii_id(&c)
-            return decode_text(&self.core.c, msg_id, &c) if c.status == STATUS_OK else STATUS_ID
-        msg_id = <int32_t> be32(p)
-        c.p = p + PREFIX_BYTES
-        if msg_id > PROTOBUF_OFFSET:
-            return decode_proto(&self.core.c, msg_id - PROTOBUF_OFFSET, &c)
+            if c.status != STATUS_OK:
+                return STATUS_ID
         return decode_text(&self.core.c, msg_id, &c)
 
     cdef int break_off(self, bytes_t frame, bytes_t end, size_t offset, const char *reason) noexcept with gil:

@@ -5,6 +5,7 @@
 
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from ibfast._atomic cimport fence_release, store_relaxed, store_release
 from ibfast._records cimport (
@@ -49,6 +50,9 @@ cdef enum:
     TICK_DELAYED_HALTED = 90
 
 cdef enum:
+    SIDE_BID = 0
+    SIDE_ASK = 1
+
     TEXT_EMPTY = 0
     TEXT_OTHER = 1
 
@@ -61,21 +65,20 @@ cdef struct tables_control_t:
     uint64_t instruments_refused
     uint64_t reserved[3]
 
-# What level 1 said last of an instrument: the merged quote, and what tells a new trade from an echo. Not shared.
+# What level 1 said last on one request: the merged quote, and what tells a new trade from an echo. Not shared. Every
+# request has a state of its own, because two of them on one instrument bring every tick twice.
 cdef struct level1_t:
-    double bid
-    double ask
-    double bid_size
-    double ask_size
+    double price[2]             # by side
+    double size[2]
     double last
-    double echo_size
-    int32_t echo_req_id
+    double echo_size            # NaN: no echo is due
     uint32_t delayed
 
-# Open addressing, a power of two of slots. A slot of instrument NO_INSTRUMENT is free.
+# Open addressing, a power of two of slots. A slot of instrument NO_INSTRUMENT is free. 64 bytes.
 cdef struct request_slot_t:
     int32_t req_id
     uint32_t instrument
+    level1_t level1
 
 cdef struct feed_t:
     uint64_t seq
@@ -87,7 +90,6 @@ cdef struct feed_t:
     ring_t *greeks
     tables_control_t *control
     last_t *last
-    level1_t *level1
     instrument_t *instruments
     uint32_t max_instruments
     request_slot_t *requests
@@ -101,14 +103,15 @@ cdef struct feed_t:
     uint32_t *text_slots
     uint32_t text_slots_mask
 
-# What every row says in its header.
+# What every row says in its header, and the request's level-1 state (NULL if the request is bound to nothing).
 cdef struct source_t:
     int64_t recv_ns
     int32_t req_id
     uint32_t instrument
+    level1_t *level1
 
 
-cdef uint32_t bind_new_request(feed_t *f, int32_t req_id) noexcept nogil
+cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil
 cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64_t hash_) noexcept nogil
 
 
@@ -124,22 +127,32 @@ cdef inline uint32_t request_hash(int32_t req_id) noexcept nogil:
     return (<uint32_t> req_id * <uint32_t> 2654435769) >> 7
 
 
-cdef inline uint32_t instrument_of(feed_t *f, int32_t req_id) noexcept nogil:
-    """The instrument that a request is bound to; a new one of its own if nobody bound it."""
+cdef inline request_slot_t *request_of(feed_t *f, int32_t req_id) noexcept nogil:
+    """A request's binding; one to a new instrument of its own if nobody bound it, NULL if there is no room for it."""
     cdef uint32_t i = request_hash(req_id) & f.requests_mask
     while f.requests[i].instrument != NO_INSTRUMENT:
         if f.requests[i].req_id == req_id:
-            return f.requests[i].instrument
+            return f.requests + i
         i = (i + 1) & f.requests_mask
     return bind_new_request(f, req_id)
 
 
 cdef inline source_t source(feed_t *f, int32_t req_id, int64_t recv_ns) noexcept nogil:
     cdef source_t s
+    cdef request_slot_t *request = request_of(f, req_id)
     s.recv_ns = recv_ns
     s.req_id = req_id
-    s.instrument = instrument_of(f, req_id)
+    s.instrument = NO_INSTRUMENT
+    s.level1 = NULL
+    if request != NULL:
+        s.instrument = request.instrument
+        s.level1 = &request.level1
     return s
+
+
+cdef inline uint32_t instrument_of(feed_t *f, int32_t req_id) noexcept nogil:
+    cdef request_slot_t *request = request_of(f, req_id)
+    return NO_INSTRUMENT if request == NULL else request.instrument
 
 
 cdef inline bint text_is(feed_t *f, uint32_t i, const unsigned char *p, Py_ssize_t n) noexcept nogil:
@@ -182,8 +195,10 @@ cdef inline void last_close(last_t *row) noexcept nogil:
     store_release(&row.version, row.version + 1)
 
 
-cdef inline bint same(double a, double b) noexcept nogil:
-    return a == b or (a != a and b != b)
+cdef inline uint64_t bits(double value) noexcept nogil:
+    cdef uint64_t as_integer
+    memcpy(&as_integer, &value, 8)
+    return as_integer
 
 
 cdef inline void write_tick(feed_t *f, source_t *s, uint8_t kind, int32_t tick_type, uint32_t attribs, double price,
@@ -256,37 +271,37 @@ cdef inline void write_quote(feed_t *f, source_t *s, uint8_t kind, int64_t event
         last_close(last)
 
 
-cdef inline void merge_quote(feed_t *f, source_t *s, level1_t *l1, double *price, double *size, double new_price,
-                             double new_size, uint32_t delayed) noexcept nogil:
+cdef inline void merge_quote(feed_t *f, source_t *s, level1_t *l1, int side, double price, double size,
+                             uint32_t delayed) noexcept nogil:
     """Put one side's news into the merged quote; a row only if it changed. A NaN size leaves the old one."""
-    if new_size != new_size:
-        new_size = size[0]
-    if same(price[0], new_price) and same(size[0], new_size) and l1.delayed == delayed:
+    if size != size:
+        size = l1.size[side]
+    # By their bits, so that NaN equals NaN, and in one branch, since each alone is hard to predict.
+    if not ((bits(l1.price[side]) ^ bits(price)) | (bits(l1.size[side]) ^ bits(size)) | (l1.delayed ^ delayed)):
         return
-    price[0] = new_price
-    size[0] = new_size
+    l1.price[side] = price
+    l1.size[side] = size
     l1.delayed = delayed
-    write_quote(f, s, KIND_L1_QUOTE, 0, l1.bid, l1.ask, l1.bid_size, l1.ask_size, delayed)
+    write_quote(f, s, KIND_L1_QUOTE, 0, l1.price[SIDE_BID], l1.price[SIDE_ASK], l1.size[SIDE_BID], l1.size[SIDE_ASK],
+                delayed)
 
 
 cdef inline void write_level1_price(feed_t *f, source_t *s, int32_t tick_type, double price,
                                     double size) noexcept nogil:
     """What a price tick means beyond its row in `ticks`: the merged quote, a trade, a value of the session."""
-    cdef level1_t *l1
+    cdef level1_t *l1 = s.level1
     cdef last_t *last
     cdef uint32_t delayed = ATTRIB_DELAYED if tick_type >= TICK_DELAYED_BID else 0
-    if s.instrument == NO_INSTRUMENT:
+    if l1 == NULL:
         return
-    l1 = f.level1 + s.instrument
-    if tick_type == TICK_BID or tick_type == TICK_DELAYED_BID:
+    cdef int side = tick_type == TICK_ASK or tick_type == TICK_DELAYED_ASK
+    # The two sides share one path: which of them comes next is nothing that a processor can predict.
+    if side == SIDE_ASK or tick_type == TICK_BID or tick_type == TICK_DELAYED_BID:
         # IB: "-1 with a size of 0" means that there is no quote. Spreads have true prices of -1, with a size.
-        merge_quote(f, s, l1, &l1.bid, &l1.bid_size, NAN if price == -1 and size == 0 else price, size, delayed)
-    elif tick_type == TICK_ASK or tick_type == TICK_DELAYED_ASK:
-        merge_quote(f, s, l1, &l1.ask, &l1.ask_size, NAN if price == -1 and size == 0 else price, size, delayed)
+        merge_quote(f, s, l1, side, NAN if price == -1 and size == 0 else price, size, delayed)
     elif tick_type == TICK_LAST or tick_type == TICK_DELAYED_LAST:
         l1.last = price
         l1.echo_size = size
-        l1.echo_req_id = s.req_id
         if size == size:
             write_trade(f, s, KIND_L1_LAST, 0, price, size, delayed, TEXT_EMPTY, TEXT_EMPTY)
     elif tick_type == TICK_MARK_PRICE:
@@ -319,23 +334,19 @@ cdef inline void write_session_price(feed_t *f, source_t *s, int32_t tick_type, 
 
 cdef inline void write_level1_size(feed_t *f, source_t *s, int32_t tick_type, double size) noexcept nogil:
     """What a size tick means beyond its row in `ticks`."""
-    cdef level1_t *l1
+    cdef level1_t *l1 = s.level1
     cdef last_t *last
     cdef uint32_t delayed = ATTRIB_DELAYED if tick_type >= TICK_DELAYED_BID else 0
-    if s.instrument == NO_INSTRUMENT:
+    if l1 == NULL:
         return
-    l1 = f.level1 + s.instrument
-    if tick_type == TICK_BID_SIZE or tick_type == TICK_DELAYED_BID_SIZE:
-        merge_quote(f, s, l1, &l1.bid, &l1.bid_size, l1.bid, size, delayed)
-    elif tick_type == TICK_ASK_SIZE or tick_type == TICK_DELAYED_ASK_SIZE:
-        merge_quote(f, s, l1, &l1.ask, &l1.ask_size, l1.ask, size, delayed)
+    cdef int side = tick_type == TICK_ASK_SIZE or tick_type == TICK_DELAYED_ASK_SIZE
+    if side == SIDE_ASK or tick_type == TICK_BID_SIZE or tick_type == TICK_DELAYED_BID_SIZE:
+        merge_quote(f, s, l1, side, l1.price[side], size, delayed)
     elif tick_type == TICK_LAST_SIZE or tick_type == TICK_DELAYED_LAST_SIZE:
         # TWS repeats the size of a last price as a tick of its own; any other last size is one more trade at it.
-        if l1.echo_req_id == s.req_id and same(l1.echo_size, size):
-            l1.echo_req_id = -1
-        else:
-            l1.echo_req_id = -1
+        if l1.echo_size != size:
             write_trade(f, s, KIND_L1_LAST, 0, l1.last, size, delayed, TEXT_EMPTY, TEXT_EMPTY)
+        l1.echo_size = NAN
     elif tick_type == TICK_VOLUME or tick_type == TICK_DELAYED_VOLUME:
         last = last_open(f, s.instrument)
         last.volume = size

@@ -104,29 +104,34 @@ cdef uint32_t request_slot(feed_t *f, int32_t req_id) noexcept nogil:
     return i
 
 
-cdef bint bind_request(feed_t *f, int32_t req_id, uint32_t instrument) noexcept nogil:
-    cdef uint32_t i
+cdef request_slot_t *bind_request(feed_t *f, int32_t req_id, uint32_t instrument) noexcept nogil:
+    """Bind anew, with a level-1 state that knows nothing. NULL if there is no memory."""
+    cdef request_slot_t *request
+    cdef level1_t *l1
     if not reserve_request_slot(f):
-        return False
-    i = request_slot(f, req_id)
-    f.requests_used += f.requests[i].instrument == NO_INSTRUMENT
-    f.requests[i].req_id = req_id
-    f.requests[i].instrument = instrument
-    return True
+        return NULL
+    request = f.requests + request_slot(f, req_id)
+    f.requests_used += request.instrument == NO_INSTRUMENT
+    request.req_id = req_id
+    request.instrument = instrument
+    l1 = &request.level1
+    l1.price[SIDE_BID] = l1.price[SIDE_ASK] = l1.size[SIDE_BID] = l1.size[SIDE_ASK] = NAN
+    l1.last = l1.echo_size = NAN
+    l1.delayed = 0
+    return request
 
 
-cdef uint32_t bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
-    """An instrument of its own for a request that nobody bound; NO_INSTRUMENT, counted, past the table's bound."""
+cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
+    """An instrument of its own for a request that nobody bound; NULL, counted, past the table's bound."""
     cdef char label[LABEL_BYTES]
     cdef int n
     cdef uint32_t instrument
     if f.control.instruments == f.max_instruments:
         f.control.instruments_refused += 1
-        return NO_INSTRUMENT
+        return NULL
     n = snprintf(label, LABEL_BYTES, b"req_%d", <int> req_id)
     instrument = new_instrument(f, 0, intern(f, <unsigned char *> label, n))
-    bind_request(f, req_id, instrument)
-    return instrument
+    return bind_request(f, req_id, instrument)
 
 
 cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64_t hash_) noexcept nogil:
@@ -182,8 +187,7 @@ cdef class FeedCore:
         f.text_slots = <uint32_t *> calloc(slots, sizeof(uint32_t))
         f.requests_mask = FIRST_REQUEST_SLOTS - 1
         f.requests = <request_slot_t *> malloc(FIRST_REQUEST_SLOTS * sizeof(request_slot_t))
-        f.level1 = <level1_t *> malloc(max_instruments * sizeof(level1_t))
-        if f.text_slots == NULL or f.requests == NULL or f.level1 == NULL:
+        if f.text_slots == NULL or f.requests == NULL:
             raise MemoryError
         self.take_rings(rings)
         self.forget_requests()
@@ -194,7 +198,6 @@ cdef class FeedCore:
     def __dealloc__(self):
         free(self.c.text_slots)
         free(self.c.requests)
-        free(self.c.level1)
 
     def take_rings(self, dict rings):
         """Point the writer at its rings."""
@@ -253,7 +256,7 @@ cdef class FeedCore:
         """Have all messages of a request belong to an instrument, until `forget_requests`."""
         if instrument >= self.c.control.instruments:
             raise FeedError(f"there is no instrument {instrument}")
-        if not bind_request(&self.c, req_id, instrument):
+        if bind_request(&self.c, req_id, instrument) == NULL:
             raise MemoryError
 
     def instrument_of_request(self, int32_t req_id):
@@ -262,16 +265,9 @@ cdef class FeedCore:
         return None if self.c.requests[i].instrument == NO_INSTRUMENT else self.c.requests[i].instrument
 
     def forget_requests(self):
-        """Unbind every request and forget the merged quotes: a new connection starts from nothing."""
-        cdef uint32_t i
-        cdef level1_t *l1
+        """Unbind every request, and so forget the merged quotes: a new connection starts from nothing."""
         memset(self.c.requests, 0xFF, (self.c.requests_mask + 1) * sizeof(request_slot_t))
         self.c.requests_used = 0
-        for i in range(self.c.max_instruments):
-            l1 = self.c.level1 + i
-            l1.bid = l1.ask = l1.bid_size = l1.ask_size = l1.last = l1.echo_size = NAN
-            l1.echo_req_id = -1
-            l1.delayed = 0
 
     def add_gap(self, int64_t recv_ns, int scope, int cause, uint32_t instrument, int32_t req_id, uint64_t first_seq,
                 uint64_t last_seq, int64_t first_ns, int64_t last_ns, uint64_t count, bint recovered):

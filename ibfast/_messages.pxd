@@ -15,7 +15,7 @@ from ibfast._records cimport (
     KIND_ALL_LAST, KIND_BID_ASK, KIND_GENERIC, KIND_LAST, KIND_MIDPOINT, KIND_PRICE, KIND_SIZE, KIND_STRING, greeks_t,
 )
 from ibfast._wire cimport (
-    STATUS_OK, STATUS_RANGE, cursor_t, fail, span_integer, span_number, span_size, span_t,
+    STATUS_OK, STATUS_RANGE, STATUS_SHORT, cursor_t, fail, span_integer, span_number, span_size, span_t,
 )
 
 
@@ -86,18 +86,18 @@ cdef inline int write_string_message(feed_t *f, cursor_t *c, int32_t req_id, int
     return STATUS_OK
 
 
-cdef inline span_t split_semicolon(span_t *rest) noexcept nogil:
-    """Cut the part before the next ";" off `rest`."""
+cdef inline span_t split_semicolon(cursor_t *c, span_t *rest) noexcept nogil:
+    """Cut the part before the next ";" off `rest`; the message is short if there is none."""
     cdef span_t part
     part.p = rest.p
     part.n = 0
     while part.n < rest.n and part.p[part.n] != c";":
         part.n += 1
-    rest.p += part.n
-    rest.n -= part.n
-    if rest.n:
-        rest.p += 1
-        rest.n -= 1
+    if part.n == rest.n:
+        fail(c, STATUS_SHORT)
+        return part
+    rest.p += part.n + 1
+    rest.n -= part.n + 1
     return part
 
 
@@ -105,26 +105,25 @@ cdef inline int write_rt_volume_message(feed_t *f, cursor_t *c, int32_t req_id, 
                                         int64_t recv_ns) noexcept nogil:
     """price;size;time in ms;total volume;vwap;whether a single market maker filled it. Each may be empty."""
     cdef source_t s
-    cdef span_t part = split_semicolon(&text)
+    cdef span_t part = split_semicolon(c, &text)
     cdef double price = span_number(c, part.p, part.p + part.n)
     cdef double size, volume, vwap
     cdef int64_t time_ms
-    part = split_semicolon(&text)
+    part = split_semicolon(c, &text)
     size = span_size(c, part.p, part.p + part.n)
-    part = split_semicolon(&text)
+    part = split_semicolon(c, &text)
     time_ms = span_integer(c, part.p, part.p + part.n, 0)
     if not -9223372036854LL <= time_ms <= 9223372036854LL:
         fail(c, STATUS_RANGE)
-    part = split_semicolon(&text)
+    part = split_semicolon(c, &text)
     volume = span_size(c, part.p, part.p + part.n)
-    part = split_semicolon(&text)
+    part = split_semicolon(c, &text)
     vwap = span_number(c, part.p, part.p + part.n)
-    part = split_semicolon(&text)
     if c.status != STATUS_OK:
         return c.status
     s = source(f, req_id, recv_ns)
     write_tick(f, &s, KIND_STRING, tick_type, 0, price, size, TEXT_EMPTY)
-    write_rt_volume(f, &s, time_ms * 1000000, price, size, volume, vwap, part.n == 4 and part.p[0] == c"t")
+    write_rt_volume(f, &s, time_ms * 1000000, price, size, volume, vwap, text.n >= 4 and text.p[0] == c"t")
     return STATUS_OK
 
 

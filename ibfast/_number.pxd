@@ -134,7 +134,7 @@ cdef inline int parse_exponent(const unsigned char **cursor, const unsigned char
     if p == end or p[0] < c"0" or p[0] > c"9":
         return NUMBER_BAD
     while p < end and c"0" <= p[0] <= c"9":
-        if value < 1000000:
+        if value < 1000000000:    # far beyond any frame's digits
             value = value * 10 + (p[0] - c"0")
         p += 1
     out[0] = -value if negative else value
