@@ -187,9 +187,11 @@ class Gateway:
     async def _step(self) -> None:
         """Deliver what has happened since the last step, in one write per client."""
         leaving, self._leaving = self._leaving, []
+        # Read before the market is asked: a bar that ends by then has all its events.
+        now_ns = self.clock.now_ns()
         events = self.market.advance(self.clock)
         self._deliver(events)
-        self._ring(self.clock.now_ns())
+        self._ring(now_ns)
         for session in tuple(self.sessions):
             session.flush()
         self._remove(leaving)
