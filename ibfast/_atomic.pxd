@@ -46,11 +46,11 @@ cdef extern from *:
       #include <time.h>
       #include <unistd.h>
       /* Not FUTEX_PRIVATE: the word may stand in memory that several processes map. */
-      static void ibfast_doorbell_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns) {
+      static inline void ibfast_doorbell_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns) {
           struct timespec limit = { timeout_ns / 1000000000, timeout_ns % 1000000000 };
           syscall(SYS_futex, word, FUTEX_WAIT, seen, &limit, NULL, 0);
       }
-      static void ibfast_doorbell_ring(uint32_t *word) {
+      static inline void ibfast_doorbell_ring(uint32_t *word) {
           syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
       }
     #else
@@ -60,12 +60,12 @@ cdef extern from *:
         #define ibfast_nap(ns) Sleep(1)
       #else
         #include <time.h>
-        static void ibfast_nap(int64_t ns) { struct timespec t = { 0, (long)ns }; nanosleep(&t, NULL); }
+        static inline void ibfast_nap(int64_t ns) { struct timespec t = { 0, (long)ns }; nanosleep(&t, NULL); }
       #endif
-      static void ibfast_doorbell_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns) {
+      static inline void ibfast_doorbell_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns) {
           if (*(volatile uint32_t *)word == seen) ibfast_nap(timeout_ns < 1000000 ? timeout_ns : 1000000);
       }
-      static void ibfast_doorbell_ring(uint32_t *word) { (void)word; }
+      static inline void ibfast_doorbell_ring(uint32_t *word) { (void)word; }
     #endif
     """
     uint64_t load_acquire "ibfast_load_acquire"(const uint64_t *p) noexcept nogil

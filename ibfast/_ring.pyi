@@ -8,6 +8,7 @@ from typing_extensions import disjoint_base
 CONTROL_BYTES: int
 
 def fence_reads() -> None: ...
+
 @disjoint_base
 class Ring:
     dtype: np.dtype[Any]

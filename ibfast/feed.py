@@ -8,6 +8,7 @@ that another process needs the feed's name and nothing else. Only the creator wr
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import time
 from collections.abc import Iterator, Mapping
@@ -73,14 +74,14 @@ class _Layout:
             end = (end + size + 63) & ~63
         self.total_bytes = end
 
-    @property
-    def fingerprint(self) -> int:
-        """A number that differs when any record differs: two releases never misread each other's rows."""
-        text = repr([(name, DTYPES[name].descr, DTYPES[name].itemsize) for name in sorted(DTYPES)])
-        value = 14695981039346656037
-        for byte in text.encode():
-            value = (value ^ byte) * 1099511628211 & 0xFFFFFFFFFFFFFFFF
-        return value
+
+def _fingerprint() -> int:
+    """A number that differs when any record differs: two releases never misread each other's rows."""
+    text = repr([(name, DTYPES[name].descr, DTYPES[name].itemsize) for name in sorted(DTYPES)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+FINGERPRINT = _fingerprint()
 
 
 class Texts:
@@ -253,7 +254,7 @@ class Feed(FeedView):
         offsets = {part: start for part, (start, _) in layout.parts.items()}
         self.core = FeedCore(memory, offsets, self.rings, max_instruments, max_texts, layout.text_bytes)
         header = np.frombuffer(memory, HEADER, 1)
-        bounds = (layout.total_bytes, capacity, max_instruments, max_texts, layout.text_bytes, layout.fingerprint)
+        bounds = (layout.total_bytes, capacity, max_instruments, max_texts, layout.text_bytes, FINGERPRINT)
         header[0] = (0, *bounds, 0)
         header["magic"] = MAGIC  # last: an attacher that sees it sees a complete feed
 
@@ -337,7 +338,7 @@ class AttachedFeed(FeedView):
         if header["magic"] != MAGIC:
             raise FeedError(f"feed {name!r} is not complete yet: try again")
         layout = _Layout(int(header["capacity"]), int(header["max_instruments"]), int(header["max_texts"]))
-        if header["layout"] != layout.fingerprint or not header["total_bytes"] == layout.total_bytes <= len(memory):
+        if header["layout"] != FINGERPRINT or not header["total_bytes"] == layout.total_bytes <= len(memory):
             raise FeedError(f"feed {name!r} was made by a release of ibfast with other records: use the same one")
         super().__init__(memory, layout, writable=False)
 

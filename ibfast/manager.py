@@ -49,7 +49,7 @@ __all__ = ["IBKRConnectionManager"]
 logger = logging.getLogger("ibfast")
 
 # Messages about a request that goes on (message_codes of the TWS API): data follows, or the book is sent anew.
-ADVISORY_CODES = frozenset({317, 2152, 10090, 10091, 10167})
+ADVISORY_CODES = frozenset({165, 317, 2152, 10090, 10091, 10167})
 # System and warning notices, which never end a request.
 NOTICE_CODES = range(2100, 2200)
 COMBO = "BAG"

@@ -206,3 +206,21 @@ def test_the_merged_quote_is_what_a_plain_model_says(ticks: list[tuple[int, str,
     rows = decode(framed(*payloads), 176).rows["quotes"]
     names = ("req_id", "bid", "ask", "bid_size", "ask_size")
     assert [[repr(row[name].item()) for name in names] for row in rows] == [list(map(repr, row)) for row in wanted]
+
+
+def test_two_requests_on_one_instrument_do_not_mix() -> None:
+    """Each gets its own quotes and trades, although the instrument is the same: every tick comes twice."""
+    decoded = Decoded(176)
+    instrument = decoded.feed.add_instrument("AAPL")
+    for req_id in (1, 2):
+        decoded.feed.bind(req_id, instrument)
+    payloads = [price(BID, bid, 100, req_id) for bid in ("10", "11") for req_id in (1, 2)]
+    payloads += [price(LAST, "10.5", 7, req_id) for req_id in (1, 2)]
+    payloads += [size(LAST_SIZE, 7, req_id) for req_id in (1, 2)]
+    decoded.give([framed(*payloads)])
+    quotes, trades = decoded.rows["quotes"], decoded.rows["trades"]
+    assert list(zip(quotes["req_id"].tolist(), quotes["bid"].tolist(), strict=True)) == [
+        (1, 10.0), (2, 10.0), (1, 11.0), (2, 11.0),
+    ]  # fmt: skip
+    assert trades["req_id"].tolist() == [1, 2]
+    assert set(quotes["instrument"].tolist()) == {instrument}

@@ -130,6 +130,9 @@ def test_a_bar_time_that_does_not_exist(text: str) -> None:
         "1.5;100;1700000000000;1;x;true",
         "abc",
         "1.5 100",
+        "",
+        "1.5;100",
+        "1.5;100;1700000000000;1;1",
     ],
 )
 def test_an_rt_volume_that_does_not_parse(text: str) -> None:

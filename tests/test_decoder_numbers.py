@@ -225,3 +225,9 @@ def test_unset_prices_are_nan(text: str) -> None:
 def test_an_unset_integer_is_a_price_like_any_other(text: str) -> None:
     _, numbers = decoded_numbers([text], "generic")
     assert numbers.tolist() == [float(text)]
+
+
+def test_an_exponent_that_makes_up_for_millions_of_digits() -> None:
+    text = "0." + "0" * 2_000_000 + "15e2000002"
+    decoded = decode(framed(text_payload(ASCII_ID, TICK_GENERIC, 6, 1, 49, text)), ASCII_ID)
+    assert decoded.rows["ticks"]["price"].tolist() == [float(text)] == [15.0]

@@ -286,3 +286,17 @@ def test_bound_requests_share_their_instrument_and_others_get_their_own() -> Non
     assert bound == [aapl, msft, aapl]
     assert fourth == fourth_again
     assert len({aapl, msft, fourth, fifth}) == 4
+
+
+def test_only_the_embedded_tick_that_the_kind_names_counts() -> None:
+    """Official clients read field 3 for a last and field 4 for a quote, wherever the other one stands."""
+    last = bytes_field(3, int_field(1, 6) + double_field(3, 1.5))
+    quote = bytes_field(4, int_field(1, 5) + double_field(3, 7.0) + double_field(4, 7.5))
+    for contents in (last + quote, quote + last):
+        decoded = decode(
+            framed(*(protobuf_payload(TICK_BY_TICK, int_field(1, 1), int_field(2, kind), contents) for kind in (1, 3))),
+            226,
+        )
+        trades, quotes = decoded.rows["trades"], decoded.rows["quotes"]
+        assert (trades["price"].tolist(), trades["event_ns"].tolist()) == ([1.5], [6 * 10**9])
+        assert (quotes["bid"].tolist(), quotes["ask"].tolist()) == ([7.0], [7.5])

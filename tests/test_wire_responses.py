@@ -124,11 +124,11 @@ def test_bar_times_are_read_in_the_zone_given():
     assert there - here == 5 * 3600 * 10**9
 
 
-def test_absent_sizes_are_nan_and_absent_prices_zero():
+def test_absent_prices_and_sizes_are_nan():
     body = protobuf.encode("HistoricalData", {"historicalDataBars": [{"date": "20240109"}]})
     message = responses.decode(17, body, True, 226)
     assert message.req_id == -1
-    np.testing.assert_equal(message.bars[0].item()[1:], (0.0, 0.0, 0.0, 0.0, np.nan, np.nan, 0))
+    np.testing.assert_equal(message.bars[0].item()[1:], (*[np.nan] * 6, 0))
 
 
 def test_bits_of_historical_quotes_differ_between_text_and_records():

@@ -1,7 +1,7 @@
 """How historical bars and ticks are written: rows of arrays, in text and in protobuf.
 
 The rule of the file: for each dtype of `history` one function per dialect reads an array, and beside it one writes it
-for the embedded gateway. Prices that are absent are 0.0, as in IB's client; sizes are NaN.
+for the embedded gateway. Prices and sizes that are absent are NaN, where IB's client shows 0.0 and an unset decimal.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_bars(reader: FieldReader, zone: tzinfo) -> Records:
     rows = [
         (
             _bar_time(reader.text("date"), zone),
-            *(reader.number(name) for name in ("open", "high", "low", "close")),
+            *(reader.price(name) for name in ("open", "high", "low", "close")),
             reader.size("volume"),
             reader.size("wap"),
             reader.integer("count"),
@@ -67,7 +67,7 @@ def bars_from_protobuf(bars: Iterable[_Values], zone: tzinfo) -> Records:
     rows = [
         (
             _bar_time(bar.get("date", ""), zone),
-            *(bar.get(name, 0.0) for name in ("open", "high", "low", "close")),
+            *(bar.get(name, math.nan) for name in ("open", "high", "low", "close")),
             _size(bar, "volume"),
             _size(bar, "WAP"),
             bar.get("barCount", 0),
@@ -94,11 +94,11 @@ def _read_tick(reader: FieldReader, dtype: np.dtype[np.void]) -> tuple[Any, ...]
     event_ns = _epoch_ns(reader.integer("time"))
     mask = reader.integer("attribs")
     if dtype == HISTORICAL_TICK_MIDPOINT:
-        return event_ns, reader.number("price"), reader.size("size")
+        return event_ns, reader.price("price"), reader.size("size")
     if dtype == HISTORICAL_TICK_BID_ASK:
-        prices = reader.number("bid"), reader.number("ask")
+        prices = reader.price("bid"), reader.price("ask")
         return event_ns, _swapped(mask), *prices, reader.size("bid_size"), reader.size("ask_size")
-    trade = reader.number("price"), reader.size("size")
+    trade = reader.price("price"), reader.size("size")
     return event_ns, mask & (_FIRST_BIT | _SECOND_BIT), *trade, reader.text("exchange"), reader.text("conditions")
 
 
@@ -126,16 +126,16 @@ def ticks_from_protobuf(ticks: Sequence[_Values], dtype: np.dtype[np.void]) -> R
 def _tick_from_protobuf(tick: _Values, dtype: np.dtype[np.void]) -> tuple[Any, ...]:
     event_ns = _epoch_ns(tick.get("time", 0))
     if dtype == HISTORICAL_TICK_MIDPOINT:
-        return event_ns, tick.get("price", 0.0), _size(tick, "size")
+        return event_ns, tick.get("price", math.nan), _size(tick, "size")
     if dtype == HISTORICAL_TICK_BID_ASK:
         flags = tick.get("tickAttribBidAsk", {})
         attribs = _attribs(flags.get("bidPastLow"), flags.get("askPastHigh"))
-        prices = tick.get("priceBid", 0.0), tick.get("priceAsk", 0.0)
+        prices = tick.get("priceBid", math.nan), tick.get("priceAsk", math.nan)
         return event_ns, attribs, *prices, _size(tick, "sizeBid"), _size(tick, "sizeAsk")
     flags = tick.get("tickAttribLast", {})
     attribs = _attribs(flags.get("pastLimit"), flags.get("unreported"))
     texts = tick.get("exchange", ""), tick.get("specialConditions", "")
-    return event_ns, attribs, tick.get("price", 0.0), _size(tick, "size"), *texts
+    return event_ns, attribs, tick.get("price", math.nan), _size(tick, "size"), *texts
 
 
 def ticks_to_protobuf(ticks: Records) -> list[dict[str, Any]]:

@@ -151,6 +151,11 @@ class FieldReader:
         field = self.text(name)
         return None if field in UNSET else parse_number(name, field)
 
+    def price(self, name: str) -> float:
+        """Read a price of a record; absent is NaN."""
+        field = self.text(name)
+        return parse_number(name, field) if field else math.nan
+
     def size(self, name: str) -> float:
         """Read a size; unset is NaN."""
         return parse_size(name, self.text(name))
