@@ -18,7 +18,9 @@ import ibfast
 ROOT = Path(ibfast.__file__).parent
 NETWORK = {"asyncio", "socket", "selectors", "ssl", "uvloop", "websockets"}
 CLOCKS = {"time"}
-ABOVE_THE_FEED = {f"ibfast.{name}" for name in ("protocol", "connection", "stream", "manager", "cli", "demo")}
+ABOVE_THE_FEED = {
+    f"ibfast.{name}" for name in ("protocol", "connection", "questions", "stream", "manager", "cli", "demo")
+}
 
 
 def module_name(path: Path) -> str:

@@ -1,0 +1,290 @@
+"""Questions to a gateway that it answers once: contracts, history, its clock.
+
+The rule of the file: a question is sent, its answer awaited with a time limit, and taken back at the gateway when
+nobody waits for it any more. It knows messages, and nothing of sockets or subscriptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibfast.config import Config
+from ibfast.contracts import Contract, ContractDetails
+from ibfast.enums import ServerVersion
+from ibfast.history import HISTORICAL_BAR
+from ibfast.protocol import Protocol, State
+from ibfast.wire import responses
+from ibfast.wire.requests import (
+    CancelContractDetails,
+    CancelHeadTimestamp,
+    CancelHistoricalBars,
+    CancelHistoricalTicks,
+    ContractDetailsRequest,
+    CurrentTimeInMillisRequest,
+    CurrentTimeRequest,
+    HeadTimestamp,
+    HistoricalBars,
+    HistoricalTicks,
+    MatchingSymbols,
+    Request,
+)
+from ibfast.wire.responses import Response, SymbolSample
+
+__all__ = ["Questions", "joined_bars"]
+
+
+@dataclass(slots=True)
+class _Query:
+    """A question whose answer may come in several messages; `complete` tells the last one."""
+
+    complete: Callable[[Response], bool]
+    answer: asyncio.Future[list[Any]]
+    parts: list[Any] = field(default_factory=list)
+
+    def add(self, message: Response) -> None:
+        self.parts.append(message)
+        if self.complete(message) and not self.answer.done():
+            self.answer.set_result(self.parts)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class Questions:
+    """What can be asked of a gateway; `IBKRConnectionManager` is one.
+
+    Args:
+        config: for its time limit.
+        protocol: the session.
+    """
+
+    def __init__(self, config: Config, protocol: Protocol) -> None:
+        self.config = config
+        self.protocol = protocol
+        self._req_ids = itertools.count(1)
+        self._queries: dict[int, _Query] = {}
+        self._clock_queries: list[_Query] = []
+        self._qualified: dict[Contract, Contract] = {}
+
+    def send(self, request: Request) -> None:
+        """Send a request that nobody waits for.
+
+        Raises:
+            NotConnectedError: there is no session.
+            UnsupportedError: the gateway's version has no such request.
+        """
+        self.protocol.send(request)
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be sent."""
+        return self.protocol.state is State.READY
+
+    def _take_answer(self, message: Response) -> None:
+        """Give a message to the question that waits for it, if there is one."""
+        if isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis):
+            for query in self._clock_queries:
+                query.add(message)
+            return
+        waiting = self._queries.get(getattr(message, "req_id", -1))
+        if waiting is not None:
+            waiting.add(message)
+
+    def _refuse(self, req_id: int, error: Exception) -> None:
+        """End a question that the gateway refuses."""
+        waiting = self._queries.get(req_id)
+        if waiting is not None:
+            waiting.fail(error)
+
+    def _refuse_all(self, error: Exception) -> None:
+        """End all questions, because the session has ended."""
+        for query in [*self._queries.values(), *self._clock_queries]:
+            query.fail(error)
+        self._queries.clear()
+        self._clock_queries.clear()
+
+    async def _ask(
+        self,
+        make: Callable[[int], Request],
+        complete: Callable[[Response], bool],
+        cancel: Callable[[int], Request] | None = None,
+    ) -> list[Any]:
+        """Send a request and return the messages that answer it, up to the one that completes the answer."""
+        req_id = next(self._req_ids)
+        return await self._ask_as(req_id, make(req_id), complete, None if cancel is None else cancel(req_id))
+
+    async def _ask_as(
+        self, req_id: int, request: Request, complete: Callable[[Response], bool], cancel: Request | None
+    ) -> list[Any]:
+        query = _Query(complete, asyncio.get_running_loop().create_future())
+        self.send(request)
+        self._queries[req_id] = query
+        try:
+            return await self._answer(query)
+        except (TimeoutError, asyncio.CancelledError):
+            if cancel is not None and self.connected:
+                self.send(cancel)
+            raise
+        finally:
+            self._queries.pop(req_id, None)
+
+    async def _answer(self, query: _Query) -> list[Any]:
+        # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes together with the answer.
+        try:
+            async with asyncio.timeout(self.config.request_timeout_s):
+                return await query.answer
+        except TimeoutError:
+            raise TimeoutError(f"the gateway did not answer within {self.config.request_timeout_s:g} s") from None
+
+    async def contract_details(self, contract: object) -> list[ContractDetails]:
+        """Return all contracts that match a description.
+
+        Args:
+            contract: a Contract, a stock's symbol, or a Contract of ibapi or ib_async.
+
+        Raises:
+            RequestError: code 200, there is none.
+        """
+        description = Contract.of(contract)
+        can_cancel = self.protocol.server_version >= ServerVersion.CANCEL_CONTRACT_DATA
+        messages = await self._ask(
+            lambda req_id: ContractDetailsRequest(req_id, description),
+            lambda message: isinstance(message, responses.ContractDataEnd),
+            CancelContractDetails if can_cancel else None,
+        )
+        return [message.details for message in messages if isinstance(message, responses.ContractData)]
+
+    async def qualify(self, contract: object) -> Contract:
+        """Return the one contract that a description means, with its con_id and all else that the gateway knows.
+
+        Args:
+            contract: a Contract, a stock's symbol, or a Contract of ibapi or ib_async.
+
+        Raises:
+            RequestError: code 200, there is none.
+            ValueError: several contracts match; the text lists them.
+        """
+        description = Contract.of(contract)
+        if description in self._qualified:
+            return self._qualified[description]
+        details = await self.contract_details(description)
+        matches = [item.contract for item in details]
+        if len(matches) != 1:
+            names = ", ".join(f"{c.local_symbol} {c.primary_exchange or c.exchange} {c.con_id}" for c in matches[:20])
+            raise ValueError(f"{description} is ambiguous, add fields: {len(matches)} contracts match: {names}")
+        # The exchange stays the user's choice: the gateway answers per listing, and "SMART" is a route, not a listing.
+        qualified = replace(matches[0], exchange=description.exchange or matches[0].exchange)
+        self._qualified[description] = qualified
+        return qualified
+
+    async def matching_symbols(self, pattern: str) -> list[SymbolSample]:
+        """Return stocks whose symbol or company name matches."""
+        (message,) = await self._ask(
+            lambda req_id: MatchingSymbols(req_id, pattern),
+            lambda message: isinstance(message, responses.SymbolSamples),
+        )
+        return list(message.samples)
+
+    async def head_timestamp(self, contract: object, what_to_show: str = "TRADES", use_rth: bool = True) -> str:
+        """Return the time of the earliest historical data, in the gateway's notation (epoch seconds)."""
+        qualified = await self.qualify(contract)
+        (message,) = await self._ask(
+            lambda req_id: HeadTimestamp(req_id, qualified, what_to_show, use_rth, format_date=2),
+            lambda message: isinstance(message, responses.HeadTimestamp),
+            CancelHeadTimestamp,
+        )
+        return str(message.timestamp)
+
+    async def historical_bars(
+        self,
+        contract: object,
+        duration: str = "1 D",
+        bar_size: str = "1 min",
+        what_to_show: str = "TRADES",
+        use_rth: bool = True,
+        end: str = "",
+    ) -> NDArray[np.void]:
+        """Return historical bars.
+
+        Args:
+            contract: what.
+            duration: IB's notation, "1 D", "2 W", "3600 S".
+            bar_size: IB's notation, "1 min", "5 secs", "1 day".
+            what_to_show: "TRADES", "MIDPOINT", "BID_ASK", …
+            use_rth: regular trading hours only.
+            end: yyyymmdd-hh:mm:ss in UTC; "" is now.
+
+        Returns:
+            A structured array of dtype `ibfast.history.HISTORICAL_BAR`.
+        """
+        qualified = await self.qualify(contract)
+        return await self._bars(HistoricalBars(0, qualified, end, duration, bar_size, what_to_show, use_rth))
+
+    async def _bars(self, request: HistoricalBars) -> NDArray[np.void]:
+        messages = await self._ask(
+            lambda req_id: replace(request, req_id=req_id), self._completes_bars, CancelHistoricalBars
+        )
+        return joined_bars(messages)
+
+    def _completes_bars(self, message: Response) -> bool:
+        """From server version 196 on an end marker of its own closes the bars, which may come in several messages."""
+        if self.protocol.server_version >= ServerVersion.HISTORICAL_DATA_END:
+            return isinstance(message, responses.HistoricalDataEnd)
+        return isinstance(message, responses.HistoricalData)
+
+    async def historical_ticks(
+        self,
+        contract: object,
+        what_to_show: str = "TRADES",
+        start: str = "",
+        end: str = "",
+        number_of_ticks: int = 1000,
+        use_rth: bool = True,
+        ignore_size: bool = False,
+    ) -> NDArray[np.void]:
+        """Return historical ticks, 1,000 at most; give `start` or `end` (yyyymmdd-hh:mm:ss, UTC), not both.
+
+        Args:
+            what_to_show: "TRADES", "BID_ASK" or "MIDPOINT".
+
+        Returns:
+            A structured array of the dtype HISTORICAL_TICK_LAST, …_BID_ASK or …_MIDPOINT of `ibfast.history`.
+        """
+        qualified = await self.qualify(contract)
+        messages = await self._ask(
+            lambda req_id: HistoricalTicks(
+                req_id, qualified, start, end, number_of_ticks, what_to_show, use_rth, ignore_size
+            ),
+            lambda message: isinstance(message, responses.HistoricalTicks) and message.done,
+            CancelHistoricalTicks if self.protocol.server_version >= ServerVersion.CANCEL_CONTRACT_DATA else None,
+        )
+        return np.concatenate([message.ticks for message in messages])
+
+    async def current_time_ns(self) -> int:
+        """Return the gateway's clock, ns UTC: to the millisecond from server version 197 on, else to the second."""
+        in_millis = self.protocol.server_version >= ServerVersion.CURRENT_TIME_IN_MILLIS
+        query = _Query(lambda message: True, asyncio.get_running_loop().create_future())
+        self.send(CurrentTimeInMillisRequest() if in_millis else CurrentTimeRequest())
+        self._clock_queries.append(query)
+        try:
+            (message, *_) = await self._answer(query)
+        finally:
+            if query in self._clock_queries:
+                self._clock_queries.remove(query)
+        if isinstance(message, responses.CurrentTimeInMillis):
+            return message.time_ms * 1_000_000
+        return int(message.time_s) * 1_000_000_000
+
+
+def joined_bars(messages: list[Any]) -> NDArray[np.void]:
+    """Return the bars of the messages of one answer, as one array."""
+    parts = [message.bars for message in messages if isinstance(message, responses.HistoricalData)]
+    return np.concatenate([np.empty(0, HISTORICAL_BAR), *parts])
