@@ -1,5 +1,7 @@
 """Market data of Interactive Brokers, decoded into lock-free rings of numpy records."""
 
+import logging
+
 from ibfast._core import Decoder
 from ibfast.config import Config
 from ibfast.contracts import Contract, Forex, Future, Index, Option, Stock
@@ -7,6 +9,9 @@ from ibfast.enums import Kind, TickType
 from ibfast.feed import Feed
 from ibfast.manager import IBKRConnectionManager
 from ibfast.ring import Reader, RingBuffer
+
+# What a program does not ask to see must not appear on its standard error.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 

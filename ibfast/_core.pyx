@@ -34,12 +34,16 @@ cdef extern from "Python.h":
     object PyMemoryView_FromObject(object obj)
 
 cdef enum:
+    MIN_SERVER_VERSION = 157
+    MAX_SERVER_VERSION = 226
     PROTOBUF_OFFSET = 200
     RAW_ID_SINCE = 201           # server version from which a payload begins with a four-byte id
     PREFIX_BYTES = 4
     MAX_FRAME_BYTES = 0xFFFFFF   # IB's own limit
     NOGIL_BYTES = 1 << 14        # smaller reads take a few µs: handing the GIL over would cost more
-    READ_BYTES = 1 << 18         # room that every socket read is offered
+    # Room that a socket read is offered. uvloop may fill it 32 times before any reader runs, and what comes then must
+    # fit into a ring of 65,536 rows: a megabyte of the shortest ticks does.
+    READ_BYTES = 1 << 15
 
 QUARANTINE_SIZE = 256            # malformed messages kept for inspection; the count goes on
 
@@ -125,10 +129,15 @@ cdef int64_t parse_zoned_time(void *decoder, bytes_t p, bytes_t end) noexcept wi
 cdef class Decoder:
     """Decodes one connection's bytes into a feed. It lives as long as the connection.
 
+    The caller takes the messages that are not tick path (`take_messages`) after every read: they are kept until then.
+
     Args:
         feed: where the records go.
-        server_version: what the handshake agreed on; from 201 on, messages begin with a four-byte id.
+        server_version: what the handshake agreed on, 157 to 226; from 201 on, messages begin with a four-byte id.
         zone: of times that name no zone; None is UTC.
+
+    Raises:
+        ValueError: the server version is not one that gateways answer to ibfast's offer.
     """
 
     cdef readonly FeedCore core
@@ -140,7 +149,6 @@ cdef class Decoder:
     cdef object broken                       # the ProtocolError that ended the stream
     cdef object aside                        # list of Message
     cdef object kept                         # deque of Quarantined
-    cdef bint refusal_told
     cdef context_t context                   # what the cursors of this connection share
     # Bytes of an unfinished frame and room for the next read. Never resized, only replaced: the event loop may still
     # hold a view of the old one.
@@ -149,6 +157,8 @@ cdef class Decoder:
     cdef size_t size, start, end
 
     def __cinit__(self, feed, int server_version=178, zone=None):
+        if not MIN_SERVER_VERSION <= server_version <= MAX_SERVER_VERSION:
+            raise ValueError(f"server_version is {MIN_SERVER_VERSION} to {MAX_SERVER_VERSION}, not {server_version}")
         self.core = feed.core
         self.server_version = server_version
         self.context.raw_id = server_version >= RAW_ID_SINCE
@@ -174,7 +184,7 @@ cdef class Decoder:
     def get_buffer(self, sizehint=-1):
         """Room for the next socket read, as `asyncio.BufferedProtocol.get_buffer` wants it."""
         self.make_room(READ_BYTES // 4)
-        return PyMemoryView_FromObject(self.buffer)[self.end:]
+        return PyMemoryView_FromObject(self.buffer)[self.end:self.end + READ_BYTES]
 
     cdef int make_room(self, size_t nbytes) except -1:
         """See to `nbytes` free bytes behind the unfinished frame."""
@@ -207,6 +217,8 @@ cdef class Decoder:
         cdef size_t used
         cdef uint64_t before = self.messages
         self.check_open()
+        if nbytes > self.size - self.end:
+            raise ValueError(f"{nbytes} bytes do not fit into the room that get_buffer gave")
         self.end += nbytes
         used = self.decode(self.base + self.start, self.end - self.start, recv_ns)
         self.start += used
@@ -278,7 +290,7 @@ cdef class Decoder:
                 end = self.decode_frames(p, p + n)
         self.bytes_received += end - p
         self.core.publish()
-        if self.core.c.control.instruments_refused and not self.refusal_told:
+        if self.core.c.control.instruments_refused and not self.core.refusal_told:
             self.tell_refusal()
         if self.broken is not None:
             raise self.broken
@@ -366,8 +378,8 @@ cdef class Decoder:
         return 0
 
     cdef int tell_refusal(self) except -1:
-        """Report the full instrument table once."""
-        self.refusal_told = True
+        """Report the full instrument table, once in a feed's life."""
+        self.core.refusal_told = True
         self.kept.append(Quarantined(
             f"all {self.core.c.max_instruments} instruments are taken: records of further requests belong to none",
             0, b"", self.bytes_received))

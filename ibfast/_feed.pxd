@@ -118,6 +118,7 @@ cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64
 cdef class FeedCore:
     cdef feed_t c
     cdef object memory
+    cdef bint refusal_told      # that the instrument table is full
     cdef readonly Ring ticks_ring, trades_ring, quotes_ring, depth_ring, bars_ring, greeks_ring, gaps_ring
 
     cdef int publish(self) except -1
@@ -343,8 +344,9 @@ cdef inline void write_level1_size(feed_t *f, source_t *s, int32_t tick_type, do
     if side == SIDE_ASK or tick_type == TICK_BID_SIZE or tick_type == TICK_DELAYED_BID_SIZE:
         merge_quote(f, s, l1, side, l1.price[side], size, delayed)
     elif tick_type == TICK_LAST_SIZE or tick_type == TICK_DELAYED_LAST_SIZE:
-        # TWS repeats the size of a last price as a tick of its own; any other last size is one more trade at it.
-        if l1.echo_size != size:
+        # TWS repeats the size of a last price as a tick of its own; any other last size is one more trade at it. Before
+        # the first price there is none to be at.
+        if l1.last == l1.last and l1.echo_size != size:
             write_trade(f, s, KIND_L1_LAST, 0, l1.last, size, delayed, TEXT_EMPTY, TEXT_EMPTY)
         l1.echo_size = NAN
     elif tick_type == TICK_VOLUME or tick_type == TICK_DELAYED_VOLUME:

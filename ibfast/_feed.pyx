@@ -124,13 +124,17 @@ cdef request_slot_t *bind_request(feed_t *f, int32_t req_id, uint32_t instrument
 cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
     """An instrument of its own for a request that nobody bound; NULL, counted, past the table's bound."""
     cdef char label[LABEL_BYTES]
-    cdef int n
+    cdef int n = snprintf(label, LABEL_BYTES, b"req_%d", <int> req_id)
+    cdef uint32_t text = intern(f, <unsigned char *> label, n)
     cdef uint32_t instrument
+    for instrument in range(f.control.instruments):
+        # A request of an earlier connection had the same id: its instrument serves again, and the table stays small.
+        if f.instruments[instrument].label == text and f.instruments[instrument].con_id == 0 and text != TEXT_OTHER:
+            return bind_request(f, req_id, instrument)
     if f.control.instruments == f.max_instruments:
         f.control.instruments_refused += 1
         return NULL
-    n = snprintf(label, LABEL_BYTES, b"req_%d", <int> req_id)
-    instrument = new_instrument(f, 0, intern(f, <unsigned char *> label, n))
+    instrument = new_instrument(f, 0, text)
     return bind_request(f, req_id, instrument)
 
 

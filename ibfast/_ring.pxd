@@ -60,3 +60,4 @@ cdef class Cursor:
 
     cdef uint64_t skip_overwritten(self) noexcept nogil
     cdef uint64_t overwritten(self) noexcept nogil
+    cdef int check_returned(self) except -1

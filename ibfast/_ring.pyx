@@ -29,6 +29,11 @@ cdef enum:
 CONTROL_BYTES = sizeof(ring_control_t)
 
 
+cdef void wake(object callback) noexcept:
+    """Call, and leave what it raises to `sys.unraisablehook`: it must not reach the writer or the other readers."""
+    callback()
+
+
 def fence_reads():
     """Have all reads of shared memory before this call happen before those after it."""
     fence_acquire()
@@ -115,7 +120,7 @@ cdef class Ring:
         if armed & ARMED_CALLBACK and self.callbacks:
             callbacks, self.callbacks = self.callbacks, []
             for callback in callbacks:
-                callback()
+                wake(callback)
         return 0
 
     def append(self, rows):
@@ -209,6 +214,11 @@ cdef class Cursor:
             self.position = reserved - capacity
         return published - self.position if published > self.position else 0
 
+    cdef int check_returned(self) except -1:
+        if self.borrowed:
+            raise FeedError("give the borrowed rows back (release) before taking more")
+        return 0
+
     def read(self, max_rows=None):
         """Return what is new as an array of its own: it stays intact whatever the writer does.
 
@@ -217,12 +227,16 @@ cdef class Cursor:
         Args:
             max_rows: at most so many rows; None for all that there are.
 
+        Raises:
+            FeedError: borrowed rows were not given back.
+
         Returns:
             A structured array of the ring's dtype, empty when there is nothing new.
         """
         cdef uint64_t n, i, first, torn, itemsize = self.ring.c.itemsize
         cdef char *target
         cdef const unsigned char[::1] view
+        self.check_returned()
         n = self.skip_overwritten()
         if max_rows is not None and n > <uint64_t> max_rows:
             n = max_rows
@@ -261,6 +275,7 @@ cdef class Cursor:
         keep the result only if that was True. The view ends where the ring wraps; the rest comes with the next call.
         """
         cdef uint64_t n, i, itemsize = self.ring.c.itemsize
+        self.check_returned()
         n = self.skip_overwritten()
         if max_rows is not None and n > <uint64_t> max_rows:
             n = max_rows

@@ -190,13 +190,21 @@ cdef inline bint begins_frame(bytes_t p, bytes_t end, bint raw_id) noexcept nogi
 
 
 cdef inline bint holds_frames(bytes_t p, bytes_t end, bint raw_id) noexcept nogil:
-    """Whether all from `p` on are frames; the last one may be cut off, and a long row of them is proof enough."""
+    """Whether all from `p` on are frames; a long row of them is proof enough.
+
+    The last one may be cut off. If it is the only one, half of it at least must be there: unknown fields can look like
+    the first bytes of a frame, and a cut further up shows by the next frame's length, which is then out of step.
+    """
     cdef int seen = 0
+    cdef Py_ssize_t there
     while begins_frame(p, end, raw_id):
-        seen += 1
-        if <size_t> (end - p) <= 4 + <size_t> be32(p) or seen == PROOF_FRAMES:
-            return True
+        there = end - p - 4
+        if there < <Py_ssize_t> be32(p):
+            return seen > 0 or 2 * there >= <Py_ssize_t> be32(p)
         p += 4 + be32(p)
+        seen += 1
+        if p == end or seen == PROOF_FRAMES:
+            return True
     return False
 
 

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import errno
+import io
 import logging
+import os
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from ibfast import __version__
+from ibfast.config import MAX_PORT
 from ibfast.demo import DemoOptions, demo
 from ibfast.enums import ServerVersion
 from ibfast.errors import ConfigError, Error
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
+from ibfast.sim.recording import RecordedGateway, read_recording
 from ibfast.sim.replay import TickFile
 from ibfast.sim.universe import Universe
 
 __all__ = ["main", "run"]
 
+READ_BYTES = 4096
+
 DEMO_EXAMPLES = """examples:
   ibfast demo                                the embedded gateway, ten seconds
-  ibfast demo --seconds 60 --rate 20000      for longer and faster
+  ibfast demo --seconds 60 --rate 1000       for longer, and slower
   ibfast demo --port 7497 --symbols AAPL,MSFT     your own TWS (paper account)
   ibfast demo --ticks ticks.csv.gz --speed 0      recorded ticks, as fast as they can be read
 """
@@ -37,6 +46,7 @@ SIM_EXAMPLES = """examples:
   ibfast sim --server-version 176            text only, as older releases of TWS
   ibfast sim --symbols 500 --rate 20000      synthetic symbols SYM000 to SYM499
   ibfast sim --ticks ticks.csv.gz --speed 10      recorded ticks, ten times as fast
+  ibfast sim --recording frames.jsonl        recorded frames, as a gateway once sent them
 """
 
 
@@ -52,13 +62,20 @@ def run(main_coroutine: Coroutine[Any, Any, int]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.ERROR, format="ibfast: %(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]] = arguments.command
     try:
         return run(command(arguments))
     except KeyboardInterrupt:
         return 130
-    except (Error, OSError) as error:
+    except OSError as error:
+        hint = ": give another --port" if error.errno == errno.EADDRINUSE else ""
+        print(f"ibfast: {error}{hint}", file=sys.stderr)
+        return 1
+    except Error as error:
         print(f"ibfast: {error}", file=sys.stderr)
         return 1
 
@@ -80,12 +97,12 @@ def _add_demo(commands: Any) -> None:
         epilog=DEMO_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seconds", type=_positive, default=10.0, metavar="S", help="how long to run (10)")
+    parser.add_argument("--seconds", type=_more_than_0, default=10.0, metavar="S", help="how long to run (10)")
     parser.add_argument("--host", default="127.0.0.1", help="of your own gateway (127.0.0.1)")
-    parser.add_argument("--port", type=int, metavar="N", help="of your own gateway; the embedded one without it")
+    parser.add_argument("--port", type=_port, metavar="N", help="of your own gateway; the embedded one without it")
     parser.add_argument("--client-id", type=int, default=17, metavar="N", help="at your own gateway (17)")
     parser.add_argument("--symbols", metavar="A,B,C", help="US stocks (a few well-known ones)")
-    parser.add_argument("--rate", type=_positive, default=2000.0, metavar="N", help="market events a second (2000)")
+    parser.add_argument("--rate", type=_more_than_0, default=20000.0, metavar="N", help="market events a second (20000)")
     _add_simulation(parser)
     parser.set_defaults(command=_demo)
 
@@ -99,12 +116,16 @@ def _add_sim(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=7497, metavar="N", help="0 is any free one (7497)")
-    parser.add_argument("--rate", type=_positive, default=500.0, metavar="N", help="market events a second (500)")
-    parser.add_argument("--symbols", type=int, default=0, metavar="N", help="add N synthetic stocks SYM000, SYM001, …")
-    parser.add_argument("--lines", type=int, default=100, metavar="N", help="market-data lines of the account (100)")
+    parser.add_argument("--port", type=_port, default=7497, metavar="N", help="0 is any free one (7497)")
+    parser.add_argument("--rate", type=_more_than_0, default=500.0, metavar="N", help="market events a second (500)")
+    parser.add_argument(
+        "--symbols", type=_count, default=0, metavar="N", help="add N synthetic stocks SYM000, SYM001, …"
+    )
+    parser.add_argument("--lines", type=_count, default=100, metavar="N", help="market-data lines of the account (100)")
     parser.add_argument("--no-pacing", action="store_true", help="enforce none of IB's limits")
     parser.add_argument("--until-eof", action="store_true", help="stop when standard input is closed")
+    parser.add_argument("--recording", type=Path, metavar="FILE", help="play recorded frames (JSON lines) instead")
+    parser.add_argument("--session", metavar="NAME", help="of --recording (its first one)")
     _add_simulation(parser)
     parser.set_defaults(command=_sim)
 
@@ -122,21 +143,33 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=1, metavar="N", help="of the simulated market (1)")
     group.add_argument("--ticks", type=Path, metavar="FILE", help="play a .csv, .csv.gz or .parquet file of ticks")
     group.add_argument(
-        "--speed", type=_not_negative, default=1.0, metavar="N", help="of --ticks: 1 as recorded, 0 full speed (1)"
+        "--speed", type=_0_or_more, default=1.0, metavar="N", help="of what is played: 1 as recorded, 0 full speed (1)"
     )
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
-    return value
+def _more_than_0(text: str) -> float:
+    return _checked(text, float, lambda value: value > 0, "a number, more than 0")
 
 
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+def _0_or_more(text: str) -> float:
+    return _checked(text, float, lambda value: value >= 0, "a number, 0 or more")
+
+
+def _count(text: str) -> int:
+    return int(_checked(text, int, lambda value: value >= 0, "a whole number, 0 or more"))
+
+
+def _port(text: str) -> int:
+    return int(_checked(text, int, lambda value: 0 <= value <= MAX_PORT, f"a port, 0 to {MAX_PORT}"))
+
+
+def _checked(text: str, kind: type[int] | type[float], valid: Callable[[float], bool], what: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = kind(-1)
+    if not valid(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value
 
 
@@ -160,6 +193,9 @@ async def _demo(arguments: argparse.Namespace) -> int:
 
 
 async def _sim(arguments: argparse.Namespace) -> int:
+    if arguments.recording is not None:
+        async with _recorded_gateway(arguments) as recorded:
+            return await _serve(arguments, recorded.port, asyncio.Event().wait())
     gateway = Gateway(
         arguments.host,
         arguments.port,
@@ -169,20 +205,32 @@ async def _sim(arguments: argparse.Namespace) -> int:
         lines=arguments.lines,
     )
     async with gateway:
-        print(f"listening on {gateway.host}:{gateway.port}", flush=True)
-        serving = asyncio.create_task(gateway.serve_forever())
-        ends = [serving]
-        if arguments.until_eof:
-            ends.append(asyncio.create_task(_standard_input_closed()))
-        try:
-            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in ends:
-                task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
+        return await _serve(arguments, gateway.port, gateway.serve_forever())
+
+
+async def _serve(arguments: argparse.Namespace, port: int, serving: Coroutine[Any, Any, object]) -> int:
+    """Say where the gateway listens, and let it serve until it breaks or, if so asked, standard input is closed."""
+    print(f"listening on {arguments.host}:{port}", flush=True)
+    ends = [asyncio.create_task(serving)]
+    if arguments.until_eof:
+        ends.append(asyncio.create_task(_standard_input_closed()))
+    try:
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
     return 0
+
+
+def _recorded_gateway(arguments: argparse.Namespace) -> RecordedGateway:
+    sessions = read_recording(arguments.recording)
+    name = arguments.session or next(iter(sessions), "")
+    if name not in sessions:
+        raise ConfigError(f"{arguments.recording} has no session {name!r}; it has: {', '.join(sessions)}")
+    return RecordedGateway(sessions[name], arguments.host, arguments.port, speed=arguments.speed)
 
 
 def _market(arguments: argparse.Namespace) -> Market | TickFile:
@@ -192,4 +240,16 @@ def _market(arguments: argparse.Namespace) -> Market | TickFile:
 
 
 async def _standard_input_closed() -> None:
-    await asyncio.to_thread(sys.stdin.buffer.read)
+    # A daemon: an executor's thread would hold up the end of the program until the input ends.
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+    descriptor = sys.stdin.fileno()
+
+    def read() -> None:
+        while os.read(descriptor, READ_BYTES):
+            pass
+        with contextlib.suppress(RuntimeError):  # the loop has ended first
+            loop.call_soon_threadsafe(closed.set)
+
+    threading.Thread(target=read, daemon=True).start()
+    await closed.wait()

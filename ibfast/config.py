@@ -15,6 +15,7 @@ from ibfast.errors import ConfigError
 __all__ = ["Config"]
 
 MAX_PORT = 65535
+MAX_TIMEOUT_S = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Config:
         for name in ("connect_timeout_s", "request_timeout_s"):
             value = getattr(self, name)
             _require(_is_int(value) or isinstance(value, float), name, value, "give seconds")
-            _require(value > 0, name, value, "give seconds, more than 0")
+            _require(0 < value <= MAX_TIMEOUT_S, name, value, f"give seconds, more than 0, at most {MAX_TIMEOUT_S}")
         capacity = self.feed_capacity
         _require(
             _is_int(capacity) and capacity >= 2 and capacity & (capacity - 1) == 0,

@@ -24,7 +24,6 @@ class Connection(asyncio.BufferedProtocol):
         on_change: called after everything that may have changed the protocol's state or left events in it.
 
     Attributes:
-        decode_ns: time spent in decoding and publishing so far.
         closed: done when the socket is gone.
     """
 
@@ -32,7 +31,6 @@ class Connection(asyncio.BufferedProtocol):
         self.protocol = protocol
         self.on_change = on_change
         self.transport: asyncio.Transport | None = None
-        self.decode_ns = 0
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -52,7 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         recv_ns = time.time_ns()
         started_ns = time.perf_counter_ns()
         self.protocol.buffer_updated(nbytes, recv_ns)
-        self.decode_ns += time.perf_counter_ns() - started_ns
+        self.protocol.decode_ns += time.perf_counter_ns() - started_ns
         self.flush()
         self.on_change()
 

@@ -27,6 +27,7 @@ from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import ConfigError, ConnectError, RequestError
 from ibfast.feed import Feed
 from ibfast.manager import IBKRConnectionManager
+from ibfast.protocol import Protocol
 from ibfast.ring import Reader
 from ibfast.stream import Stream
 
@@ -39,7 +40,9 @@ MOST_LATENCY_US = 1_000_000
 REFRESH_S = 0.25
 # A replay that brings nothing new for so long has ended, or is stuck.
 STALL_S = 10.0
+INTERRUPTED = 130
 NS_PER_S = 1_000_000_000
+MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class DemoOptions:
     port: int | None = None
     client_id: int = 17
     symbols: tuple[str, ...] = ()
-    rate: float = 2000.0
+    rate: float = 20_000.0
     server_version: int = 226
     seed: int = 1
     ticks: Path | None = None
@@ -123,18 +126,27 @@ async def demo(options: DemoOptions) -> int:
         readers = [asyncio.create_task(tape.read(ring)) for ring in rings]
         streams = await _subscribe(manager, symbols, TICK_BY_TICK if expected is not None else LEVEL_1)
         # The start-up is mostly contract details, which no tick waits for: only what follows is timed.
-        before = manager.decode_ns, _messages(manager)
+        protocol = manager.protocol
+        before = protocol.decode_ns, _messages(protocol)
+        interrupted = False
         with Live(console=console, refresh_per_second=1 / REFRESH_S, get_renderable=lambda: _table(manager, streams)):
-            if expected is None:
-                await _watch(manager, streams, options.seconds)
-            else:
-                await _until_complete(manager, tape, len(expected))
+            try:
+                if expected is None:
+                    await _watch(manager, streams, options.seconds)
+                else:
+                    await _until_complete(manager, tape, len(expected))
+            except asyncio.CancelledError:
+                interrupted = True  # Ctrl-C ends the watching; what was measured is still told
         for reader in tape.readers.values():
             reader.close()
         await asyncio.gather(*readers)
-        after = manager.decode_ns, _messages(manager)
-        decode_ns = (after[0] - before[0]) / max(after[1] - before[1], 1)
-        return _close(console, manager, tape, decode_ns, expected)
+        decode_ns = (protocol.decode_ns - before[0]) / max(_messages(protocol) - before[1], 1)
+        exit_code = _close(console, manager, tape, decode_ns, expected)
+        if interrupted:
+            return INTERRUPTED
+        if not manager.connected and manager.last_error is not None:
+            raise manager.last_error
+        return exit_code
 
 
 @contextlib.asynccontextmanager
@@ -146,8 +158,10 @@ async def _embedded_gateway(options: DemoOptions) -> AsyncIterator[int]:
         arguments += ["--ticks", str(options.ticks), "--speed", str(options.speed)]
     else:
         arguments += ["--rate", str(options.rate)]
+    pipe = asyncio.subprocess.PIPE
+    # In a session of its own, so that Ctrl-C is this process's alone; the gateway ends with its standard input.
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ibfast", "sim", *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "ibfast", "sim", *arguments, stdin=pipe, stdout=pipe, start_new_session=True
     )
     assert process.stdout is not None
     assert process.stdin is not None
@@ -187,7 +201,7 @@ async def _watch(manager: IBKRConnectionManager, streams: dict[str, Stream], sec
 async def _until_complete(manager: IBKRConnectionManager, tape: Tape, events: int) -> None:
     """Wait for all events, as long as they keep coming."""
     seen, since = -1, time.monotonic()
-    while tape.records < events and manager.connected and time.monotonic() - since < STALL_S:
+    while tape.records + tape.lost < events and manager.connected and time.monotonic() - since < STALL_S:
         if tape.records + tape.lost != seen:
             seen, since = tape.records + tape.lost, time.monotonic()
         await asyncio.sleep(0.02)
@@ -211,12 +225,13 @@ def _table(manager: IBKRConnectionManager, streams: dict[str, Stream]) -> Table:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) and value >= 1000 else f"{value:,.8g}"
+    if value >= MILLION:
+        return f"{value / MILLION:,.1f}M"
+    return f"{value:,.8g}"
 
 
-def _messages(manager: IBKRConnectionManager) -> int:
-    decoder = manager.protocol.decoder
-    return decoder.messages if decoder is not None else 0
+def _messages(protocol: Protocol) -> int:
+    return protocol.decoder.messages if protocol.decoder is not None else 0
 
 
 def _close(
@@ -237,7 +252,9 @@ def _close(
         f"socket to reader p50 {tape.quantile_us(0.5):,} µs, p99 {tape.quantile_us(0.99):,} µs",
     ]
     different = 0
-    if expected is not None:
+    if expected is not None and tape.lost:
+        parts.append("not compared with the file, since rows were lost")
+    elif expected is not None:
         different = _count_differences(_events(manager.feed, tape), expected)
         parts.append(f"identical with the file {len(expected) - different:,} of {len(expected):,} events")
     if decoder.quarantined:
@@ -260,7 +277,7 @@ def _read_ticks(path: Path) -> NDArray[np.void]:
             import pyarrow.parquet
         except ImportError:
             raise ConfigError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
-        columns = pyarrow.parquet.read_table(path).to_pandas().to_dict("list")
+        columns = pyarrow.parquet.read_table(path).to_pydict()
     else:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             names = file.readline().strip().split(",")

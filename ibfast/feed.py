@@ -215,6 +215,9 @@ class FeedView:
         rows["version"][torn] |= 1
         return rows
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.instruments)} instruments, {self.ticks.capacity:,} rows a ring>"
+
     @property
     def rings(self) -> dict[str, RingBuffer]:
         """All rings by name."""
@@ -244,6 +247,8 @@ class Feed(FeedView):
             raise FeedError(f"max_instruments is 1 or more and max_texts {RESERVED_TEXTS} or more")
         layout = _Layout(capacity, max_instruments, max_texts)
         self.name = name
+        self._owner: object | None = None
+        self._by_con_id: dict[int, int] = {}
         self._segment = Segment.create(name, layout.total_bytes) if name else None
         memory = self._segment.memory if self._segment else _own_memory(layout.total_bytes)
         super().__init__(memory, layout, writable=True)
@@ -270,6 +275,27 @@ class Feed(FeedView):
     def add_instrument(self, label: str, con_id: int = 0) -> int:
         """Make a new instrument and return its index; FeedError when the table is full."""
         return self.core.add_instrument(label, con_id)
+
+    def instrument_of(self, con_id: int, label: str) -> int:
+        """Return the instrument of a contract id, made with that label on first use; FeedError if the table is full."""
+        if con_id not in self._by_con_id:
+            self._by_con_id[con_id] = self.add_instrument(label, con_id)
+        return self._by_con_id[con_id]
+
+    def claim(self, owner: object) -> None:
+        """Take the feed for one connection, since request ids and sequence numbers are a connection's.
+
+        Raises:
+            FeedError: another connection has it.
+        """
+        if self._owner not in (None, owner):
+            raise FeedError("this feed is filled by another connection: give each connection a Feed of its own")
+        self._owner = owner
+
+    def release(self, owner: object) -> None:
+        """Give the feed back."""
+        if self._owner is owner:
+            self._owner = None
 
     def bind(self, req_id: int, instrument: int) -> None:
         """Have all messages of a request belong to an instrument, as long as the connection lives."""

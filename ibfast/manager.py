@@ -7,10 +7,10 @@ The rule of the file: it owns what is under way (the session, the lines) and the
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +24,7 @@ from ibfast.errors import ConnectError, NotConnectedError, RequestError
 from ibfast.feed import Feed
 from ibfast.protocol import NOT_ENABLED, Protocol, State
 from ibfast.questions import Questions, joined_bars
-from ibfast.stream import Line, Stream, wanted
+from ibfast.stream import Line, Stream, Wanted, wanted
 from ibfast.wire.requests import HistoricalBars, MarketDataTypeRequest, Request
 from ibfast.wire.responses import ErrorMessage, Response
 
@@ -32,8 +32,9 @@ __all__ = ["IBKRConnectionManager"]
 
 logger = logging.getLogger("ibfast")
 
-# Messages about a request that goes on (message_codes of the TWS API): data follows, or the book is sent anew.
-ADVISORY_CODES = frozenset({165, 317, 2152, 10090, 10091, 10167})
+# Messages about a request that goes on (message_codes of the TWS API): data follows, the book is sent anew, or another
+# session has the data for a while.
+ADVISORY_CODES = frozenset({165, 317, 10090, 10091, 10167, 10197})
 # System and warning notices, which never end a request.
 NOTICE_CODES = range(2100, 2200)
 COMBO = "BAG"
@@ -68,15 +69,13 @@ class IBKRConnectionManager(Questions):
         self._changed = asyncio.Event()
         self._closing = False
         self._lines: dict[int, Line] = {}
-        self._instruments: dict[Contract, int] = {}
+        self._combos: dict[Contract, int] = {}
+        self._gap: tuple[int, int] | None = None
+        self._quarantined = 0
+        self._refusal_told = False
         self._listeners: list[Callable[[Response], None]] = []
 
     # --- connection ---
-
-    @property
-    def decode_ns(self) -> int:
-        """Time that decoding and publishing have taken on the current connection, ns."""
-        return self._connection.decode_ns if self._connection is not None else 0
 
     async def connect(self) -> bool:
         """Connect and wait until the session is ready, for `config.connect_timeout_s` at most.
@@ -111,7 +110,9 @@ class IBKRConnectionManager(Questions):
         return Protocol(self.feed, config.client_id, zone=config.zone)
 
     async def _connect(self) -> bool:
+        self.feed.claim(self)
         self.last_error = None
+        self._quarantined = 0
         self.protocol = self._new_protocol(self.config)
         self._changed = asyncio.Event()
         self._closing = False
@@ -123,9 +124,13 @@ class IBKRConnectionManager(Questions):
                 self.last_error = self._timeout_error()
         except ConnectError as error:
             self.last_error = error
-        finally:
-            if not self.connected:
-                await self._hang_up()
+        except BaseException:
+            await self._hang_up()
+            raise
+        if not self.connected:
+            await self._hang_up()
+        elif self._gap is not None:
+            self._close_gap(*self._gap)
         return self.connected
 
     async def _open(self) -> None:
@@ -133,9 +138,12 @@ class IBKRConnectionManager(Questions):
         try:
             self._connection = await open_connection(host, port, self.protocol, self._on_change)
         except (OSError, ValueError) as error:  # ValueError: what can't be a host's name at all
-            reason = f"nothing listens at {host}:{port}" if isinstance(error, ConnectionRefusedError) else str(error)
-            remedy = "start TWS or IB Gateway and log in, and check host and port"
-            raise ConnectError("tcp", reason, remedy) from None
+            if isinstance(error, ConnectionRefusedError):
+                remedy = "start TWS or IB Gateway and log in, and check host and port"
+                raise ConnectError("tcp", f"nothing listens at {host}:{port}", remedy) from None
+            raise ConnectError(
+                "tcp", f"{host}:{port} can't be reached: {error}", "check host and port, and the network"
+            ) from None
         while self.protocol.state not in (State.READY, State.CLOSED):
             self._changed.clear()
             await self._changed.wait()
@@ -158,10 +166,10 @@ class IBKRConnectionManager(Questions):
     async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
         self.protocol.close()
+        self._drop_everything(NotConnectedError("the connection was closed"))
         if connection is not None:
             connection.abort()
             await asyncio.wait([connection.closed], timeout=CLOSE_TIMEOUT_S)
-        self._drop_everything(NotConnectedError("the connection was closed"))
 
     def _drop_everything(self, error: Exception) -> None:
         """Fail what depends on the connection; request ids die with it."""
@@ -171,15 +179,17 @@ class IBKRConnectionManager(Questions):
                 if self._closing:
                     stream.close()
                 else:
-                    stream.fail(error)
+                    stream.fail(_another(error))
         self._lines.clear()
         self.feed.forget_requests()
+        self.feed.release(self)
 
     def _on_change(self) -> None:
         """Handle what a read has changed. Called by the connection."""
         self._changed.set()
         for message in self.protocol.events():
             self._handle(message)
+        self._tell_quarantine()
         if self.protocol.state is State.CLOSED and self._connection is not None and not self._closing:
             self._lose(self.protocol.error or NotConnectedError("the connection was lost"))
 
@@ -192,14 +202,23 @@ class IBKRConnectionManager(Questions):
             return
         self.last_error = error
         logger.warning("connection lost: %s", error)
-        now_ns = time.time_ns()
-        self.feed.add_gap(
-            now_ns, GapScope.CONNECTION, GapCause.CONNECTION_LOST, first_seq=self.feed.seq + 1, first_ns=now_ns
-        )
+        self._gap = self.feed.seq + 1, time.time_ns()
+        self._add_gap(*self._gap)
         if not isinstance(error, NotConnectedError):
             error, cause = NotConnectedError(f"the connection was lost: {error}"), error
             error.__cause__ = cause
         self._drop_everything(error)
+
+    def _add_gap(self, first_seq: int, first_ns: int, last_seq: int = 0, last_ns: int = 0) -> None:
+        """Record the loss of the connection: open, or with its end when there is a connection again."""
+        self.feed.add_gap(
+            last_ns or first_ns, GapScope.CONNECTION, GapCause.CONNECTION_LOST,
+            first_seq=first_seq, last_seq=last_seq, first_ns=first_ns, last_ns=last_ns, recovered=last_ns != 0,
+        )  # fmt: skip
+
+    def _close_gap(self, first_seq: int, first_ns: int) -> None:
+        self._add_gap(first_seq, first_ns, self.feed.seq, time.time_ns())
+        self._gap = None
 
     # --- messages ---
 
@@ -221,6 +240,15 @@ class IBKRConnectionManager(Questions):
             self._take_answer(message)
         for listener in self._listeners:
             asyncio.get_running_loop().call_soon(listener, message)
+
+    def _tell_quarantine(self) -> None:
+        decoder = self.protocol.decoder
+        if decoder is not None and decoder.quarantined > self._quarantined:
+            self._quarantined = decoder.quarantined
+            logger.warning("%d malformed messages so far, see protocol.decoder.take_quarantine()", self._quarantined)
+        if self.feed.instruments.refused and not self._refusal_told:
+            self._refusal_told = True
+            logger.warning("the instrument table is full: make the Feed with more than %d", len(self.feed.instruments))
 
     def _handle_error(self, message: ErrorMessage) -> None:
         level = logging.INFO if message.code in NOTICE_CODES else logging.WARNING
@@ -291,7 +319,7 @@ class IBKRConnectionManager(Questions):
             raise
         return stream
 
-    def _join(self, line: Line, contract: Contract, want: Any) -> Stream:
+    def _join(self, line: Line, contract: Contract, want: Wanted) -> Stream:
         stream = Stream(contract, line, getattr(self.feed, want.ring), want, self._release)
         line.streams.append(stream)
         return stream
@@ -303,11 +331,12 @@ class IBKRConnectionManager(Questions):
 
     def _instrument(self, contract: Contract) -> int:
         """The feed's index of a contract: made once, the same across reconnects."""
-        key = replace(contract, exchange="") if contract.con_id else contract
-        if key not in self._instruments:
-            label = contract.symbol if contract.sec_type == "STK" else contract.local_symbol or contract.symbol
-            self._instruments[key] = self.feed.add_instrument(label, contract.con_id)
-        return self._instruments[key]
+        label = contract.symbol if contract.sec_type == "STK" else contract.local_symbol or contract.symbol
+        if contract.con_id:
+            return self.feed.instrument_of(contract.con_id, label)
+        if contract not in self._combos:
+            self._combos[contract] = self.feed.add_instrument(label)
+        return self._combos[contract]
 
     def _release(self, stream: Stream) -> None:
         """A stream has ended; the line ends with its last one."""
@@ -319,3 +348,10 @@ class IBKRConnectionManager(Questions):
             del self._lines[line.req_id]
             if self.connected:
                 self.send(line.cancel_request())
+
+
+def _another(error: Exception) -> Exception:
+    """A copy, since every consumer raises its own, and raising changes an exception."""
+    twin = copy.copy(error)
+    twin.__cause__ = error.__cause__
+    return twin

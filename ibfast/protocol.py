@@ -58,6 +58,7 @@ class Protocol:
         accounts: the accounts of the login.
         next_order_id: the first order id that is free.
         decoder: the decoder of this connection, None before the handshake.
+        decode_ns: what decoding, publishing and waking have taken so far, as the connection, which has a clock, counts.
     """
 
     def __init__(self, feed: Feed, client_id: int = 1, *, zone: tzinfo = UTC) -> None:
@@ -71,6 +72,7 @@ class Protocol:
         self.accounts: tuple[str, ...] = ()
         self.next_order_id: int | None = None
         self.decoder: Decoder | None = None
+        self.decode_ns = 0
         self._reply = bytearray(MAX_REPLY_BYTES + 4)
         self._reply_bytes = 0
         self._outgoing: list[bytes] = [requests.hello()]

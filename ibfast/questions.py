@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import ServerVersion
+from ibfast.errors import RequestError
 from ibfast.history import HISTORICAL_BAR
 from ibfast.protocol import Protocol, State
 from ibfast.wire import responses
@@ -38,6 +40,9 @@ from ibfast.wire.requests import (
 from ibfast.wire.responses import Response, SymbolSample
 
 __all__ = ["Questions", "joined_bars"]
+
+# So many matches of an ambiguous contract are named.
+SHOWN = 20
 
 
 @dataclass(slots=True)
@@ -155,11 +160,14 @@ class Questions:
         """
         description = Contract.of(contract)
         can_cancel = self.protocol.server_version >= ServerVersion.CANCEL_CONTRACT_DATA
-        messages = await self._ask(
-            lambda req_id: ContractDetailsRequest(req_id, description),
-            lambda message: isinstance(message, responses.ContractDataEnd),
-            CancelContractDetails if can_cancel else None,
-        )
+        try:
+            messages = await self._ask(
+                lambda req_id: ContractDetailsRequest(req_id, description),
+                lambda message: isinstance(message, responses.ContractDataEnd),
+                CancelContractDetails if can_cancel else None,
+            )
+        except RequestError as error:
+            raise RequestError(error.req_id, error.code, f"{error.message}: {description}") from None
         return [message.details for message in messages if isinstance(message, responses.ContractData)]
 
     async def qualify(self, contract: object) -> Contract:
@@ -178,8 +186,11 @@ class Questions:
         details = await self.contract_details(description)
         matches = [item.contract for item in details]
         if len(matches) != 1:
-            names = ", ".join(f"{c.local_symbol} {c.primary_exchange or c.exchange} {c.con_id}" for c in matches[:20])
-            raise ValueError(f"{description} is ambiguous, add fields: {len(matches)} contracts match: {names}")
+            names = ", ".join(
+                f"{c.local_symbol} {c.primary_exchange or c.exchange} {c.con_id}" for c in matches[:SHOWN]
+            )
+            more = f" and {len(matches) - SHOWN} more" if len(matches) > SHOWN else ""
+            raise ValueError(f"{description} is ambiguous, add fields: {len(matches)} contracts match: {names}{more}")
         # The exchange stays the user's choice: the gateway answers per listing, and "SMART" is a route, not a listing.
         qualified = replace(matches[0], exchange=description.exchange or matches[0].exchange)
         self._qualified[description] = qualified
@@ -250,14 +261,22 @@ class Questions:
         use_rth: bool = True,
         ignore_size: bool = False,
     ) -> NDArray[np.void]:
-        """Return historical ticks, 1,000 at most; give `start` or `end` (yyyymmdd-hh:mm:ss, UTC), not both.
+        """Return historical ticks, 1,000 at most, from `start` on or up to `end` (the default: up to now).
 
         Args:
             what_to_show: "TRADES", "BID_ASK" or "MIDPOINT".
+            start, end: yyyymmdd-hh:mm:ss in UTC; one of them at most.
+
+        Raises:
+            ValueError: both were given.
 
         Returns:
             A structured array of the dtype HISTORICAL_TICK_LAST, …_BID_ASK or …_MIDPOINT of `ibfast.history`.
         """
+        if start and end:
+            raise ValueError("historical ticks go from start on or up to end: give one of them")
+        if not start:
+            end = end or datetime.now(UTC).strftime("%Y%m%d-%H:%M:%S")
         qualified = await self.qualify(contract)
         messages = await self._ask(
             lambda req_id: HistoricalTicks(

@@ -1,7 +1,7 @@
 """Rings and their readers, for threads, asyncio and other processes.
 
 The rule of the file: waiting is all that is added here to the compiled ring (`ibfast._ring`). A reader looks, arms,
-looks again, and only then sleeps, so no row is slept through; nothing polls.
+looks again, and only then sleeps, so no row is slept through.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import mmap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
@@ -22,7 +23,7 @@ from ibfast.errors import FeedError
 
 __all__ = ["Reader", "RingBuffer"]
 
-# How long a thread that waits on behalf of an event loop may outlive the wait's cancellation.
+# How long a sleeping thread may outlive the cancellation of its wait, or the closing of its reader.
 FOREIGN_WAIT_S = 0.2
 
 
@@ -79,9 +80,16 @@ class Reader(Cursor):
         """Block this thread until there is something to read.
 
         Returns:
-            False if `timeout_s` seconds passed first.
+            False if `timeout_s` seconds passed first, or the reader was closed.
         """
-        return self.ring.wait_beyond(self.position, min(timeout_s, threading.TIMEOUT_MAX))
+        deadline = time.monotonic() + timeout_s
+        while not self.closed:
+            left_s = deadline - time.monotonic()
+            if self.ring.wait_beyond(self.position, max(0.0, min(left_s, FOREIGN_WAIT_S))):
+                return True
+            if left_s <= FOREIGN_WAIT_S:
+                return False
+        return bool(self.pending)
 
     @contextlib.contextmanager
     def borrowed(self, max_rows: int | None = None) -> Iterator[Borrowed]:
@@ -134,11 +142,11 @@ class Reader(Cursor):
                 future.set_result(None)
 
         def published() -> None:
-            if threading.get_ident() == home:
-                wake()
-            else:
-                # A loop that was closed meanwhile has nobody left to wake.
-                with contextlib.suppress(RuntimeError):
+            # A loop that was closed meanwhile has nobody left to wake.
+            with contextlib.suppress(RuntimeError):
+                if threading.get_ident() == home:
+                    wake()
+                else:
                     loop.call_soon_threadsafe(wake)
 
         self.ring.when_published(published)

@@ -70,12 +70,30 @@ class Wanted:
     kinds: frozenset[Kind]
 
 
+OPTION_TYPES = ("OPT", "FOP", "IOPT", "WAR", "BAG")
+OPTIONS: dict[DataType, frozenset[str]] = {
+    **dict.fromkeys((DataType.TICKS, DataType.TRADES, DataType.QUOTES, DataType.GREEKS), frozenset({"generic_ticks"})),
+    **dict.fromkeys(
+        (DataType.LAST, DataType.ALL_LAST, DataType.BID_ASK, DataType.MIDPOINT), frozenset({"ignore_size"})
+    ),
+    DataType.DEPTH: frozenset({"num_rows", "is_smart_depth"}),
+    DataType.BARS: frozenset({"what_to_show", "use_rth"}),
+    DataType.UPDATING_BARS: frozenset({"what_to_show", "use_rth", "duration", "bar_size"}),
+}
+
 _TICK_BY_TICK = {
     DataType.LAST: ("Last", "trades", Kind.LAST),
     DataType.ALL_LAST: ("AllLast", "trades", Kind.ALL_LAST),
     DataType.BID_ASK: ("BidAsk", "quotes", Kind.BID_ASK),
     DataType.MIDPOINT: ("MidPoint", "quotes", Kind.MIDPOINT),
 }
+
+
+def _data_type(name: object) -> DataType:
+    try:
+        return DataType(str(name).upper())
+    except ValueError:
+        raise ValueError(f"there is no data type {name!r}; there are {', '.join(DataType)}") from None
 
 
 def wanted(contract: Contract, data_type: str, **options: Any) -> Wanted:
@@ -89,14 +107,15 @@ def wanted(contract: Contract, data_type: str, **options: Any) -> Wanted:
             and `duration` ("1 D"), `bar_size` ("1 min").
 
     Raises:
-        ValueError: there is no such data type.
+        ValueError: there is no such data type, or the contract has none of it.
         TypeError: the data type has no such option.
     """
-    try:
-        kind = DataType(data_type.upper())
-    except ValueError:
-        known = ", ".join(DataType)
-        raise ValueError(f"there is no data type {data_type!r}; there are {known}") from None
+    kind = _data_type(data_type)
+    for name in options.keys() - OPTIONS[kind]:
+        known = ", ".join(sorted(OPTIONS[kind])) or "none"
+        raise TypeError(f"{kind} takes no option {name!r}; its options: {known}")
+    if kind is DataType.GREEKS and contract.sec_type not in ("", *OPTION_TYPES):
+        raise ValueError(f"GREEKS are of options ({', '.join(OPTION_TYPES)}), and {contract} is none")
     if kind in _TICK_BY_TICK:
         tick_type, ring, row_kind = _TICK_BY_TICK[kind]
         return Wanted(TickByTick(0, contract, tick_type, **options), ring, frozenset({row_kind}))
@@ -124,14 +143,16 @@ def _updating_bars(
 
 
 def _level_1(contract: Contract, data_type: DataType, generic_ticks: str = "") -> Wanted:
-    request = MarketData(0, contract, generic_ticks)
+    # In one order and without blanks, so that the same list is the same request.
+    generics = sorted({part.strip() for part in generic_ticks.split(",")} - {""})
+    request = MarketData(0, contract, ",".join(generics))
     if data_type is DataType.QUOTES:
         return Wanted(request, "quotes", frozenset({Kind.L1_QUOTE}))
     if data_type is DataType.GREEKS:
         return Wanted(request, "greeks", frozenset({Kind.OPTION}))
     if data_type is DataType.TRADES:
         # With time and sales at hand, the sampled last price would tell every trade a second time.
-        sales = RT_VOLUME_GENERIC_TICK in generic_ticks.split(",")
+        sales = RT_VOLUME_GENERIC_TICK in generics
         return Wanted(request, "trades", frozenset({Kind.RT_VOLUME if sales else Kind.L1_LAST}))
     return Wanted(request, "ticks", frozenset({Kind.PRICE, Kind.SIZE, Kind.GENERIC, Kind.STRING}))
 
@@ -190,6 +211,10 @@ class Stream:
         self._kinds = np.array(sorted(want.kinds), np.uint8)
         self._release = release
 
+    def __repr__(self) -> str:
+        state = "live" if self.live else f"ended: {self.error}" if self.error else "ended"
+        return f"<Stream of {self.contract.local_symbol or self.contract.symbol}, request {self.req_id}, {state}>"
+
     @property
     def lost(self) -> int:
         """Rows of the whole ring that were overwritten before this stream looked at them."""
@@ -211,12 +236,9 @@ class Stream:
             NotConnectedError: the connection was lost.
         """
         while True:
-            try:
-                rows = await anext(self._reader)
-            except StopAsyncIteration:
-                if self.error is not None:
-                    raise self.error from None
-                raise
+            rows = await anext(self._reader, None)
+            if rows is None:
+                raise StopAsyncIteration if self.error is None else self.error
             mine: NDArray[Any] = rows[(rows["req_id"] == self.req_id) & np.isin(rows["kind"], self._kinds)]
             if len(mine):
                 return mine

@@ -224,3 +224,16 @@ def test_two_requests_on_one_instrument_do_not_mix() -> None:
     ]  # fmt: skip
     assert trades["req_id"].tolist() == [1, 2]
     assert set(quotes["instrument"].tolist()) == {instrument}
+
+
+def test_a_last_size_before_any_last_price_is_no_trade() -> None:
+    decoded = decode(framed(size(LAST_SIZE, 100), price(LAST, "10", 50), size(LAST_SIZE, 50)), 176)
+    assert decoded.rows["trades"]["size"].tolist() == [50.0]
+
+
+def test_a_request_id_that_comes_again_has_its_instrument_again() -> None:
+    decoded = Decoded(176)
+    for _ in range(5):
+        decoded.give([framed(price(BID, "10", 1, req_id=5))])
+        decoded.feed.forget_requests()
+    assert list(decoded.feed.instruments) == ["req_5"]

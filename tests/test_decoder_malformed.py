@@ -227,8 +227,10 @@ def test_a_frame_that_swallowed_others(msg_id: int, server_version: int, swallow
     followers = framed(*[text_payload(server_version, TICK_PRICE, 6, 9, 1, "99.5", 100, 0)] * swallowed)
     body += followers[: len(followers) - cut_nbytes]
     decoded = Decoded(server_version)
+    # What the length left out of its last follower comes next, so that nothing is in step any more.
+    rest = followers[len(followers) - cut_nbytes :]
     with pytest.raises(ProtocolError) as caught:
-        decoded.give([good + framed(body) + framed(marker(server_version))])
+        decoded.give([good + framed(body) + rest + framed(marker(server_version))])
     assert caught.value.offset == len(good)
     assert decoded.rows["ticks"]["req_id"].tolist() == [MARKER]
     assert all(decoded.rows[ring].size == 0 for ring in ("trades", "quotes", "depth", "bars", "greeks"))
@@ -356,3 +358,29 @@ def test_random_damage_loses_no_frame(server_version: int) -> None:
 
 def test_every_kind_of_message_was_tried() -> None:
     assert set(GOOD_TEXT) == set(MAKERS)
+
+
+@pytest.mark.parametrize("trailing", [("", "", "", "512"), ("", "", "5", "12")])
+@pytest.mark.parametrize("server_version", TEXT_VERSIONS)
+def test_trailing_fields_that_look_like_a_cut_frame(server_version: int, trailing: tuple[str, ...]) -> None:
+    """What follows in step shows that nothing was swallowed."""
+    payload = text_payload(server_version, TICK_PRICE, 6, 1, 1, "1.5", 100, 0, *trailing)
+    decoded = decode(framed(payload, payload, marker(server_version)), server_version)
+    assert decoded.rows["ticks"]["req_id"].tolist() == [1, 1, MARKER]
+    bad = text_payload(server_version, TICK_PRICE, 6, 1, 1, "bad", *trailing)
+    quarantined(server_version, bad)
+
+
+def test_more_bytes_than_there_was_room_for() -> None:
+    decoder = Decoder(Feed(capacity=64), server_version=176)
+    room = len(decoder.get_buffer())
+    with pytest.raises(ValueError, match="do not fit"):
+        decoder.buffer_updated(1 << 30)
+    assert room > 0
+    assert decoder.feed_bytes(framed(marker(176))) == 1
+
+
+@pytest.mark.parametrize("server_version", [0, 156, 227])
+def test_server_versions_that_no_gateway_agrees_on(server_version: int) -> None:
+    with pytest.raises(ValueError, match="157 to 226"):
+        Decoder(Feed(capacity=64), server_version=server_version)

@@ -6,6 +6,7 @@ Every case runs on asyncio and on uvloop. The gateway is a script that reads lik
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ from ibfast.wire.responses import (
 )
 
 IMPATIENT_S = 0.05
+CALL = replace(AAPL, con_id=7, sec_type="OPT", last_trade_date="20270115", strike=250.0, right="C")
 
 
 SUBSCRIPTIONS: dict[DataType, tuple[type, type]] = {
@@ -62,12 +64,14 @@ SUBSCRIPTIONS: dict[DataType, tuple[type, type]] = {
 @pytest.mark.parametrize("version", [176, 226])
 @pytest.mark.parametrize("data_type", DataType)
 def test_a_subscription_opens_and_cancels_its_line(run: Run, version: int, data_type: DataType) -> None:
+    contract = CALL if data_type is DataType.GREEKS else AAPL
+
     async def gateway(caller: Caller) -> None:
-        await answer_details(caller, AAPL)
+        await answer_details(caller, contract)
         open_type, cancel_type = SUBSCRIPTIONS[data_type]
         for _ in range(2):
             request = await caller.request(open_type)
-            assert request.contract == AAPL
+            assert request.contract == contract
             req_ids.append(request.req_id)
             if data_type is DataType.UPDATING_BARS:
                 caller.send(HistoricalData(request.req_id, bars_of(1.5)))
@@ -80,8 +84,8 @@ def test_a_subscription_opens_and_cancels_its_line(run: Run, version: int, data_
     async def test() -> None:
         async with session(gateway, version=version) as manager:
             for _ in range(2):
-                stream = await manager.subscribe("AAPL", data_type)
-                assert (stream.contract, stream.instrument, stream.live) == (AAPL, 0, True)
+                stream = await manager.subscribe(CALL if contract is CALL else "AAPL", data_type)
+                assert (stream.contract, stream.instrument, stream.live) == (contract, 0, True)
                 stream.unsubscribe()
                 assert [rows async for rows in stream] == []
             await until(lambda: len(req_ids) == 2)
@@ -385,6 +389,13 @@ def test_a_lost_connection_fails_streams_leaves_a_gap_and_can_be_replaced(run: R
             rows = await anext(again)
             assert (rows["price"].tolist(), rows["instrument"].tolist()) == ([3.5], [streams[0].instrument])
             assert rows["req_id"][0] != streams[0].req_id
+            _, ended = manager.feed.gaps.reader(start="oldest").read()
+            assert (ended["scope"], ended["cause"], ended["recovered"]) == (
+                GapScope.CONNECTION, GapCause.CONNECTION_LOST, 1,
+            )  # fmt: skip
+            assert (ended["first_seq"], ended["first_ns"]) == (gap["first_seq"], gap["first_ns"])
+            assert ended["last_seq"] == ended["seq"] - 1
+            assert ended["last_ns"] == ended["recv_ns"] > ended["first_ns"]
             assert list(manager.feed.instruments) == ["AAPL", "MSFT"]
             assert manager.feed.snapshot()["last"].tolist() == [3.5, 2.5]
 

@@ -548,3 +548,45 @@ def test_iteration_over_a_ring_that_another_process_may_write(run: Run) -> None:
         assert await task == []
 
     run(test())
+
+
+def test_rows_lent_must_come_back_before_more_are_taken() -> None:
+    ring = RingBuffer.create(ROW, 8)
+    reader = ring.reader()
+    ring.append(np.zeros(2, ROW))
+    with reader.borrowed() as batch:
+        assert len(batch.rows) == 2
+        for take in (reader.read, reader.borrow):
+            with pytest.raises(FeedError, match="give the borrowed rows back"):
+                take()
+    ring.append(np.zeros(2, ROW))
+    assert len(reader.read()) == 2
+    assert (reader.position, reader.lost) == (4, 0)
+
+
+def test_a_callback_that_raises_hurts_neither_the_writer_nor_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ring = RingBuffer.create(ROW, 8)
+    called: list[str] = []
+    reported: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: reported.append(str(args.exc_value)))
+
+    def breaks() -> None:
+        raise RuntimeError("a reader's own trouble")
+
+    ring.when_published(breaks)
+    ring.when_published(lambda: called.append("second"))
+    ring.append(np.zeros(1, ROW))
+    assert called == ["second"]
+    assert reported == ["a reader's own trouble"]
+
+
+def test_closing_wakes_a_thread_that_waits() -> None:
+    reader = RingBuffer.create(ROW, 8).reader()
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(reader.wait()))
+    thread.start()
+    reader.close()
+    thread.join(timeout=60)
+    assert answers == [False]

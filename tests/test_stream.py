@@ -10,7 +10,7 @@ from conftest import Run
 from streams import TICK_BY_TICK, TICK_PRICE, TICK_SIZE, framed, text_payload
 
 from ibfast import Decoder, Feed, Kind, TickType
-from ibfast.contracts import Contract, Stock
+from ibfast.contracts import Contract, Option, Stock
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.stream import DataType, Line, Stream, wanted
 from ibfast.wire.requests import (
@@ -30,12 +30,13 @@ AAPL = Stock("AAPL")
 EUREX = Contract(symbol="FDAX", sec_type="FUT", exchange="EUREX")
 VERSION = 176
 
+CALL = Option("AAPL", "20270115", 250.0, "C")
 LEVEL_1 = MarketData(0, AAPL)
 ASKED: dict[DataType, tuple[Any, str, set[Kind]]] = {
     DataType.TICKS: (LEVEL_1, "ticks", {Kind.PRICE, Kind.SIZE, Kind.GENERIC, Kind.STRING}),
     DataType.TRADES: (LEVEL_1, "trades", {Kind.L1_LAST}),
     DataType.QUOTES: (LEVEL_1, "quotes", {Kind.L1_QUOTE}),
-    DataType.GREEKS: (LEVEL_1, "greeks", {Kind.OPTION}),
+    DataType.GREEKS: (MarketData(0, CALL), "greeks", {Kind.OPTION}),
     DataType.LAST: (TickByTick(0, AAPL, "Last"), "trades", {Kind.LAST}),
     DataType.ALL_LAST: (TickByTick(0, AAPL, "AllLast"), "trades", {Kind.ALL_LAST}),
     DataType.BID_ASK: (TickByTick(0, AAPL, "BidAsk"), "quotes", {Kind.BID_ASK}),
@@ -52,11 +53,17 @@ ASKED: dict[DataType, tuple[Any, str, set[Kind]]] = {
 def test_what_a_data_type_asks_for(data_type: DataType) -> None:
     request, ring, kinds = ASKED[data_type]
     for name in (data_type, data_type.lower(), data_type.value):
-        want = wanted(AAPL, name)
+        want = wanted(request.contract, name)
         assert (want.request, want.ring, want.kinds) == (request, ring, kinds)
 
 
+def test_greeks_of_what_is_no_option() -> None:
+    with pytest.raises(ValueError, match="GREEKS are of options"):
+        wanted(AAPL, "GREEKS")
+
+
 def test_options() -> None:
+    assert wanted(AAPL, "TRADES", generic_ticks=" 236, 233,236").request == MarketData(0, AAPL, "233,236")
     assert wanted(AAPL, "TICKS", generic_ticks="233,236").request == MarketData(0, AAPL, "233,236")
     assert wanted(AAPL, "TRADES", generic_ticks="236,233").kinds == {Kind.RT_VOLUME}
     assert wanted(AAPL, "TRADES", generic_ticks="2330").kinds == {Kind.L1_LAST}
