@@ -4,7 +4,7 @@
 #   ≤ 2^53 and |exponent| ≤ 22     one exact multiplication or division (Clinger, "How to read floating point numbers
 #                                  accurately", 1990)
 #   ≤ 19 digits, or more           Lemire, "Number parsing at a gigabyte per second", 2021 (Eisel-Lemire), with the
-#                                  128-bit powers of five that `_number_tables` computes at import
+#                                  128-bit powers of five that `_core` computes at import
 #   undecided (about 1 in 10^15)   NUMBER_UNDECIDED: the caller asks CPython's own correctly rounded parser
 
 from libc.math cimport INFINITY, NAN

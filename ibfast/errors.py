@@ -40,7 +40,7 @@ class ConnectError(Error):
     """No session could be made.
 
     Attributes:
-        stage: where it failed: "tcp", "handshake", "start" or "timeout".
+        stage: where it failed: "tcp", "handshake" or "start".
         remedy: what the user can do about it.
     """
 
