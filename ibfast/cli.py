@@ -102,7 +102,7 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("--port", type=_port, metavar="N", help="of your own gateway; the embedded one without it")
     parser.add_argument("--client-id", type=int, default=17, metavar="N", help="at your own gateway (17)")
     parser.add_argument("--symbols", metavar="A,B,C", help="US stocks (a few well-known ones)")
-    parser.add_argument("--rate", type=_more_than_0, default=20000.0, metavar="N", help="market events a second (20000)")
+    parser.add_argument("--rate", type=_more_than_0, default=2e4, metavar="N", help="market events a second (20000)")
     _add_simulation(parser)
     parser.set_defaults(command=_demo)
 
