@@ -1,8 +1,8 @@
 """Named memory that other processes of this machine can map: a file in memory where there is such a thing.
 
 The rule of the file: a segment belongs to the process that holds the lock on it. The kernel lets go of the lock when
-that process ends, in whatever way, so a name is free exactly when nobody holds it. What is in the memory is not known
-here.
+that process ends, in whatever way, so a name is free exactly when nobody holds it. A child that was forked, not
+spawned, shares the lock. What is in the memory is not known here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from typing import Self
 
 from ibfast.errors import FeedError
 
-if sys.platform == "win32":
-    import msvcrt
-else:
+if sys.platform != "win32":
     import fcntl
 
 __all__ = ["Segment"]
@@ -44,8 +42,10 @@ class Segment:
         """Return where a segment of that name is.
 
         Raises:
-            FeedError: it is no name.
+            FeedError: it is no name, or this system has no files that can lose their name while they are open.
         """
+        if sys.platform == "win32":
+            raise FeedError("a feed with a name needs Linux or macOS: leave the name out")
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
             raise FeedError(f"a feed's name is made of letters, digits, '_', '.' and '-', not {name!r}")
         shared = Path("/dev/shm")
@@ -147,38 +147,20 @@ def _remove_unheld(path: Path, name: str) -> None:
         os.close(fd)
 
 
-if sys.platform == "win32":
+def _lock(fd: int) -> None:
+    """Take the lock, which nobody has for longer than a moment."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
 
-    def _lock(fd: int) -> None:
-        """Take the lock, which nobody has for longer than a moment."""
-        msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
 
-    def _is_locked(fd: int) -> bool:
-        """Return whether another open file holds the lock."""
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return True
-        _unlock(fd)
-        return False
+def _is_locked(fd: int) -> bool:
+    """Return whether another open file holds the lock. Those who ask do not disturb each other."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    _unlock(fd)
+    return False
 
-    def _unlock(fd: int) -> None:
-        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 
-else:
-
-    def _lock(fd: int) -> None:
-        """Take the lock, which nobody has for longer than a moment."""
-        fcntl.flock(fd, fcntl.LOCK_EX)
-
-    def _is_locked(fd: int) -> bool:
-        """Return whether another open file holds the lock. Those who ask do not disturb each other."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        _unlock(fd)
-        return False
-
-    def _unlock(fd: int) -> None:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+def _unlock(fd: int) -> None:
+    fcntl.flock(fd, fcntl.LOCK_UN)
