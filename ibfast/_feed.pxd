@@ -9,8 +9,8 @@ from libc.string cimport memcpy
 
 from ibfast._atomic cimport fence_release, store_relaxed, store_release
 from ibfast._records cimport (
-    ATTRIB_DELAYED, KIND_BID_ASK, KIND_L1_LAST, KIND_L1_QUOTE, KIND_LAST, KIND_MIDPOINT, KIND_PRICE, KIND_RT_VOLUME,
-    KIND_SIZE, NO_INSTRUMENT, bar_t, depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
+    ATTRIB_DELAYED, KIND_L1_LAST, KIND_L1_QUOTE, KIND_MIDPOINT, KIND_RT_VOLUME,
+    NO_INSTRUMENT, bar_t, depth_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
 )
 from ibfast._ring cimport Ring, ring_claim, ring_t
 

@@ -6,7 +6,7 @@
 #           stood at n + capacity or less, because the writer announces a row before it touches it.
 # Positions count rows from the ring's birth and never wrap (64 bits).
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from ibfast._atomic cimport fence_release, store_relaxed
 
