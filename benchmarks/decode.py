@@ -7,13 +7,14 @@ and merged quotes derived from level 1, the last-value table, interned texts, an
 nothing else; the floor only walks over the frames. ibapi runs its reader, queue, message loop and decoder, ib_async its
 client and decoder, both on reads of 4 KiB with empty callbacks; what a real wrapper does comes on top.
 
-The rounds of all peers take turns in one run; figures are medians over them. Every peer's values are verified against
+All peers take turns in one run. A neighbour on the same core can double every figure for some tenths of a second, so the
+fast three (floor, C parser, ibfast) share one processor and change places every few milliseconds, and a ratio is the
+median of the ratios to the C parser's time in the same turn; times are medians. Every peer's values are verified against
 the generator's in a pass of its own that is not timed: one digest over all of them, in order, to the bit. Text stands
 for server versions 157-200, raw-id text for 201-205, protobuf for 208 and later.
 
 What this does not show: the socket, waking a reader and reading the rings; latency; several connections; malformed or
-rare messages; cold caches, as with 20 messages a second. Two runs on a busy machine differ by a tenth and more; compare
-ratios, not figures of different runs.
+rare messages; cold caches, as with 20 messages a second. Compare ratios, not the times of different runs.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ PEERS = Path(__file__).parent / "peers"
 BUILD = Path(__file__).parent.parent / "build" / "benchmarks"
 DIALECTS = {"text": 176, "raw-id text": 201, "protobuf": 226}
 QUICK_MESSAGES, QUICK_ROUNDS = 20_000, 3
+C_PARSER = "C parser"
+FAST_TURNS = 20
+"""Turns of the fast peers in a round, in alternating order, before one of all peers."""
 CFLAGS = ("-O3", "-std=c11", "-shared", "-fPIC")
 
 
@@ -47,7 +51,8 @@ class Peer:
 
     Attributes:
         dialects: the streams that it takes.
-        repeats: how often it takes in the stream in one round, so that a round is long enough to measure.
+        fast: it takes microseconds where others take milliseconds: several turns a round, on the processor of the other
+            fast ones.
         counts_only: it sees no values, so that its count of messages is all there is to verify.
         has_attribs: whether it reports the attributes of prices.
     """
@@ -55,7 +60,7 @@ class Peer:
     name: str
     command: list[str]
     dialects: tuple[str, ...] = tuple(DIALECTS)
-    repeats: int = 1
+    fast: bool = False
     counts_only: bool = False
     has_attribs: bool = True
     process: subprocess.Popen[str] = field(init=False)
@@ -68,6 +73,8 @@ class Peer:
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        if self.fast and sys.platform == "linux":
+            os.sched_setaffinity(self.process.pid, {min(os.sched_getaffinity(0))})
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Have the worker do something and return its answer."""
@@ -88,7 +95,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table; `ratio` is to the C parser on the same dialect."""
+    """One line of the table; `ratio` is to the C parser on the same dialect, in the same turn."""
 
     peer: str
     dialect: str
@@ -110,29 +117,28 @@ def built_cparser() -> Path:
     return library
 
 
-def cparser_peer(repeats: int) -> Peer:
+def cparser_peer() -> Peer:
     """Start the C parser."""
-    return Peer("C parser", [sys.executable, str(PEERS / "cparser.py"), str(built_cparser())], repeats=repeats)
+    return Peer(C_PARSER, [sys.executable, str(PEERS / "cparser.py"), str(built_cparser())], fast=True)
 
 
-def floor_peer(repeats: int) -> Peer:
+def floor_peer() -> Peer:
     """Start the walk over the frames."""
     command = [sys.executable, str(PEERS / "cparser.py"), str(built_cparser()), "--floor"]
-    return Peer("floor (framing only)", command, repeats=repeats, counts_only=True)
+    return Peer("floor (framing only)", command, fast=True, counts_only=True)
 
 
-def ibfast_peer(repeats: int) -> Peer:
+def ibfast_peer() -> Peer:
     """Start ibfast."""
-    return Peer("ibfast", [sys.executable, str(PEERS / "ours.py")], repeats=repeats)
+    return Peer("ibfast", [sys.executable, str(PEERS / "ours.py")], fast=True)
 
 
-def started_peers(messages: int) -> list[Peer]:
-    """Start a worker of each kind. The fast ones get enough repeats to be measured."""
-    repeats = max(1, 1_000_000 // messages)
+def started_peers() -> list[Peer]:
+    """Start a worker of each kind."""
     return [
-        floor_peer(10 * repeats),
-        cparser_peer(repeats),
-        ibfast_peer(repeats),
+        floor_peer(),
+        cparser_peer(),
+        ibfast_peer(),
         Peer("ibapi 10.51.1", [str(python_with(NEW_CLIENT)), str(PEERS / "official.py")]),
         Peer(
             "ib_async 2.1.0",
@@ -167,17 +173,22 @@ def measure(peers: list[Peer], messages: int, rounds: int) -> list[Result]:
                     peer.ask(do="load", stream=dialect, path=str(path), server_version=server_version)
     verified = {(peer.name, dialect): is_verified(peer, dialect, ticks) for peer, dialect in pairs}
     times: dict[tuple[str, str], list[float]] = {(peer.name, dialect): [] for peer, dialect in pairs}
+    ratios: dict[tuple[str, str], list[float]] = {pair: [] for pair in times}
     for _ in range(rounds):
-        for peer, dialect in pairs:
-            cpu_ns = peer.ask(do="round", stream=dialect, repeats=peer.repeats)["cpu_ns"]
-            times[peer.name, dialect].append(cpu_ns / (peer.repeats * messages))
-    medians = {pair: statistics.median(values) for pair, values in times.items()}
+        for dialect in DIALECTS:
+            fast = [peer for peer in peers if peer.fast]
+            slow = [peer for peer in peers if not peer.fast and dialect in peer.dialects]
+            for turn in [fast, fast[::-1]] * (FAST_TURNS // 2) + [[*fast, *slow]]:
+                taken = {peer.name: peer.ask(do="round", stream=dialect)["cpu_ns"] / messages for peer in turn}
+                for name, ns in taken.items():
+                    times[name, dialect].append(ns)
+                    ratios[name, dialect].append(ns / taken[C_PARSER])
     return [
         Result(
             peer.name,
             dialect,
-            round(medians[peer.name, dialect], 2),
-            round(medians[peer.name, dialect] / medians["C parser", dialect], 3),
+            round(statistics.median(times[peer.name, dialect]), 2),
+            round(statistics.median(ratios[peer.name, dialect]), 3),
             messages,
             verified[peer.name, dialect],
         )
@@ -208,7 +219,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print, and return 0 only if every peer was verified."""
     messages = min(options.messages, QUICK_MESSAGES) if options.quick else options.messages
     rounds = QUICK_ROUNDS if options.quick else options.rounds
-    peers = started_peers(messages)
+    peers = started_peers()
     try:
         results = measure(peers, messages, rounds)
     finally:

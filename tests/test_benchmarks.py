@@ -51,7 +51,7 @@ def test_a_wrong_value_is_noticed(name: str, tmp_path: Path) -> None:
     altered = TickPrice(price.req_id, price.tick_type, price.price + 0.01, price.size, price.attrib_mask)
     files = {"meant": ticks, "altered": [*ticks[:number], altered, *ticks[number + 1 :]]}
     peers = {"C parser": decode.cparser_peer, "ibfast": decode.ibfast_peer}
-    peer = peers[name](repeats=1)
+    peer = peers[name]()
     try:
         for label, messages in files.items():
             path = tmp_path / label
@@ -64,7 +64,7 @@ def test_a_wrong_value_is_noticed(name: str, tmp_path: Path) -> None:
 
 
 def test_a_peer_that_dies_is_an_error(tmp_path: Path) -> None:
-    peer = decode.cparser_peer(repeats=1)
+    peer = decode.cparser_peer()
     path = tmp_path / "broken"
     path.write_bytes(b"\0\0\0\x04abcd")
     peer.ask(do="load", stream="broken", path=str(path), server_version=176)
