@@ -7,11 +7,11 @@ and merged quotes derived from level 1, the last-value table, interned texts, an
 nothing else; the floor only walks over the frames. ibapi runs its reader, queue, message loop and decoder, ib_async its
 client and decoder, both on reads of 4 KiB with empty callbacks; what a real wrapper does comes on top.
 
-All peers take turns in one run. A neighbour on the same core can double every figure for some tenths of a second, so the
-fast three (floor, C parser, ibfast) share one processor and change places every few milliseconds, and a ratio is the
-median of the ratios to the C parser's time in the same turn; times are medians. Every peer's values are verified against
-the generator's in a pass of its own that is not timed: one digest over all of them, in order, to the bit. Text stands
-for server versions 157-200, raw-id text for 201-205, protobuf for 208 and later.
+All peers take turns in one run. A neighbour on the same core can double every figure for some tenths of a second, so
+the fast three (floor, C parser, ibfast) share one processor and change places every few milliseconds, and a ratio is the
+median of the ratios to the C parser's time in the same turn; times are medians. Every peer's values are verified
+against the generator's in a pass of its own that is not timed: one digest over all of them, in order, to the bit. Text
+stands for server versions 157-200, raw-id text for 201-205, protobuf for 208 and later.
 
 What this does not show: the socket, waking a reader and reading the rings; latency; several connections; malformed or
 rare messages; cold caches, as with 20 messages a second. Compare ratios, not the times of different runs.
