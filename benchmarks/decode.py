@@ -8,8 +8,8 @@ nothing else; the floor only walks over the frames. ibapi runs its reader, queue
 client and decoder, both on reads of 4 KiB with empty callbacks; what a real wrapper does comes on top.
 
 All peers take turns in one run. A neighbour on the same core can double every figure for some tenths of a second, so
-the fast three (floor, C parser, ibfast) share one processor and change places every few milliseconds, and a ratio is the
-median of the ratios to the C parser's time in the same turn; times are medians. Every peer's values are verified
+the fast three (floor, C parser, ibfast) share one processor and change places every few milliseconds, and a ratio is
+the median of the ratios to the C parser's time in the same turn; times are medians. Every peer's values are verified
 against the generator's in a pass of its own that is not timed: one digest over all of them, in order, to the bit. Text
 stands for server versions 157-200, raw-id text for 201-205, protobuf for 208 and later.
 

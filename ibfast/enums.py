@@ -16,7 +16,7 @@ __all__ = [
     "UNSET_DOUBLE",
     "UNSET_INTEGER",
     "GapCause",
-    "GapScope",
+    "Scope",
     "Incoming",
     "Kind",
     "MarketDataType",
@@ -57,8 +57,8 @@ class Kind(IntEnum):
     GAP = 17
 
 
-class GapScope(IntEnum):
-    """What a row of the `gaps` ring speaks of: the smallest domain that was broken."""
+class Scope(IntEnum):
+    """Fault domains, each within the next: the smallest one that is broken is where to react."""
 
     SUBSCRIPTION = 1
     FARM = 2
@@ -72,6 +72,16 @@ class GapCause(IntEnum):
     """Why data is missing."""
 
     CONNECTION_LOST = 1
+    LINK_LOST = 2
+    FARM_BROKEN = 3
+    STREAM_SILENT = 4
+    STREAM_ENDED = 5
+    BOOK_RESET = 6
+    OTHER_SESSION = 7
+    NO_LINE = 8
+    MOVED = 9
+    PROCESS_ENDED = 10
+    BACKFILLED = 11
 
 
 class MarketDataType(IntEnum):

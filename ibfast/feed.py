@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ibfast._feed import DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
 from ibfast._ring import CONTROL_BYTES, fence_reads
-from ibfast.enums import GapCause, GapScope
+from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError
 from ibfast.ring import RingBuffer
 from ibfast.segment import Segment
@@ -308,7 +308,7 @@ class Feed(FeedView):
     def add_gap(
         self,
         recv_ns: int,
-        scope: GapScope,
+        scope: Scope,
         cause: GapCause,
         *,
         instrument: int = NO_INSTRUMENT,

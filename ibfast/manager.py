@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ibfast.config import Config
 from ibfast.connection import Connection, open_connection
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, GapScope, MarketDataType
+from ibfast.enums import GapCause, Scope, MarketDataType
 from ibfast.errors import ConnectError, NotConnectedError, RequestError
 from ibfast.feed import Feed
 from ibfast.protocol import NOT_ENABLED, Protocol, State
@@ -212,7 +212,7 @@ class IBKRConnectionManager(Questions):
     def _add_gap(self, first_seq: int, first_ns: int, last_seq: int = 0, last_ns: int = 0) -> None:
         """Record the loss of the connection: open, or with its end when there is a connection again."""
         self.feed.add_gap(
-            last_ns or first_ns, GapScope.CONNECTION, GapCause.CONNECTION_LOST,
+            last_ns or first_ns, Scope.CONNECTION, GapCause.CONNECTION_LOST,
             first_seq=first_seq, last_seq=last_seq, first_ns=first_ns, last_ns=last_ns, recovered=last_ns != 0,
         )  # fmt: skip
 

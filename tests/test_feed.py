@@ -18,7 +18,7 @@ from streams import TICK_BY_TICK, TICK_GENERIC, TICK_OPTION, TICK_PRICE, TICK_SI
 
 import ibfast
 from ibfast import Decoder, Feed, Kind, TickType
-from ibfast.enums import GapCause, GapScope, Incoming
+from ibfast.enums import GapCause, Scope, Incoming
 from ibfast.errors import FeedError
 from ibfast.feed import NO_INSTRUMENT, RINGS, FeedView
 
@@ -297,12 +297,12 @@ def test_a_gap_is_a_row_with_a_place_in_the_sequence() -> None:
     feed, decoder = feed_of(last_trade(1, 1.5))
     assert feed.seq == 1
     extent = {"first_seq": 2, "last_seq": 3, "first_ns": 4, "last_ns": 5, "count": 6, "recovered": True}
-    feed.add_gap(77, GapScope.CONNECTION, GapCause.CONNECTION_LOST, **extent)
-    feed.add_gap(78, GapScope.SUBSCRIPTION, GapCause.CONNECTION_LOST, instrument=0, req_id=1)
+    feed.add_gap(77, Scope.CONNECTION, GapCause.CONNECTION_LOST, **extent)
+    feed.add_gap(78, Scope.SUBSCRIPTION, GapCause.CONNECTION_LOST, instrument=0, req_id=1)
     decoder.feed_bytes(framed(last_trade(1, 2.5)))
     first, second = rows_of(feed, "gaps")
-    assert first.tolist() == (2, 77, NO_INSTRUMENT, -1, Kind.GAP, GapScope.CONNECTION, 1, 1, 2, 3, 4, 5, 6)
-    assert second.tolist() == (3, 78, 0, 1, Kind.GAP, GapScope.SUBSCRIPTION, 1, 0, 0, 0, 0, 0, 0)
+    assert first.tolist() == (2, 77, NO_INSTRUMENT, -1, Kind.GAP, Scope.CONNECTION, 1, 1, 2, 3, 4, 5, 6)
+    assert second.tolist() == (3, 78, 0, 1, Kind.GAP, Scope.SUBSCRIPTION, 1, 0, 0, 0, 0, 0, 0)
     assert rows_of(feed, "trades")["seq"].tolist() == [1, 4]
     assert feed.seq == 4
 

@@ -16,7 +16,7 @@ from peer import Caller, Peer
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, GapScope, Kind, MarketDataType
+from ibfast.enums import GapCause, Scope, Kind, MarketDataType
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed import NO_INSTRUMENT
 from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice
@@ -377,7 +377,7 @@ def test_a_lost_connection_fails_streams_leaves_a_gap_and_can_be_replaced(run: R
                 await manager.subscribe("AAPL", "LAST")
 
             (gap,) = manager.feed.gaps.reader(start="oldest").read()
-            assert (gap["scope"], gap["cause"], gap["recovered"]) == (GapScope.CONNECTION, GapCause.CONNECTION_LOST, 0)
+            assert (gap["scope"], gap["cause"], gap["recovered"]) == (Scope.CONNECTION, GapCause.CONNECTION_LOST, 0)
             assert (gap["instrument"], gap["req_id"]) == (NO_INSTRUMENT, -1)
             assert gap["first_seq"] == gap["seq"] == 3
             assert gap["first_ns"] == gap["recv_ns"] > 0
@@ -391,7 +391,7 @@ def test_a_lost_connection_fails_streams_leaves_a_gap_and_can_be_replaced(run: R
             assert rows["req_id"][0] != streams[0].req_id
             _, ended = manager.feed.gaps.reader(start="oldest").read()
             assert (ended["scope"], ended["cause"], ended["recovered"]) == (
-                GapScope.CONNECTION, GapCause.CONNECTION_LOST, 1,
+                Scope.CONNECTION, GapCause.CONNECTION_LOST, 1,
             )  # fmt: skip
             assert (ended["first_seq"], ended["first_ns"]) == (gap["first_seq"], gap["first_ns"])
             assert ended["last_seq"] == ended["seq"] - 1

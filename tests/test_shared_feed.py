@@ -17,7 +17,7 @@ from conftest import Run
 from streams import TICK_BY_TICK, framed, text_payload
 
 from ibfast import Decoder, Feed, Reader
-from ibfast.enums import GapCause, GapScope
+from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError
 from ibfast.feed import HEADER, FeedView
 from ibfast.segment import Segment
@@ -210,8 +210,8 @@ def test_an_attached_feed_writes_nothing(name: str) -> None:
         with pytest.raises(ValueError, match="read-only"):
             attached.last["bid"][0] = 1.0
         assert not hasattr(attached, "add_gap")
-        feed.add_gap(1, GapScope.FARM, GapCause.CONNECTION_LOST)
-        assert attached.gaps.reader(start="oldest").read()["scope"].tolist() == [GapScope.FARM]
+        feed.add_gap(1, Scope.FARM, GapCause.CONNECTION_LOST)
+        assert attached.gaps.reader(start="oldest").read()["scope"].tolist() == [Scope.FARM]
 
 
 # --- crashes ---
