@@ -16,11 +16,11 @@ __all__ = [
     "UNSET_DOUBLE",
     "UNSET_INTEGER",
     "GapCause",
-    "Scope",
     "Incoming",
     "Kind",
     "MarketDataType",
     "Outgoing",
+    "Scope",
     "ServerVersion",
     "TickType",
 ]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ibfast.config import Config
 from ibfast.connection import Connection, open_connection
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, Scope, MarketDataType
+from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import ConnectError, NotConnectedError, RequestError
 from ibfast.feed import Feed
 from ibfast.protocol import NOT_ENABLED, Protocol, State

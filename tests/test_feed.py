@@ -18,7 +18,7 @@ from streams import TICK_BY_TICK, TICK_GENERIC, TICK_OPTION, TICK_PRICE, TICK_SI
 
 import ibfast
 from ibfast import Decoder, Feed, Kind, TickType
-from ibfast.enums import GapCause, Scope, Incoming
+from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import FeedError
 from ibfast.feed import NO_INSTRUMENT, RINGS, FeedView
 

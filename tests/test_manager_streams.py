@@ -16,7 +16,7 @@ from peer import Caller, Peer
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, Scope, Kind, MarketDataType
+from ibfast.enums import GapCause, Kind, MarketDataType, Scope
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed import NO_INSTRUMENT
 from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice
