@@ -1,0 +1,604 @@
+"""What is wanted of the gateway, and what must be done so that it is so: subscriptions are declared, then reconciled.
+
+The rule of the file: it is told what happens (connected, an error's meaning, data came) and answers with steps: requests
+to send and gaps to record. It sends nothing and waits for nothing; `now_s` is a parameter. A subscription counts as
+restored only when its first data has come.
+
+    PENDING ──▶ OPENING ──first data──▶ LIVE ⇄ QUIET ⇄ STALE ──renewed──▶ OPENING
+       ▲  ╲        │                      │
+       │   ╲▶ WAITING (no line)           ├─▶ SUSPENDED (another session has the data)
+       └── connection lost ───────────────┘        any ─▶ REFUSED, ENDED
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+from ibfast.contracts import Contract
+from ibfast.enums import GapCause, MarketDataType, Scope
+from ibfast.wire.requests import (
+    CancelHistoricalBars,
+    CancelMarketData,
+    CancelMarketDepth,
+    CancelRealTimeBars,
+    CancelTickByTick,
+    HistoricalBars,
+    MarketData,
+    MarketDataTypeRequest,
+    MarketDepth,
+    RealTimeBars,
+    Request,
+    TickByTick,
+)
+
+__all__ = ["Gap", "Happening", "SessionManager", "Subscription", "SubscriptionRequest", "SubscriptionState", "cancel_of"]
+
+SubscriptionRequest: TypeAlias = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars
+
+# A refusal right after an outage may heal (farms come up one by one); one of a new subscription does not.
+RESTORE_ATTEMPTS = 4
+RETRY_S = 5.0
+# After a link or a farm is back, what was live before gets this long to show data before it is renewed.
+VERIFY_S = 3.0
+# A renewal that brings no data is repeated after this, doubling up to the second.
+RENEW_S, MOST_RENEW_S = 5.0, 300.0
+# How long a broken farm holds renewals back if nobody says that it is well again.
+FARM_WAIT_S = 60.0
+# How often one of the suspended subscriptions is asked for again, to learn whether the other session has ended.
+RESUME_PROBE_S = 30.0
+# A line that was refused is asked for again after this, since other programs give lines back without a word.
+LINE_RETRY_S = 60.0
+# So many request ids of a subscription's past still mean it: rows of theirs may wait in a reader.
+KEPT_REQ_IDS = 8
+
+
+class SubscriptionState(StrEnum):
+    """How a subscription fares."""
+
+    PENDING = "PENDING"
+    WAITING = "WAITING"
+    OPENING = "OPENING"
+    LIVE = "LIVE"
+    QUIET = "QUIET"
+    STALE = "STALE"
+    SUSPENDED = "SUSPENDED"
+    REFUSED = "REFUSED"
+    ENDED = "ENDED"
+
+
+FLOWING = frozenset({SubscriptionState.LIVE, SubscriptionState.QUIET, SubscriptionState.STALE})
+OVER = frozenset({SubscriptionState.REFUSED, SubscriptionState.ENDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An interruption of one subscription: the records after `first_seq` - 1 and before `last_seq` may lack some.
+
+    Attributes:
+        subscription: which.
+        scope, cause: what broke.
+        first_seq, last_seq: feed-wide sequence numbers: one past the last record before, and the first record after (0:
+            not yet).
+        first_ns, last_ns: UTC times of those two records; 0 where there is none.
+    """
+
+    subscription: Subscription
+    scope: Scope
+    cause: GapCause
+    first_seq: int
+    first_ns: int
+    last_seq: int = 0
+    last_ns: int = 0
+
+    @property
+    def recovered(self) -> bool:
+        """Whether data flows again."""
+        return self.last_seq != 0
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that a user may want to know; becomes a structured event."""
+
+    name: str
+    fields: dict[str, object]
+
+
+@dataclass(eq=False, slots=True)
+class Subscription:
+    """One declared subscription, for as long as anybody wants it, whatever happens to connections.
+
+    Attributes:
+        request: what is asked, with request id 0.
+        instrument: the feed's index.
+        priority: the larger, the earlier restored and the later deprived of its line.
+        state: a SubscriptionState; `reason` says why where that is not obvious.
+        req_id: of the request that serves it now, 0 if none does.
+        req_ids: that one and its predecessors, newest last.
+        shares: how many streams want it.
+        is_durable: kept without streams, because a store remembers it.
+        error: why it was refused.
+        messages: messages that its present request has brought.
+    """
+
+    request: SubscriptionRequest
+    instrument: int
+    priority: int = 0
+    order: int = 0
+    state: SubscriptionState = SubscriptionState.PENDING
+    reason: str = ""
+    req_id: int = 0
+    req_ids: list[int] = field(default_factory=list)
+    shares: int = 0
+    is_durable: bool = False
+    error: Exception | None = None
+    messages: int = 0
+    last_seq: int = 0
+    last_ns: int = 0
+    was_live: bool = False
+    refusals: int = 0
+    renewals: int = 0
+    due_s: float = 0.0
+    verify_at_s: float | None = None
+    gap: Gap | None = None
+    gap_told: bool = False
+
+    def __repr__(self) -> str:
+        contract = self.request.contract
+        label = contract.local_symbol or contract.symbol
+        return f"<Subscription {type(self.request).__name__} {label}, request {self.req_id}, {self.state}>"
+
+    @property
+    def family(self) -> str:
+        """The limit that it counts against: "lines", "tick_by_tick", "depth" or "historical_open"."""
+        match self.request:
+            case TickByTick():
+                return "tick_by_tick"
+            case MarketDepth():
+                return "depth"
+            case HistoricalBars():
+                return "historical_open"
+        return "lines"
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Who comes first."""
+        return -self.priority, self.order
+
+    def opening_request(self) -> SubscriptionRequest:
+        """Return the request with its id, to be sent."""
+        return replace(self.request, req_id=self.req_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Farm:
+    """A market-data farm that was reported broken."""
+
+    broken_at_s: float
+
+
+class SessionManager:
+    """Holds what is wanted, and says what to do about what is not so.
+
+    Args:
+        limit: how many subscriptions of a family ("lines", "tick_by_tick", "depth", "historical_open") may be open.
+        next_req_id: gives request ids that were never used.
+
+    Attributes:
+        subscriptions: all declared ones, by request.
+        market_data_type: what level 1 is asked for.
+        is_connected, is_link_up: the socket, and the gateway's own link to IB.
+        is_suspended: another session of the login has the data.
+    """
+
+    def __init__(self, limit: Callable[[str], int], next_req_id: Callable[[], int]) -> None:
+        self.subscriptions: dict[SubscriptionRequest, Subscription] = {}
+        self.market_data_type = MarketDataType.REALTIME
+        self.is_connected = False
+        self.is_link_up = True
+        self.is_suspended = False
+        self._limit = limit
+        self._next_req_id = next_req_id
+        self._by_req_id: dict[int, Subscription] = {}
+        self._order = itertools.count(1)
+        self._requests: list[Request] = []
+        self._gaps: list[Gap] = []
+        self._happenings: list[Happening] = []
+        self._farms: dict[str, _Farm] = {}
+        self._probe_at_s = 0.0
+
+    # --- wanted ---
+
+    def declare(self, request: SubscriptionRequest, instrument: int, now_s: float, *, priority: int = 0) -> Subscription:
+        """Want a subscription; the same request twice is one subscription, of the higher priority."""
+        subscription = self.subscriptions.get(request)
+        if subscription is None:
+            subscription = Subscription(request, instrument, priority, next(self._order))
+            self.subscriptions[request] = subscription
+        subscription.priority = max(subscription.priority, priority)
+        self._reconcile(now_s)
+        return subscription
+
+    def join(self, subscription: Subscription) -> None:
+        """Count one more stream that wants it."""
+        subscription.shares += 1
+
+    def leave(self, subscription: Subscription, now_s: float) -> None:
+        """Count one less; the last one ends it."""
+        subscription.shares -= 1
+        if subscription.shares <= 0:
+            self.forget(subscription, now_s)
+
+    def forget(self, subscription: Subscription, now_s: float) -> None:
+        """Want it no longer, whoever shares it."""
+        if self.subscriptions.get(subscription.request) is subscription:
+            del self.subscriptions[subscription.request]
+            self._close(subscription)
+            subscription.state = SubscriptionState.ENDED
+            self._reconcile(now_s)
+
+    def surrender(self, subscription: Subscription, now_s: float) -> None:
+        """Give it to another connection: closed here, alive for its streams."""
+        del self.subscriptions[subscription.request]
+        self._interrupt(subscription, Scope.CONNECTION, GapCause.MOVED)
+        self._close(subscription)
+        subscription.state = SubscriptionState.PENDING
+        self._reconcile(now_s)
+
+    def adopt(self, subscription: Subscription, now_s: float) -> None:
+        """Take it over from another connection."""
+        subscription.due_s = now_s
+        subscription.refusals = subscription.renewals = 0
+        self.subscriptions[subscription.request] = subscription
+        self._reconcile(now_s)
+
+    def set_market_data_type(self, market_data_type: MarketDataType) -> None:
+        """Want real-time, frozen or delayed level 1, now and after every reconnect."""
+        self.market_data_type = market_data_type
+        if self.is_connected:
+            self._requests.append(MarketDataTypeRequest(market_data_type))
+
+    def of_request(self, req_id: int) -> Subscription | None:
+        """Return the subscription that a live request serves."""
+        return self._by_req_id.get(req_id)
+
+    # --- what happened ---
+
+    def connected(self, now_s: float) -> None:
+        """The session is ready: everything that is wanted must be asked for."""
+        self.is_connected = self.is_link_up = True
+        self.is_suspended = False
+        self._farms.clear()
+        if self.market_data_type is not MarketDataType.REALTIME:
+            self._requests.append(MarketDataTypeRequest(self.market_data_type))
+        for subscription in self.subscriptions.values():
+            subscription.due_s = now_s
+            subscription.refusals = subscription.renewals = 0
+        self._reconcile(now_s)
+        waiting = [s for s in self.subscriptions.values() if s.state is SubscriptionState.OPENING]
+        if waiting:
+            self._tell("restoring", subscriptions=len(waiting))
+
+    def disconnected(self, cause: GapCause = GapCause.CONNECTION_LOST) -> None:
+        """The connection is gone, and all request ids with it."""
+        self.is_connected = False
+        self._requests.clear()
+        for subscription in self.subscriptions.values():
+            if subscription.req_id:
+                self._interrupt(subscription, Scope.CONNECTION, cause)
+            self._set(subscription, SubscriptionState.PENDING, "no connection")
+            subscription.req_id = 0
+            subscription.verify_at_s = None
+        self._by_req_id.clear()
+
+    def link_lost(self) -> None:
+        """The gateway has lost IB (1100, 2110): the socket lives and the data stops."""
+        if not self.is_link_up:
+            return
+        self.is_link_up = False
+        self._tell("link_lost")
+        for subscription in self._open():
+            self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=False)
+
+    def link_restored(self, now_s: float, *, data_lost: bool) -> None:
+        """The gateway has IB again: with its subscriptions (1102), which are verified, or without (1101)."""
+        self.is_link_up = True
+        self._tell("link_restored", data_lost=data_lost)
+        for subscription in self._open():
+            self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=data_lost)
+            if data_lost:
+                # The gateway has forgotten the request, so there is nothing to cancel.
+                self._detach(subscription)
+                subscription.due_s = now_s
+            elif subscription.verify_at_s is None:
+                subscription.verify_at_s = now_s + VERIFY_S
+        self._reconcile(now_s)
+
+    def farm_broken(self, farm: str, now_s: float) -> None:
+        """A market-data farm is gone (2103): which subscriptions it serves shows in which stay silent."""
+        if farm not in self._farms:
+            self._farms[farm] = _Farm(now_s)
+            self._tell("farm_broken", farm=farm)
+            for subscription in self._open():
+                self._interrupt(subscription, Scope.FARM, GapCause.FARM_BROKEN, tell=False)
+
+    def farm_restored(self, farm: str, now_s: float) -> None:
+        """The farm is well (2104): what stays silent in spite of it is renewed."""
+        if self._farms.pop(farm, None) is not None:
+            self._tell("farm_restored", farm=farm)
+            for subscription in self._open():
+                if subscription.gap is not None and subscription.verify_at_s is None:
+                    subscription.verify_at_s = now_s + VERIFY_S
+
+    def suspend(self, now_s: float) -> None:
+        """Another session has the account's data (10197): one event, however many requests it is said of."""
+        if self.is_suspended:
+            return
+        self.is_suspended = True
+        self._probe_at_s = now_s + RESUME_PROBE_S
+        self._tell("suspended", reason="another session of this login has the market data")
+        for subscription in self._open():
+            self._interrupt(subscription, Scope.ACCOUNT, GapCause.OTHER_SESSION)
+            self._set(subscription, SubscriptionState.SUSPENDED, "another session has the data")
+
+    def resume(self, now_s: float) -> None:
+        """Data comes again: what does not show any soon is renewed."""
+        if not self.is_suspended:
+            return
+        self.is_suspended = False
+        self._tell("resumed")
+        for subscription in self._open():
+            if subscription.state is SubscriptionState.SUSPENDED:
+                self._set(subscription, SubscriptionState.OPENING, "resumed")
+                subscription.verify_at_s = now_s + VERIFY_S
+
+    def renew(self, subscription: Subscription, now_s: float, scope: Scope, cause: GapCause, reason: str) -> None:
+        """Ask for it again under a new request id, after a wait that doubles while that brings nothing."""
+        if not subscription.req_id:
+            return
+        self._interrupt(subscription, scope, cause)
+        self._close(subscription)
+        wait_s = min(RENEW_S * 2 ** (subscription.renewals - 1), MOST_RENEW_S) if subscription.renewals else 0.0
+        subscription.renewals += 1
+        subscription.due_s = now_s + wait_s
+        self._set(subscription, SubscriptionState.PENDING, reason)
+        self._tell("renewed", subscription=repr(subscription), reason=reason, cause=cause.name)
+        self._reconcile(now_s)
+
+    def silent(self, subscription: Subscription, now_s: float) -> None:
+        """It has been silent for so long that it must be dead (`HeartbeatMonitor`)."""
+        if self.is_suspended or not self.is_link_up:
+            return
+        held_by = [farm for farm in self._farms.values() if now_s - farm.broken_at_s < FARM_WAIT_S]
+        if not held_by:
+            self.renew(subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_SILENT, "silent")
+
+    def refused(self, subscription: Subscription, now_s: float, error: Exception) -> bool:
+        """The gateway has ended it. True if that is final; else it is asked for again in a while."""
+        self._detach(subscription)
+        if subscription.was_live and subscription.refusals < RESTORE_ATTEMPTS:
+            subscription.refusals += 1
+            subscription.due_s = now_s + RETRY_S * subscription.refusals
+            self._set(subscription, SubscriptionState.PENDING, f"refused, will be asked for again: {error}")
+            self._tell("refused_for_now", subscription=repr(subscription), error=str(error))
+            return False
+        subscription.error = error
+        self.subscriptions.pop(subscription.request, None)
+        self._set(subscription, SubscriptionState.REFUSED, str(error))
+        self._tell("refused", subscription=repr(subscription), error=str(error))
+        self._reconcile(now_s)
+        return True
+
+    def no_line(self, subscription: Subscription, now_s: float, reason: str) -> None:
+        """The gateway has no line for it now (101, 10190, 309): it waits for one."""
+        self._interrupt(subscription, Scope.ACCOUNT, GapCause.NO_LINE)
+        self._detach(subscription)
+        subscription.due_s = now_s + LINE_RETRY_S
+        self._set(subscription, SubscriptionState.WAITING, reason)
+        self._tell("waiting_for_line", subscription=repr(subscription), reason=reason)
+        self._reconcile(now_s)
+
+    def reroute(self, subscription: Subscription, con_id: int, exchange: str) -> None:
+        """The gateway names another contract for it (91, 92): ask for that one under the same request id."""
+        contract = Contract(con_id=con_id, exchange=exchange)
+        self._requests.append(replace(subscription.opening_request(), contract=contract))
+        self._tell("rerouted", subscription=repr(subscription), con_id=con_id, exchange=exchange)
+
+    def book_reset(self, subscription: Subscription) -> None:
+        """The book is sent anew (317): what was in it is void."""
+        self._interrupt(subscription, Scope.SUBSCRIPTION, GapCause.BOOK_RESET)
+        self._tell("book_reset", subscription=repr(subscription))
+
+    def state_seen(self, subscription: Subscription, state: SubscriptionState) -> None:
+        """The heartbeat finds it LIVE, QUIET or STALE."""
+        if subscription.state in FLOWING:
+            self._set(subscription, state)
+
+    def progress(
+        self, subscription: Subscription, now_s: float, messages: int, first: tuple[int, int], last: tuple[int, int]
+    ) -> None:
+        """Take in what its request has brought so far.
+
+        Args:
+            messages: how many messages in all.
+            first: seq and recv_ns of the first record since the request was bound, or marked by an interruption.
+            last: seq and recv_ns of the newest record.
+        """
+        if messages == subscription.messages:
+            return
+        subscription.messages = messages
+        subscription.last_seq, subscription.last_ns = last
+        if subscription.gap is not None:
+            self._end_gap(subscription, *first)
+        subscription.verify_at_s = None
+        subscription.refusals = subscription.renewals = 0
+        subscription.was_live = True
+        if subscription.state in (SubscriptionState.SUSPENDED, SubscriptionState.OPENING):
+            self._set(subscription, SubscriptionState.LIVE)
+            self._tell("live", subscription=repr(subscription))
+        if self.is_suspended:
+            self.resume(now_s)
+
+    def tick(self, now_s: float) -> None:
+        """Do what has become due. Call it at `next_s` at the latest."""
+        if not self.is_connected:
+            return
+        if self.is_suspended and now_s >= self._probe_at_s:
+            self._probe_at_s = now_s + RESUME_PROBE_S
+            self._probe(now_s)
+        for subscription in [s for s in self._by_req_id.values() if s.verify_at_s is not None]:
+            assert subscription.verify_at_s is not None
+            if now_s >= subscription.verify_at_s:
+                subscription.verify_at_s = None
+                gap = subscription.gap
+                scope, cause = (gap.scope, gap.cause) if gap else (Scope.SUBSCRIPTION, GapCause.STREAM_SILENT)
+                self.renew(subscription, now_s, scope, cause, "no data after its source came back")
+        self._reconcile(now_s)
+
+    def next_s(self) -> float | None:
+        """Return when `tick` is due."""
+        if not self.is_connected:
+            return None
+        times = [s.verify_at_s for s in self._by_req_id.values() if s.verify_at_s is not None]
+        times += [s.due_s for s in self.subscriptions.values() if s.state in _UNOPENED and s.due_s]
+        if self.is_suspended:
+            times.append(self._probe_at_s)
+        return min(times, default=None)
+
+    # --- what to do ---
+
+    def take_requests(self) -> list[Request]:
+        """Return, once, the requests to send, in order."""
+        requests, self._requests = self._requests, []
+        return requests
+
+    def take_gaps(self) -> list[Gap]:
+        """Return, once, the gaps to record."""
+        gaps, self._gaps = self._gaps, []
+        return gaps
+
+    def take_happenings(self) -> list[Happening]:
+        """Return, once, what is to be told."""
+        happenings, self._happenings = self._happenings, []
+        return happenings
+
+    @property
+    def plan(self) -> list[Subscription]:
+        """What is not flowing yet and will be asked for, in this order."""
+        return sorted(
+            (s for s in self.subscriptions.values() if s.state in _UNOPENED or s.state is SubscriptionState.OPENING),
+            key=lambda s: s.rank,
+        )
+
+    # --- inside ---
+
+    def _open(self) -> list[Subscription]:
+        return list(self._by_req_id.values())
+
+    def _reconcile(self, now_s: float) -> None:
+        """Give the lines to those that come first, and ask for what is not open."""
+        if not self.is_connected or not self.is_link_up:
+            return
+        used: dict[str, int] = {}
+        to_open: list[Subscription] = []
+        for subscription in sorted(self.subscriptions.values(), key=lambda s: s.rank):
+            family = subscription.family
+            if used.get(family, 0) >= self._limit(family):
+                self._deprive(subscription)
+                continue
+            if subscription.req_id:
+                used[family] = used.get(family, 0) + 1
+            elif subscription.due_s <= now_s and not self.is_suspended:
+                used[family] = used.get(family, 0) + 1
+                to_open.append(subscription)
+        for subscription in to_open:
+            self._ask(subscription)
+
+    def _deprive(self, subscription: Subscription) -> None:
+        """Others come first: it waits for a line."""
+        if subscription.req_id:
+            self._interrupt(subscription, Scope.ACCOUNT, GapCause.NO_LINE)
+            self._close(subscription)
+        elif subscription.state is SubscriptionState.WAITING:
+            return
+        self._set(subscription, SubscriptionState.WAITING, f"no {subscription.family} left for its priority")
+        self._tell("waiting_for_line", subscription=repr(subscription), reason=subscription.reason)
+
+    def _ask(self, subscription: Subscription) -> None:
+        subscription.req_id = self._next_req_id()
+        subscription.req_ids.append(subscription.req_id)
+        del subscription.req_ids[:-KEPT_REQ_IDS]
+        subscription.messages = 0
+        self._by_req_id[subscription.req_id] = subscription
+        self._set(subscription, SubscriptionState.OPENING, "asked for")
+        self._requests.append(subscription.opening_request())
+
+    def _close(self, subscription: Subscription) -> None:
+        if subscription.req_id:
+            self._requests.append(cancel_of(subscription.request, subscription.req_id))
+            self._detach(subscription)
+
+    def _detach(self, subscription: Subscription) -> None:
+        """Its request is no more."""
+        self._by_req_id.pop(subscription.req_id, None)
+        subscription.req_id = 0
+        subscription.verify_at_s = None
+        if subscription.state not in OVER:
+            self._set(subscription, SubscriptionState.PENDING)
+
+    def _probe(self, now_s: float) -> None:
+        """Ask for one of the suspended subscriptions again: 10197 comes at once if the other session is still there."""
+        suspended = [s for s in self._open() if s.state is SubscriptionState.SUSPENDED]
+        if suspended:
+            first = min(suspended, key=lambda s: s.rank)
+            self._close(first)
+            self._ask(first)
+            self._set(first, SubscriptionState.SUSPENDED, "asked whether the other session has ended")
+
+    def _set(self, subscription: Subscription, state: SubscriptionState, reason: str = "") -> None:
+        subscription.state = state
+        subscription.reason = reason
+
+    def _interrupt(self, subscription: Subscription, scope: Scope, cause: GapCause, *, tell: bool = True) -> None:
+        """Begin a gap, unless it is in one; a gap that is not told yet becomes a row when it proves real, or ends."""
+        if subscription.gap is None and subscription.last_seq:
+            subscription.gap = Gap(subscription, scope, cause, subscription.last_seq + 1, subscription.last_ns)
+            subscription.gap_told = False
+        if tell and subscription.gap is not None and not subscription.gap_told:
+            subscription.gap_told = True
+            self._gaps.append(subscription.gap)
+
+    def _end_gap(self, subscription: Subscription, first_seq: int, first_ns: int) -> None:
+        assert subscription.gap is not None
+        self._gaps.append(replace(subscription.gap, last_seq=first_seq, last_ns=first_ns))
+        subscription.gap = None
+
+    def _tell(self, name: str, **fields: object) -> None:
+        self._happenings.append(Happening(name, fields))
+
+
+_UNOPENED = (SubscriptionState.PENDING, SubscriptionState.WAITING)
+
+
+def cancel_of(request: SubscriptionRequest, req_id: int) -> Request:
+    """Return the request that ends this one."""
+    match request:
+        case MarketData():
+            return CancelMarketData(req_id)
+        case TickByTick():
+            return CancelTickByTick(req_id)
+        case MarketDepth(is_smart_depth=is_smart_depth):
+            return CancelMarketDepth(req_id, is_smart_depth)
+        case RealTimeBars():
+            return CancelRealTimeBars(req_id)
+        case HistoricalBars():
+            return CancelHistoricalBars(req_id)
+
+
+def restorable(subscriptions: Iterable[Subscription]) -> list[Subscription]:
+    """Return those worth remembering beyond the process, first things first."""
+    return sorted((s for s in subscriptions if s.state not in OVER), key=lambda s: s.rank)
