@@ -3,6 +3,7 @@
     Error
     ├── ConfigError           a setting is missing or wrong; names the field and the remedy
     ├── ConnectError          no session could be made; names the stage that failed and the remedy
+    │   └── ClientIdInUseError    another client has the client id
     ├── NotConnectedError     the call needs a session and there is none (any more)
     ├── ProtocolError         the byte stream itself is broken; the connection is of no further use
     ├── DecodeError           one message is malformed; the stream goes on with the next one
@@ -16,6 +17,7 @@ The rule of the file: an exception carries what a program needs to act on as att
 from __future__ import annotations
 
 __all__ = [
+    "ClientIdInUseError",
     "ConfigError",
     "ConnectError",
     "DecodeError",
@@ -49,6 +51,10 @@ class ConnectError(Error):
         self.stage = stage
         self.reason = reason
         self.remedy = remedy
+
+
+class ClientIdInUseError(ConnectError):
+    """Another client of the gateway has this client id (code 326)."""
 
 
 class NotConnectedError(Error):

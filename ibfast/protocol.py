@@ -14,7 +14,7 @@ from enum import Enum
 
 from ibfast._core import Decoder
 from ibfast.enums import ServerVersion
-from ibfast.errors import ConnectError, DecodeError, NotConnectedError, ProtocolError
+from ibfast.errors import ClientIdInUseError, ConnectError, DecodeError, NotConnectedError, ProtocolError
 from ibfast.feed import Feed
 from ibfast.wire import requests, responses
 from ibfast.wire.requests import Request, StartApi
@@ -80,8 +80,8 @@ class Protocol:
 
     # --- out ---
 
-    def send(self, request: Request) -> None:
-        """Encode a request for `data_to_send`.
+    def encode(self, request: Request) -> bytes:
+        """Return a request as a frame for `send_frame`.
 
         Raises:
             NotConnectedError: the session is not READY.
@@ -90,7 +90,15 @@ class Protocol:
         """
         if self.state is not State.READY:
             raise NotConnectedError(f"no request can be sent: the session is {self.state.value}")
-        self._outgoing.append(requests.frame(requests.encode(request, self.server_version)))
+        return requests.frame(requests.encode(request, self.server_version))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Queue a frame for `data_to_send`."""
+        self._outgoing.append(frame)
+
+    def send(self, request: Request) -> None:
+        """Encode a request for `data_to_send`; raises as `encode`."""
+        self.send_frame(self.encode(request))
 
     def data_to_send(self) -> bytes:
         """Return, once, the bytes to be written."""
@@ -215,7 +223,7 @@ class Protocol:
             self.accounts = message.accounts
         elif isinstance(message, ErrorMessage) and message.code == CLIENT_ID_IN_USE:
             self._close(
-                ConnectError(
+                ClientIdInUseError(
                     "start", f"client id {self.client_id} is in use", "give another client_id, or end the other client"
                 )
             )
