@@ -74,11 +74,26 @@ cdef struct level1_t:
     double echo_size            # NaN: no echo is due
     uint32_t delayed
 
-# Open addressing, a power of two of slots. A slot of instrument NO_INSTRUMENT is free. 64 bytes.
+# A request's binding and its activity so far. Open addressing, a power of two of slots; one of instrument NO_INSTRUMENT
+# is free. What every message touches stands first.
 cdef struct request_slot_t:
     int32_t req_id
     uint32_t instrument
+    uint64_t messages
+    int64_t last_recv_ns
+    uint64_t last_seq
     level1_t level1
+    int64_t first_recv_ns
+    uint64_t first_seq
+
+# What `activity` tells of a request.
+cdef struct activity_t:
+    int32_t req_id
+    uint64_t messages
+    int64_t first_recv_ns
+    int64_t last_recv_ns
+    uint64_t first_seq
+    uint64_t last_seq
 
 cdef struct feed_t:
     uint64_t seq
@@ -95,6 +110,9 @@ cdef struct feed_t:
     request_slot_t *requests
     uint32_t requests_mask
     uint32_t requests_used
+    request_slot_t nobody       # stands for every request that is bound to nothing
+    int32_t last_req_id         # the newest that `next_req_id` gave
+    uint64_t late               # messages of requests that were forgotten
     # interned texts: text i is arena[offsets[i]:offsets[i + 1]]
     uint32_t *text_offsets
     char *text_arena
@@ -103,12 +121,12 @@ cdef struct feed_t:
     uint32_t *text_slots
     uint32_t text_slots_mask
 
-# What every row says in its header, and the request's level-1 state (NULL if the request is bound to nothing).
+# What every row says in its header, and the request's slot (`nobody` if it is bound to nothing).
 cdef struct source_t:
     int64_t recv_ns
     int32_t req_id
     uint32_t instrument
-    level1_t *level1
+    request_slot_t *request
 
 
 cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil
@@ -129,7 +147,7 @@ cdef inline uint32_t request_hash(int32_t req_id) noexcept nogil:
 
 
 cdef inline request_slot_t *request_of(feed_t *f, int32_t req_id) noexcept nogil:
-    """A request's binding; one to a new instrument of its own if nobody bound it, NULL if there is no room for it."""
+    """A request's slot; one of a new instrument of its own if nobody bound it, `nobody` if there is no room for it."""
     cdef uint32_t i = request_hash(req_id) & f.requests_mask
     while f.requests[i].instrument != NO_INSTRUMENT:
         if f.requests[i].req_id == req_id:
@@ -139,21 +157,26 @@ cdef inline request_slot_t *request_of(feed_t *f, int32_t req_id) noexcept nogil
 
 
 cdef inline source_t source(feed_t *f, int32_t req_id, int64_t recv_ns) noexcept nogil:
+    """Where a message comes from. It counts the message, so it is called once for each, and a row must follow."""
     cdef source_t s
     cdef request_slot_t *request = request_of(f, req_id)
     s.recv_ns = recv_ns
     s.req_id = req_id
-    s.instrument = NO_INSTRUMENT
-    s.level1 = NULL
-    if request != NULL:
-        s.instrument = request.instrument
-        s.level1 = &request.level1
+    s.instrument = request.instrument
+    s.request = request
+    if request.messages == 0:
+        request.first_recv_ns = recv_ns
+        request.first_seq = f.seq + 1
+    request.messages += 1
+    request.last_recv_ns = recv_ns
     return s
 
 
-cdef inline uint32_t instrument_of(feed_t *f, int32_t req_id) noexcept nogil:
-    cdef request_slot_t *request = request_of(f, req_id)
-    return NO_INSTRUMENT if request == NULL else request.instrument
+cdef inline uint64_t next_seq(feed_t *f, source_t *s) noexcept nogil:
+    """The sequence number of the row that is being written."""
+    f.seq += 1
+    s.request.last_seq = f.seq
+    return f.seq
 
 
 cdef inline bint text_is(feed_t *f, uint32_t i, const unsigned char *p, Py_ssize_t n) noexcept nogil:
@@ -205,8 +228,7 @@ cdef inline uint64_t bits(double value) noexcept nogil:
 cdef inline void write_tick(feed_t *f, source_t *s, uint8_t kind, int32_t tick_type, uint32_t attribs, double price,
                             double size, uint32_t text) noexcept nogil:
     cdef tick_t *row = <tick_t *> ring_claim(f.ticks)
-    f.seq += 1
-    row.seq = f.seq
+    row.seq = next_seq(f, s)
     row.recv_ns = s.recv_ns
     row.instrument = s.instrument
     row.req_id = s.req_id
@@ -223,8 +245,7 @@ cdef inline void write_trade(feed_t *f, source_t *s, uint8_t kind, int64_t event
     """A row in `trades` and the newest trade in the last-value table."""
     cdef trade_t *row = <trade_t *> ring_claim(f.trades)
     cdef last_t *last
-    f.seq += 1
-    row.seq = f.seq
+    row.seq = next_seq(f, s)
     row.recv_ns = s.recv_ns
     row.instrument = s.instrument
     row.req_id = s.req_id
@@ -250,8 +271,7 @@ cdef inline void write_quote(feed_t *f, source_t *s, uint8_t kind, int64_t event
     """A row in `quotes` and, but for a midpoint, the newest quote in the last-value table."""
     cdef quote_t *row = <quote_t *> ring_claim(f.quotes)
     cdef last_t *last
-    f.seq += 1
-    row.seq = f.seq
+    row.seq = next_seq(f, s)
     row.recv_ns = s.recv_ns
     row.instrument = s.instrument
     row.req_id = s.req_id
@@ -290,10 +310,10 @@ cdef inline void merge_quote(feed_t *f, source_t *s, level1_t *l1, int side, dou
 cdef inline void write_level1_price(feed_t *f, source_t *s, int32_t tick_type, double price,
                                     double size) noexcept nogil:
     """What a price tick means beyond its row in `ticks`: the merged quote, a trade, a value of the session."""
-    cdef level1_t *l1 = s.level1
+    cdef level1_t *l1 = &s.request.level1
     cdef last_t *last
     cdef uint32_t delayed = ATTRIB_DELAYED if tick_type >= TICK_DELAYED_BID else 0
-    if l1 == NULL:
+    if s.instrument == NO_INSTRUMENT:
         return
     cdef int side = tick_type == TICK_ASK or tick_type == TICK_DELAYED_ASK
     # The two sides share one path: which of them comes next is nothing that a processor can predict.
@@ -335,10 +355,10 @@ cdef inline void write_session_price(feed_t *f, source_t *s, int32_t tick_type, 
 
 cdef inline void write_level1_size(feed_t *f, source_t *s, int32_t tick_type, double size) noexcept nogil:
     """What a size tick means beyond its row in `ticks`."""
-    cdef level1_t *l1 = s.level1
+    cdef level1_t *l1 = &s.request.level1
     cdef last_t *last
     cdef uint32_t delayed = ATTRIB_DELAYED if tick_type >= TICK_DELAYED_BID else 0
-    if l1 == NULL:
+    if s.instrument == NO_INSTRUMENT:
         return
     cdef int side = tick_type == TICK_ASK_SIZE or tick_type == TICK_DELAYED_ASK_SIZE
     if side == SIDE_ASK or tick_type == TICK_BID_SIZE or tick_type == TICK_DELAYED_BID_SIZE:
@@ -385,8 +405,7 @@ cdef inline void write_greeks(feed_t *f, greeks_t *values, int64_t recv_ns) noex
     cdef source_t s = source(f, values.req_id, recv_ns)
     cdef greeks_t *row = <greeks_t *> ring_claim(f.greeks)
     cdef last_t *last
-    f.seq += 1
-    values.seq = f.seq
+    values.seq = next_seq(f, &s)
     values.recv_ns = recv_ns
     values.instrument = s.instrument
     row[0] = values[0]
@@ -408,21 +427,19 @@ cdef inline void write_greeks(feed_t *f, greeks_t *values, int64_t recv_ns) noex
 
 cdef inline void write_depth(feed_t *f, depth_t *values, int64_t recv_ns) noexcept nogil:
     """Complete and append a row of `depth`."""
-    cdef depth_t *row
-    values.instrument = instrument_of(f, values.req_id)
-    row = <depth_t *> ring_claim(f.depth)
-    f.seq += 1
-    values.seq = f.seq
+    cdef source_t s = source(f, values.req_id, recv_ns)
+    cdef depth_t *row = <depth_t *> ring_claim(f.depth)
+    values.seq = next_seq(f, &s)
     values.recv_ns = recv_ns
+    values.instrument = s.instrument
     row[0] = values[0]
 
 
 cdef inline void write_bar(feed_t *f, bar_t *values, int64_t recv_ns) noexcept nogil:
     """Complete and append a row of `bars`."""
-    cdef bar_t *row
-    values.instrument = instrument_of(f, values.req_id)
-    row = <bar_t *> ring_claim(f.bars)
-    f.seq += 1
-    values.seq = f.seq
+    cdef source_t s = source(f, values.req_id, recv_ns)
+    cdef bar_t *row = <bar_t *> ring_claim(f.bars)
+    values.seq = next_seq(f, &s)
     values.recv_ns = recv_ns
+    values.instrument = s.instrument
     row[0] = values[0]

@@ -25,6 +25,7 @@ TABLES_CONTROL_BYTES = sizeof(tables_control_t)
 
 cdef enum:
     FIRST_REQUEST_SLOTS = 1024
+    MAX_REQ_ID = 0x7FFFFFFF
     LABEL_BYTES = 24
 
 
@@ -62,6 +63,14 @@ def _dtypes():
 
 # The numpy dtypes of the rings and tables, derived from the C structs of _records.pxd.
 DTYPES = _dtypes()
+
+
+def _activity_dtype():
+    cdef activity_t activity
+    return _public_dtype(<activity_t[:1]> &activity)
+
+
+ACTIVITY = _activity_dtype()
 
 
 cdef uint32_t new_instrument(feed_t *f, int32_t con_id, uint32_t label) noexcept nogil:
@@ -104,38 +113,65 @@ cdef uint32_t request_slot(feed_t *f, int32_t req_id) noexcept nogil:
     return i
 
 
+cdef void free_request_slot(feed_t *f, uint32_t free_) noexcept nogil:
+    """Empty a slot, and move up what stands behind it and would not be found across the hole."""
+    cdef uint32_t home, i = free_
+    f.requests_used -= 1
+    while True:
+        i = (i + 1) & f.requests_mask
+        if f.requests[i].instrument == NO_INSTRUMENT:
+            f.requests[free_].instrument = NO_INSTRUMENT
+            return
+        home = request_hash(f.requests[i].req_id) & f.requests_mask
+        if ((i - home) & f.requests_mask) >= ((i - free_) & f.requests_mask):
+            f.requests[free_] = f.requests[i]
+            free_ = i
+
+
 cdef request_slot_t *bind_request(feed_t *f, int32_t req_id, uint32_t instrument) noexcept nogil:
-    """Bind anew, with a level-1 state that knows nothing. NULL if there is no memory."""
+    """Bind anew: no activity yet, and a level-1 state that knows nothing. NULL if there is no memory."""
     cdef request_slot_t *request
     cdef level1_t *l1
     if not reserve_request_slot(f):
         return NULL
     request = f.requests + request_slot(f, req_id)
     f.requests_used += request.instrument == NO_INSTRUMENT
+    memset(request, 0, sizeof(request_slot_t))
     request.req_id = req_id
     request.instrument = instrument
     l1 = &request.level1
     l1.price[SIDE_BID] = l1.price[SIDE_ASK] = l1.size[SIDE_BID] = l1.size[SIDE_ASK] = NAN
     l1.last = l1.echo_size = NAN
-    l1.delayed = 0
     return request
 
 
 cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
-    """An instrument of its own for a request that nobody bound; NULL, counted, past the table's bound."""
+    """An instrument of its own for a request that nobody bound; `nobody`, counted, past the table's bound.
+
+    A late message, of a request that was bound and forgotten, belongs to nobody too: with an instrument for each the
+    table would fill up, since their ids never come again.
+    """
     cdef char label[LABEL_BYTES]
-    cdef int n = snprintf(label, LABEL_BYTES, b"req_%d", <int> req_id)
-    cdef uint32_t text = intern(f, <unsigned char *> label, n)
-    cdef uint32_t instrument
+    cdef int n
+    cdef uint32_t text, instrument
+    if 0 < req_id <= f.last_req_id:
+        f.late += 1
+        return &f.nobody
+    n = snprintf(label, LABEL_BYTES, b"req_%d", <int> req_id)
+    text = intern(f, <unsigned char *> label, n)
     for instrument in range(f.control.instruments):
         # A request of an earlier connection had the same id: its instrument serves again, and the table stays small.
         if f.instruments[instrument].label == text and f.instruments[instrument].con_id == 0 and text != TEXT_OTHER:
-            return bind_request(f, req_id, instrument)
+            return bound_or_nobody(f, req_id, instrument)
     if f.control.instruments == f.max_instruments:
         f.control.instruments_refused += 1
-        return NULL
-    instrument = new_instrument(f, 0, text)
-    return bind_request(f, req_id, instrument)
+        return &f.nobody
+    return bound_or_nobody(f, req_id, new_instrument(f, 0, text))
+
+
+cdef request_slot_t *bound_or_nobody(feed_t *f, int32_t req_id, uint32_t instrument) noexcept nogil:
+    cdef request_slot_t *request = bind_request(f, req_id, instrument)
+    return &f.nobody if request == NULL else request
 
 
 cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64_t hash_) noexcept nogil:
@@ -193,8 +229,9 @@ cdef class FeedCore:
         f.requests = <request_slot_t *> malloc(FIRST_REQUEST_SLOTS * sizeof(request_slot_t))
         if f.text_slots == NULL or f.requests == NULL:
             raise MemoryError
+        f.nobody.instrument = NO_INSTRUMENT
         self.take_rings(rings)
-        self.forget_requests()
+        self.forget_all_requests()
         f.control.texts = 1                      # TEXT_EMPTY
         other = b"<other>"
         intern(f, <const unsigned char *> <char *> other, len(other))
@@ -256,8 +293,20 @@ cdef class FeedCore:
             raise FeedError(f"all {self.c.max_instruments} instruments are taken; make the Feed with more")
         return instrument
 
+    @property
+    def late(self):
+        """How many messages came of requests that had been forgotten."""
+        return self.c.late
+
+    def next_req_id(self):
+        """A request id that was never given before."""
+        if self.c.last_req_id == MAX_REQ_ID:
+            raise FeedError("all request ids have been used: make a new Feed")
+        self.c.last_req_id += 1
+        return self.c.last_req_id
+
     def bind(self, int32_t req_id, uint32_t instrument):
-        """Have all messages of a request belong to an instrument, until `forget_requests`."""
+        """Have all messages of a request belong to an instrument until it is forgotten; its activity begins anew."""
         if instrument >= self.c.control.instruments:
             raise FeedError(f"there is no instrument {instrument}")
         if bind_request(&self.c, req_id, instrument) == NULL:
@@ -268,10 +317,33 @@ cdef class FeedCore:
         cdef uint32_t i = request_slot(&self.c, req_id)
         return None if self.c.requests[i].instrument == NO_INSTRUMENT else self.c.requests[i].instrument
 
-    def forget_requests(self):
-        """Unbind every request, and so forget the merged quotes: a new connection starts from nothing."""
+    def forget_all_requests(self):
+        """Unbind every request, and so forget its activity and its merged quote."""
         memset(self.c.requests, 0xFF, (self.c.requests_mask + 1) * sizeof(request_slot_t))
         self.c.requests_used = 0
+
+    def forget_request(self, int32_t req_id):
+        """Unbind one request, if it is bound."""
+        cdef uint32_t i = request_slot(&self.c, req_id)
+        if self.c.requests[i].instrument != NO_INSTRUMENT:
+            free_request_slot(&self.c, i)
+
+    def activity(self, const int32_t[::1] req_ids):
+        """What came so far of each of these requests, as an array of ACTIVITY; zeros where one is not bound."""
+        cdef Py_ssize_t n
+        cdef request_slot_t *request
+        told = np.zeros(len(req_ids), ACTIVITY)
+        cdef activity_t[::1] rows = told
+        for n in range(len(req_ids)):
+            request = self.c.requests + request_slot(&self.c, req_ids[n])
+            rows[n].req_id = req_ids[n]
+            if request.instrument != NO_INSTRUMENT:
+                rows[n].messages = request.messages
+                rows[n].first_recv_ns = request.first_recv_ns
+                rows[n].last_recv_ns = request.last_recv_ns
+                rows[n].first_seq = request.first_seq
+                rows[n].last_seq = request.last_seq
+        return told
 
     def add_gap(self, int64_t recv_ns, int scope, int cause, uint32_t instrument, int32_t req_id, uint64_t first_seq,
                 uint64_t last_seq, int64_t first_ns, int64_t last_ns, uint64_t count, bint recovered):

@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast._feed import DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
+from ibfast._feed import ACTIVITY, DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
 from ibfast._ring import CONTROL_BYTES, fence_reads
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError
 from ibfast.ring import RingBuffer
 from ibfast.segment import Segment
 
-__all__ = ["NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
+__all__ = ["ACTIVITY", "NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
 
 RINGS = ("ticks", "trades", "quotes", "depth", "bars", "greeks", "gaps")
 NO_INSTRUMENT = NO_INSTRUMENT_INDEX
@@ -247,7 +248,9 @@ class Feed(FeedView):
             raise FeedError(f"max_instruments is 1 or more and max_texts {RESERVED_TEXTS} or more")
         layout = _Layout(capacity, max_instruments, max_texts)
         self.name = name
-        self._owner: object | None = None
+        self._claiming = threading.Lock()
+        self._owners: list[object] = []
+        self._thread_id = 0
         self._by_con_id: dict[int, int] = {}
         self._segment = Segment.create(name, layout.total_bytes) if name else None
         memory = self._segment.memory if self._segment else _own_memory(layout.total_bytes)
@@ -283,27 +286,51 @@ class Feed(FeedView):
         return self._by_con_id[con_id]
 
     def claim(self, owner: object) -> None:
-        """Take the feed for one connection, since request ids and sequence numbers are a connection's.
+        """Take the feed for a connection. Several may have it, but all in one thread: a feed has one writer.
 
         Raises:
-            FeedError: another connection has it.
+            FeedError: a connection of another thread has it.
         """
-        if self._owner not in (None, owner):
-            raise FeedError("this feed is filled by another connection: give each connection a Feed of its own")
-        self._owner = owner
+        thread_id = threading.get_ident()
+        with self._claiming:
+            if self._owners and thread_id != self._thread_id:
+                raise FeedError("this feed is filled in another thread: give the connections of each thread a Feed")
+            self._thread_id = thread_id
+            if not any(other is owner for other in self._owners):
+                self._owners.append(owner)
 
     def release(self, owner: object) -> None:
         """Give the feed back."""
-        if self._owner is owner:
-            self._owner = None
+        with self._claiming:
+            self._owners = [other for other in self._owners if other is not owner]
+
+    def next_req_id(self) -> int:
+        """Return a request id: 1, 2, 3 …, never the same again, whichever connections share the feed."""
+        return self.core.next_req_id()
 
     def bind(self, req_id: int, instrument: int) -> None:
-        """Have all messages of a request belong to an instrument, as long as the connection lives."""
+        """Have all messages of a request belong to an instrument until it is forgotten; its activity begins anew."""
         self.core.bind(req_id, instrument)
 
-    def forget_requests(self) -> None:
-        """Unbind every request: to be called when a connection has ended, since its request ids die with it."""
-        self.core.forget_requests()
+    def forget_requests(self, req_ids: Iterable[int] | None = None) -> None:
+        """Unbind these requests, or all of them: with their connection the ids die, and so do their merged quotes.
+
+        What comes afterwards of a request that has its id from `next_req_id` belongs to no instrument: see `late`.
+        """
+        if req_ids is None:
+            self.core.forget_all_requests()
+        else:
+            for req_id in req_ids:
+                self.core.forget_request(req_id)
+
+    def activity(self, req_ids: Sequence[int]) -> NDArray[np.void]:
+        """Return what came so far of each of these requests, in the thread that has claimed the feed.
+
+        Returns:
+            An array of dtype `ACTIVITY` and of the length of `req_ids`: `messages`, all kinds of records together, and
+            time and sequence number of the first and the last record. Zeros for a request that is not bound.
+        """
+        return self.core.activity(np.ascontiguousarray(req_ids, np.int32))
 
     def add_gap(
         self,
@@ -334,6 +361,11 @@ class Feed(FeedView):
         self.core.add_gap(
             recv_ns, scope, cause, instrument, req_id, first_seq, last_seq, first_ns, last_ns, count, recovered
         )
+
+    @property
+    def late(self) -> int:
+        """How many messages came of requests that were forgotten by then: their rows have `NO_INSTRUMENT`."""
+        return self.core.late
 
     @property
     def seq(self) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import re
+import sys
 import threading
 from enum import IntEnum
 from pathlib import Path
@@ -14,13 +16,17 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from decoded import Decoded
+from hypothesis import given
+from hypothesis import strategies as st
 from streams import TICK_BY_TICK, TICK_GENERIC, TICK_OPTION, TICK_PRICE, TICK_SIZE, TICK_STRING, framed, text_payload
+from tick_streams import random_messages
 
 import ibfast
 from ibfast import Decoder, Feed, Kind, TickType
 from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import FeedError
-from ibfast.feed import NO_INSTRUMENT, RINGS, FeedView
+from ibfast.feed import ACTIVITY, NO_INSTRUMENT, RINGS, FeedView
 
 VERSION = 176
 HEADER = ["seq", "recv_ns", "instrument", "req_id", "kind"]
@@ -181,6 +187,167 @@ def test_a_full_instrument_table_is_told_once_and_counted() -> None:
     with pytest.raises(FeedError, match="all 2 instruments are taken"):
         feed.add_instrument("IBM")
     assert len(feed.instruments) == 2
+
+
+def test_single_requests_are_forgotten_and_the_others_are_not() -> None:
+    feed, decoder = feed_of()
+    apple = feed.add_instrument("AAPL")
+    for req_id in (1, 2, 3):
+        feed.bind(req_id, apple)
+    decoder.feed_bytes(framed(*(price(req_id, TickType.BID, 10 + req_id, 5) for req_id in (1, 2, 3))))
+    feed.forget_requests([2, 77])
+    assert [feed.core.instrument_of_request(req_id) for req_id in (1, 2, 3)] == [apple, None, apple]
+    assert feed.activity([1, 2, 3])["messages"].tolist() == [1, 0, 1]
+    feed.bind(2, apple)
+    decoder.feed_bytes(framed(*(price(req_id, TickType.ASK, 20, 6) for req_id in (1, 2, 3))))
+    np.testing.assert_equal(rows_of(feed, "quotes")["bid"][-3:], [11, np.nan, 13])
+
+
+def place(req_id: int) -> int:
+    """Where a request belongs in the smallest request table, of 1024 slots."""
+    return (req_id * 2654435769 & 0xFFFFFFFF) >> 7 & 1023
+
+
+CROWDED = [req_id for req_id in range(1_000) if (place(req_id) + 4) & 1023 < 8]
+"""Requests that get into each other's way, around the end of the table."""
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(CROWDED)), min_size=20, max_size=200))
+def test_binding_and_forgetting_is_a_dictionary(steps: list[tuple[bool, int]]) -> None:
+    feed = Feed(capacity=2, max_instruments=300)
+    bound: dict[int, int] = {}
+    for is_binding, req_id in steps:
+        if is_binding:
+            bound[req_id] = feed.add_instrument(str(req_id))
+            feed.bind(req_id, bound[req_id])
+        else:
+            bound.pop(req_id, None)
+            feed.forget_requests([req_id])
+    for _, req_id in steps:
+        assert feed.core.instrument_of_request(req_id) == bound.get(req_id)
+
+
+def test_request_ids_are_never_given_twice() -> None:
+    feed = Feed(capacity=2)
+    assert [feed.next_req_id() for _ in range(3)] == [1, 2, 3]
+    feed.forget_requests()
+    assert feed.next_req_id() == 4
+
+
+def test_a_hundred_thousand_renewals_leave_nothing_behind() -> None:
+    """A stream is renewed under a new id each time, and the old one's last message comes late."""
+    feed, decoder = feed_of()
+    apple = feed.add_instrument("AAPL")
+    texts, old = len(feed.texts), feed.next_req_id()
+    feed.bind(old, apple)
+    memory_before = _resident_bytes()
+    for _ in range(100_000):
+        new = feed.next_req_id()
+        feed.bind(new, apple)
+        feed.forget_requests([old])
+        decoder.feed_bytes(framed(last_trade(old, 1.5), last_trade(new, 2.5)))
+        old = new
+    assert _resident_bytes() - memory_before < 4 << 20
+    assert (len(feed.instruments), len(feed.texts), feed.instruments.refused) == (1, texts, 0)
+    assert feed.late == 100_000
+    assert rows_of(feed, "trades")["instrument"][-2:].tolist() == [NO_INSTRUMENT, apple]
+    assert decoder.take_quarantine() == []
+    assert feed.activity([old])["messages"].tolist() == [1]
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE if sys.platform == "linux" else 0
+
+
+# --- activity ---
+
+
+@pytest.mark.parametrize("server_version", [157, 176, 201, 206, 226])
+def test_activity_is_what_the_rows_say(server_version: int) -> None:
+    """Every family, in each dialect: messages of a request, and the first and last of their rows in any ring."""
+    decoded = Decoded(server_version)
+    messages = list(random_messages(7, server_version, 2_000))
+    for recv_ns, message in enumerate(messages, 1_000):
+        decoded.give([framed(message.payload)], recv_ns)
+    rows = decoded.rows
+    assert all(len(rows[ring]) > 0 for ring in RINGS if ring != "gaps")
+    together = {
+        name: np.concatenate([rows[ring][name] for ring in RINGS]) for name in ("seq", "recv_ns", "req_id")
+    }  # fmt: skip
+    req_ids = np.unique(together["req_id"])
+    told = decoded.feed.activity(req_ids)
+    assert told["messages"].sum() == len(messages)
+    for activity in told:
+        own = together["req_id"] == activity["req_id"]
+        seqs, times = together["seq"][own], together["recv_ns"][own]
+        assert activity["messages"] == len(np.unique(times))
+        assert (activity["first_seq"], activity["last_seq"]) == (seqs.min(), seqs.max())
+        assert (activity["first_recv_ns"], activity["last_recv_ns"]) == (times.min(), times.max())
+
+
+def test_activity_begins_with_the_binding() -> None:
+    feed, decoder = feed_of()
+    apple = feed.add_instrument("AAPL")
+    assert feed.activity([5, 6]).tolist() == [(5, 0, 0, 0, 0, 0), (6, 0, 0, 0, 0, 0)]
+    assert feed.activity([]).dtype == ACTIVITY
+    feed.bind(5, apple)
+    assert feed.activity((5,)).tolist() == [(5, 0, 0, 0, 0, 0)]
+    decoder.feed_bytes(framed(price(6, TickType.LAST, 10, 5), last_trade(5, 1.5)), 70)
+    decoder.feed_bytes(framed(last_trade(5, 1.5)), 80)
+    assert feed.activity([5, 6, 5]).tolist() == [(5, 2, 70, 80, 3, 4), (6, 1, 70, 70, 1, 2), (5, 2, 70, 80, 3, 4)]
+    feed.bind(5, apple)
+    assert feed.activity([5]).tolist() == [(5, 0, 0, 0, 0, 0)]
+
+
+def test_malformed_messages_and_requests_without_an_instrument_are_no_activity() -> None:
+    feed, decoder = feed_of(last_trade(1, 1.5), last_trade(2, 1.5), price(1, TickType.BID, "x"), max_instruments=1)
+    assert decoder.quarantined == 1
+    assert feed.activity([1, 2])["messages"].tolist() == [1, 0]
+
+
+def test_activity_survives_the_growth_of_the_request_table() -> None:
+    feed, _ = feed_of(*(last_trade(req_id, 1.5) for req_id in range(3_000)))
+    told = feed.activity(range(3_000))
+    assert told["messages"].tolist() == [1] * 3_000
+    assert told["first_seq"].tolist() == told["last_seq"].tolist() == list(range(1, 3_001))
+
+
+# --- who fills it ---
+
+
+def test_connections_of_one_thread_share_a_feed() -> None:
+    feed = Feed(capacity=2)
+    first, second = object(), object()
+    refusals: list[str] = []
+
+    def claim_elsewhere() -> None:
+        try:
+            feed.claim(owner_elsewhere)
+        except FeedError as error:
+            refusals.append(str(error))
+
+    def in_another_thread() -> int:
+        thread = threading.Thread(target=claim_elsewhere)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+        return len(refusals)
+
+    owner_elsewhere = object()
+    feed.claim(first)
+    feed.claim(first)
+    feed.claim(second)
+    assert in_another_thread() == 1
+    feed.release(first)
+    feed.release(first)
+    assert in_another_thread() == 2
+    feed.release(second)
+    assert in_another_thread() == 2
+    with pytest.raises(FeedError, match="filled in another thread"):
+        feed.claim(first)
+    feed.release(owner_elsewhere)
+    feed.claim(first)
+    assert "give the connections of each thread a Feed" in refusals[0]
 
 
 # --- texts ---
