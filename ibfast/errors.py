@@ -3,6 +3,7 @@
     Error
     ├── ConfigError           a setting is missing or wrong; names the field and the remedy
     ├── ConnectError          no session could be made; names the stage that failed and the remedy
+    │   ├── AuthError             the login is not the one that was declared; names the setting
     │   └── ClientIdInUseError    another client has the client id
     ├── NotConnectedError     the call needs a session and there is none (any more)
     ├── ProtocolError         the byte stream itself is broken; the connection is of no further use
@@ -17,6 +18,7 @@ The rule of the file: an exception carries what a program needs to act on as att
 from __future__ import annotations
 
 __all__ = [
+    "AuthError",
     "ClientIdInUseError",
     "ConfigError",
     "ConnectError",
@@ -42,7 +44,7 @@ class ConnectError(Error):
     """No session could be made.
 
     Attributes:
-        stage: where it failed: "tcp", "handshake" or "start".
+        stage: where it failed: "tcp", "tls", "handshake", "start" or "auth".
         remedy: what the user can do about it.
     """
 
@@ -51,6 +53,18 @@ class ConnectError(Error):
         self.stage = stage
         self.reason = reason
         self.remedy = remedy
+
+
+class AuthError(ConnectError):
+    """The gateway's login is not the one that was declared, or it can't be told; nothing was subscribed.
+
+    Attributes:
+        field: the setting that does not hold.
+    """
+
+    def __init__(self, field: str, reason: str, remedy: str) -> None:
+        super().__init__("auth", reason, remedy)
+        self.field = field
 
 
 class ClientIdInUseError(ConnectError):

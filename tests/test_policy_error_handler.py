@@ -208,7 +208,7 @@ def test_an_impossible_override_is_refused_at_once(overrides: dict[Any, Any], re
         ErrorHandler(overrides)
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
 def test_an_impossible_window_is_refused(seconds: float) -> None:
     with pytest.raises(ConfigError, match="repeat_window_s"):
         ErrorHandler(repeat_window_s=seconds)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 from ibfast.enums import Scope
 from ibfast.errors import ConfigError
+from ibfast.policy.checks import require_seconds
 from ibfast.policy.codes import Action, CodeRule, Severity, farm_name, rule_for, rules_of
 from ibfast.wire.responses import ErrorMessage
 
@@ -94,8 +95,7 @@ class ErrorHandler:
         report: Report | None = None,
         repeat_window_s: float = REPEAT_WINDOW_S,
     ) -> None:
-        if not repeat_window_s >= 0:
-            raise ConfigError(f"repeat_window_s={repeat_window_s!r} is not possible: give seconds, 0 or more")
+        require_seconds("repeat_window_s", repeat_window_s)
         self.counts: Counter[int] = Counter()
         self.failures = 0
         self._overrides = {code: _fields(code, override) for code, override in (overrides or {}).items()}
