@@ -10,6 +10,7 @@
     ├── DecodeError           one message is malformed; the stream goes on with the next one
     ├── UnsupportedError      the gateway's server version is too old for the request
     ├── RequestError          the gateway refused a request; carries IB's code and text
+    ├── CircuitOpenError      a circuit breaker refused a call to what has failed too often; says when to try again
     └── FeedError             a ring or a shared feed can't be made, found or read
 
 The rule of the file: an exception carries what a program needs to act on as attributes; its text is for people.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 __all__ = [
     "AuthError",
+    "CircuitOpenError",
     "ClientIdInUseError",
     "ConfigError",
     "ConnectError",
@@ -118,6 +120,20 @@ class RequestError(Error):
         self.req_id = req_id
         self.code = code
         self.message = message
+
+
+class CircuitOpenError(Error):
+    """A circuit breaker refused the call: what it guards has failed too often.
+
+    Attributes:
+        name: of the breaker.
+        retry_after_s: seconds until it may permit a call.
+    """
+
+    def __init__(self, name: str, retry_after_s: float) -> None:
+        super().__init__(f"the circuit breaker {name!r} refuses calls: try again in {retry_after_s:.3g} s")
+        self.name = name
+        self.retry_after_s = retry_after_s
 
 
 class FeedError(Error):
