@@ -175,7 +175,7 @@ class ConnectionMonitor:
         """The present state."""
         return self._span[0]
 
-    def transition(self, state: str, reason: str = "", /, **fields: object) -> bool:
+    def transition(self, state: str, reason: str = "", **fields: object) -> bool:
         """Enter a state, which is an event too ("state", with `before`, `after` and `reason`).
 
         Args:

@@ -69,7 +69,7 @@ def test_transitions_are_kept_with_reasons(monitor: ConnectionMonitor, clocks: F
     clocks.advance(1)
     assert monitor.transition(LinkState.CONNECTING)
     clocks.advance(2)
-    assert monitor.transition("CONNECTED", "nextValidId came", attempt=3)
+    assert monitor.transition("CONNECTED", reason="nextValidId came", attempt=3)
     assert not monitor.transition(LinkState.CONNECTED, "again")
     assert monitor.state == LinkState.CONNECTED
     assert list(monitor.history) == [
