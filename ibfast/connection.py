@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
-from ibfast.protocol import Protocol
+from ibfast.protocol import Protocol, State
+from ibfast.tls import TlsConfig, explain
 
 __all__ = ["Connection", "open_connection"]
+
+# For the farewell of TLS; whoever does not answer it is gone.
+TLS_SHUTDOWN_TIMEOUT_S = 1.0
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -62,6 +67,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone, for whatever reason."""
+        if isinstance(exc, ssl.SSLError) and self.protocol.state is not State.READY:
+            # A TLS 1.3 proxy judges the client's certificate when the handshake is over on this side.
+            self.protocol.error = self.protocol.error or explain(exc)
         self.protocol.receive_eof()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -79,8 +87,20 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.abort()
 
 
-async def open_connection(host: str, port: int, protocol: Protocol, on_change: Callable[[], None]) -> Connection:
-    """Connect and say hello; OSError if there is nobody."""
+async def open_connection(
+    host: str, port: int, protocol: Protocol, on_change: Callable[[], None], tls: TlsConfig | None = None
+) -> Connection:
+    """Connect and say hello, over TLS if its settings are given.
+
+    Raises:
+        OSError: there is nobody, or no TLS: see `ibfast.tls.explain`.
+        ConfigError: a file that `tls` names can't be used.
+    """
+    options: dict[str, Any] = {}
+    if tls is not None:
+        options["ssl"] = tls.context()
+        options["server_hostname"] = tls.server_name or host
+        options["ssl_shutdown_timeout"] = TLS_SHUTDOWN_TIMEOUT_S
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(protocol, on_change), host, port)
+    _, connection = await loop.create_connection(lambda: Connection(protocol, on_change), host, port, **options)
     return connection
