@@ -1,26 +1,242 @@
-"""Settings of a connection.
+"""Settings: of the connection, and of everything that keeps it alive.
 
-The rule of the file: a Config that exists is valid; what is wrong is said when it is made, with the field's name and
-the remedy.
+The rule of the file: settings that exist are valid; what is wrong is said when they are made, with the field's name
+("section.field") and the remedy. Where settings come from is the business of `settings`, what they cause that of the
+policies.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import tzinfo
+from pathlib import Path
+from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ibfast.errors import ConfigError
+from ibfast.policy.auth import AuthManager, mask
+from ibfast.policy.calendar import MaintenanceCalendar
+from ibfast.policy.checks import is_number, is_whole, require, require_seconds, require_share, require_whole
+from ibfast.settings import load_settings, sections_of
+from ibfast.tls import TlsConfig
 
-__all__ = ["Config"]
+__all__ = [
+    "AuthConfig",
+    "BreakerConfig",
+    "Config",
+    "FanoutConfig",
+    "HeartbeatConfig",
+    "PacingConfig",
+    "ReconnectionConfig",
+    "SessionConfig",
+    "TlsConfig",
+]
 
 MAX_PORT = 65535
 MAX_TIMEOUT_S = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatConfig:
+    """When a connection, and when a stream, is taken for dead.
+
+    Attributes:
+        interval_s: between two questions about the gateway's clock, and how long the socket may be silent before one.
+        timeout_s: for the answer.
+        first_data_s: for the first data of a stream.
+        quiet_s, stale_s, dead_s: the silence of a stream, at least, before it is QUIET, STALE, DEAD; a slow stream is
+            given more, by its own cadence.
+    """
+
+    interval_s: float = 10.0
+    timeout_s: float = 5.0
+    first_data_s: float = 15.0
+    quiet_s: float = 2.0
+    stale_s: float = 10.0
+    dead_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _require_all_seconds(
+            "heartbeat", self, "interval_s", "timeout_s", "first_data_s", "quiet_s", "stale_s", "dead_s"
+        )
+        _require_order("heartbeat", self, "quiet_s", "stale_s")
+        _require_order("heartbeat", self, "stale_s", "dead_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconnectionConfig:
+    """How a lost connection is made again.
+
+    Attributes:
+        enabled: whether it is.
+        delay_s, max_delay_s: bounds of the random delays, which grow from the first to the second.
+        max_attempts: failures in a row after which it is given up, None for never; planned outages do not count.
+        stable_s: how long a connection must last before the delays are short again.
+        planned_poll_s: between attempts in a planned outage.
+        login_poll_s: between attempts while somebody has to log in.
+        daily_restart: "23:45", when the gateway restarts itself, in `zone`; None: it does not.
+        restart_minutes: how long to expect that to take.
+        weekly_login: "SUN 01:00", when the login lapses, in US Eastern time; None: no time is known.
+        login_minutes: how long somebody may take to log in.
+        zone: IANA name of the zone of `daily_restart`.
+    """
+
+    enabled: bool = True
+    delay_s: float = 1.0
+    max_delay_s: float = 60.0
+    max_attempts: int | None = None
+    stable_s: float = 30.0
+    planned_poll_s: float = 15.0
+    login_poll_s: float = 60.0
+    daily_restart: str | None = None
+    restart_minutes: int = 10
+    weekly_login: str | None = None
+    login_minutes: int = 30
+    zone: str = "America/New_York"
+
+    def __post_init__(self) -> None:
+        _require_flag("reconnection.enabled", self.enabled)
+        _require_all_seconds(
+            "reconnection", self, "delay_s", "max_delay_s", "stable_s", "planned_poll_s", "login_poll_s"
+        )
+        _require_order("reconnection", self, "delay_s", "max_delay_s")
+        if self.max_attempts is not None:
+            require_whole("reconnection.max_attempts", self.max_attempts, at_least=1)
+        with _named_within("reconnection"):
+            _ = self.calendar
+
+    @property
+    def calendar(self) -> MaintenanceCalendar:
+        """The planned outages."""
+        return MaintenanceCalendar(
+            daily_restart=self.daily_restart,
+            restart_minutes=self.restart_minutes,
+            weekly_login=self.weekly_login,
+            login_minutes=self.login_minutes,
+            zone=self.zone,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacingConfig:
+    """What the account may ask for, and how long a request may wait for its turn.
+
+    Attributes:
+        lines: market-data lines of the account; the other limits derive from it.
+        tick_by_tick: tick-by-tick subscriptions at once, where they are not 5 % of the lines.
+        max_queue: requests that may wait; one more is refused.
+        max_wait_s: how long a request may wait; by default IB's longest window, ten minutes.
+    """
+
+    lines: int = 100
+    tick_by_tick: int | None = None
+    max_queue: int = 10_000
+    max_wait_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        require_whole("pacing.lines", self.lines, at_least=1)
+        if self.tick_by_tick is not None:
+            require_whole("pacing.tick_by_tick", self.tick_by_tick, at_least=1)
+        require_whole("pacing.max_queue", self.max_queue, at_least=1)
+        _require_all_seconds("pacing", self, "max_wait_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AuthConfig:
+    """What the login must be; otherwise nothing is asked of the gateway.
+
+    Attributes:
+        account_type: "any", "paper", "live" or "advisor".
+        accounts: ids that the login must have; shown masked.
+        read_only: whether the gateway must refuse orders.
+    """
+
+    account_type: str = "any"
+    accounts: tuple[str, ...] = ()
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        remedy = 'give a tuple of account ids: ("DU1234567",)'
+        require(isinstance(self.accounts, tuple), "auth.accounts", type(self.accounts), remedy)
+        with _named_within("auth"):
+            AuthManager(self.account_type, self.accounts, self.read_only)
+
+    def __repr__(self) -> str:
+        accounts = tuple(map(mask, self.accounts))
+        return f"AuthConfig(account_type={self.account_type!r}, {accounts=}, read_only={self.read_only})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """What is kept of subscriptions, and what else is tried for them.
+
+    Attributes:
+        store: path of the SQLite file in which they survive the process; None: they end with it.
+        name: of the set of subscriptions in the store, so that several programs can share one.
+        backfill: whether what was missed is asked for afterwards, and marked as such.
+        client_ids: others to take while `client_id` is in use.
+    """
+
+    store: str | Path | None = None
+    name: str = "default"
+    backfill: bool = False
+    client_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        valid = self.store is None or isinstance(self.store, Path) or _is_text(self.store)
+        require(valid, "session.store", self.store, "give the path of a file")
+        require(_is_text(self.name), "session.name", self.name, "give a name")
+        _require_flag("session.backfill", self.backfill)
+        valid = isinstance(self.client_ids, tuple) and all(_is_client_id(item) for item in self.client_ids)
+        require(valid, "session.client_ids", self.client_ids, "give client ids, a tuple of int, 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerConfig:
+    """When attempts to connect are suspended.
+
+    Attributes:
+        window_calls: the attempts that are looked at, the last so many.
+        failure_rate: the share of failures among them that suspends further ones.
+        open_s: for how long.
+        probes: attempts that may then show that the gateway is back.
+    """
+
+    window_calls: int = 10
+    failure_rate: float = 0.5
+    open_s: float = 30.0
+    probes: int = 1
+
+    def __post_init__(self) -> None:
+        require_whole("breaker.window_calls", self.window_calls, at_least=1)
+        require_share("breaker.failure_rate", self.failure_rate)
+        _require_all_seconds("breaker", self, "open_s")
+        require_whole("breaker.probes", self.probes, at_least=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanoutConfig:
+    """Where other programs get the data.
+
+    Attributes:
+        host: the address at which the WebSocket server listens.
+        port: its port; 0: any free one.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+
+    def __post_init__(self) -> None:
+        _require_host("fanout.host", self.host)
+        valid = is_whole(self.port) and 0 <= self.port <= MAX_PORT
+        require(valid, "fanout.port", self.port, f"give 1 to {MAX_PORT}, or 0 for any free one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """How to reach a gateway, and how patiently.
+    """How to reach a gateway, how patiently, and how to keep the connection alive.
 
     Attributes:
         host: where TWS or IB Gateway runs.
@@ -30,6 +246,8 @@ class Config:
         request_timeout_s: for one answer of the gateway.
         feed_capacity: rows per ring, a power of two, of the feed that a manager makes if it is given none.
         time_zone: IANA name of the zone in which the gateway writes times that name none ("UTC" unless it was set so).
+        tls: how to speak TLS with a proxy in front of the gateway; None: plain text, as the gateway itself speaks.
+        heartbeat, reconnection, pacing, auth, session, breaker, fanout: sections of their own.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -42,26 +260,55 @@ class Config:
     request_timeout_s: float = 60.0
     feed_capacity: int = 1 << 16
     time_zone: str = "UTC"
+    tls: TlsConfig | None = None
+    heartbeat: HeartbeatConfig = field(default_factory=HeartbeatConfig)
+    reconnection: ReconnectionConfig = field(default_factory=ReconnectionConfig)
+    pacing: PacingConfig = field(default_factory=PacingConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    session: SessionConfig = field(default_factory=SessionConfig)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    fanout: FanoutConfig = field(default_factory=FanoutConfig)
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.host, str) and self.host != "", "host", self.host, "give a host name or an address")
-        _require(_is_int(self.port) and 0 < self.port <= MAX_PORT, "port", self.port, f"give 1 to {MAX_PORT}")
-        _require(
-            _is_int(self.client_id) and 0 <= self.client_id < 1 << 31, "client_id", self.client_id, "give 0 or more"
-        )
+        _require_host("host", self.host)
+        require(is_whole(self.port) and 0 < self.port <= MAX_PORT, "port", self.port, f"give 1 to {MAX_PORT}")
+        require(_is_client_id(self.client_id), "client_id", self.client_id, "give 0 or more")
         for name in ("connect_timeout_s", "request_timeout_s"):
             value = getattr(self, name)
-            _require(_is_int(value) or isinstance(value, float), name, value, "give seconds")
-            _require(0 < value <= MAX_TIMEOUT_S, name, value, f"give seconds, more than 0, at most {MAX_TIMEOUT_S}")
+            valid = is_number(value) and 0 < value <= MAX_TIMEOUT_S
+            require(valid, name, value, f"give seconds, more than 0, at most {MAX_TIMEOUT_S}")
         capacity = self.feed_capacity
-        _require(
-            _is_int(capacity) and capacity >= 2 and capacity & (capacity - 1) == 0,
-            "feed_capacity", capacity, "give a power of two",
-        )  # fmt: skip
-        try:
-            ZoneInfo(self.time_zone)
-        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-            _require(False, "time_zone", self.time_zone, 'give an IANA name such as "America/New_York"')
+        valid = is_whole(capacity) and capacity >= 2 and capacity & (capacity - 1) == 0
+        require(valid, "feed_capacity", capacity, "give a power of two")
+        _require_zone("time_zone", self.time_zone)
+        self._require_sections()
+
+    def _require_sections(self) -> None:
+        for name, section in sections_of(type(self)).items():
+            value = getattr(self, name)
+            valid = isinstance(value, section) or (name == "tls" and value is None)
+            # The type and not the value, in which a password may stand.
+            require(valid, name, type(value), f"give a {section.__name__}")
+
+    @classmethod
+    def load(
+        cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None, **arguments: Any
+    ) -> Self:
+        """Make settings of a TOML file, the environment and arguments; later ones win, field by field.
+
+            config = Config.load("ibfast.toml", port=4002, heartbeat={"interval_s": 5})
+
+        Args:
+            path: of a TOML file whose tables are the sections; that in $IBFAST_CONFIG if None; else no file is read.
+            environ: the environment, that of the process if None: IBFAST_PORT, IBFAST_HEARTBEAT_INTERVAL_S,
+                IBFAST_AUTH_ACCOUNTS="DU1,DU2", ….
+            arguments: fields by name, sections as a mapping or as a whole; None means not given.
+
+        Raises:
+            ConfigError: the file can't be read, there is no such setting, or a value is out of range; says where it
+                stood.
+        """
+        return load_settings(cls, path, environ, arguments)
 
     @property
     def zone(self) -> tzinfo:
@@ -69,10 +316,43 @@ class Config:
         return ZoneInfo(self.time_zone)
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+@contextmanager
+def _named_within(section: str) -> Iterator[None]:
+    """Name the section too where something that it is for refuses one of its settings."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{section}.{error}") from None
 
 
-def _require(valid: bool, field: str, value: object, remedy: str) -> None:
-    if not valid:
-        raise ConfigError(f"{field}={value!r} is not possible: {remedy}")
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_client_id(value: object) -> bool:
+    return is_whole(value) and 0 <= value < 1 << 31
+
+
+def _require_host(path: str, value: object) -> None:
+    require(_is_text(value), path, value, "give a host name or an address")
+
+
+def _require_flag(path: str, value: object) -> None:
+    require(isinstance(value, bool), path, value, "give true or false")
+
+
+def _require_zone(path: str, value: str) -> None:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        require(False, path, value, 'give an IANA name such as "America/New_York"')
+
+
+def _require_all_seconds(section: str, owner: object, *names: str) -> None:
+    for name in names:
+        require_seconds(f"{section}.{name}", getattr(owner, name))
+
+
+def _require_order(section: str, owner: object, lesser: str, greater: str) -> None:
+    least, value = getattr(owner, lesser), getattr(owner, greater)
+    require(least <= value, f"{section}.{greater}", value, f"give {lesser} ({least:g}) or more")

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from ibfast import Config
+from ibfast.config import (
+    AuthConfig,
+    BreakerConfig,
+    FanoutConfig,
+    HeartbeatConfig,
+    PacingConfig,
+    ReconnectionConfig,
+    SessionConfig,
+    TlsConfig,
+)
 from ibfast.errors import ConfigError
+from ibfast.settings import sections_of
 
 
 def test_defaults_are_valid() -> None:
@@ -53,3 +65,115 @@ def test_what_is_wrong_is_named(field: str, value: Any) -> None:
 def test_settings_are_given_by_name() -> None:
     with pytest.raises(TypeError):
         Config("127.0.0.1")  # type: ignore[misc]
+
+
+# --- sections ---
+
+NAN, INFINITE = float("nan"), float("inf")
+NO_SECONDS = (0, -1.0, NAN, INFINITE, "10", None, True)
+NO_COUNT = (0, -1, 1.0, "5", None, True)
+NO_FLAG = (1, 0, "true", None)
+
+IMPOSSIBLE: dict[type, dict[str, tuple[Any, ...]]] = {
+    HeartbeatConfig: {
+        "interval_s": NO_SECONDS, "timeout_s": NO_SECONDS, "first_data_s": NO_SECONDS, "quiet_s": NO_SECONDS,
+        "stale_s": (*NO_SECONDS, 1.9), "dead_s": (*NO_SECONDS, 9.9),
+    },
+    ReconnectionConfig: {
+        "enabled": NO_FLAG, "delay_s": NO_SECONDS, "max_delay_s": (*NO_SECONDS, 0.9), "stable_s": NO_SECONDS,
+        "planned_poll_s": NO_SECONDS, "login_poll_s": NO_SECONDS, "max_attempts": (0, -1, 1.5, "3", True),
+        "daily_restart": ("", "24:00", "23:60", "9:00", "23:45:00", 2345, "23.45"),
+        "weekly_login": ("", "01:00", "SUN", "SUN 25:00", "Sunday 01:00", "SUN  01:00", 1),
+        "restart_minutes": (*NO_COUNT, 1441), "login_minutes": (*NO_COUNT, 1441),
+        "zone": ("", "Mars/Olympus", None, 5),
+    },
+    PacingConfig: {
+        "lines": NO_COUNT, "tick_by_tick": (0, -1, 1.5, "3", True), "max_queue": NO_COUNT, "max_wait_s": NO_SECONDS,
+    },
+    AuthConfig: {
+        "account_type": ("", "demo", "PAPER", None, ()), "accounts": ("DU1", ["DU1"], ("",), (5,), None),
+        "read_only": NO_FLAG,
+    },
+    SessionConfig: {
+        "store": ("", 5, b"x"), "name": ("", None, 5), "backfill": NO_FLAG,
+        "client_ids": (5, "5", [5], ("5",), (-1,), (1 << 31,), (True,), None),
+    },
+    BreakerConfig: {
+        "window_calls": NO_COUNT, "failure_rate": (0, -0.1, 1.01, NAN, "0.5", None, True), "open_s": NO_SECONDS,
+        "probes": NO_COUNT,
+    },
+    FanoutConfig: {"host": ("", None, 5), "port": (-1, 65536, "8765", 80.0, True, None)},
+}  # fmt: skip
+
+
+def section_names() -> dict[type, str]:
+    return {section: name for name, section in sections_of(Config).items()}
+
+
+def test_every_setting_of_every_section_was_tried() -> None:
+    tried = {section: set(values) for section, values in IMPOSSIBLE.items()}
+    assert tried == {
+        section: {item.name for item in dataclasses.fields(section)}
+        for section in section_names()
+        if section is not TlsConfig  # checked where it lives
+    }
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        pytest.param(section, field, value, id=f"{section.__name__}-{field}-{value!r}")
+        for section, fields in IMPOSSIBLE.items()
+        for field, values in fields.items()
+        for value in values
+    ],
+)
+def test_what_is_wrong_in_a_section_is_named(section: type, field: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        section(**{field: value})
+    shown = type(value) if field == "accounts" else value
+    assert str(caught.value).startswith(f"{section_names()[section]}.{field}={shown!r} is not possible: give ")
+
+
+@pytest.mark.parametrize("name", list(sections_of(Config)))
+@pytest.mark.parametrize("value", [5, "geheim", {"key_password": "geheim"}, Config()])
+def test_a_section_must_be_one(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}=<class .*> is not possible: give a \w+Config$") as caught:
+        Config(**{name: value})
+    assert "geheim" not in str(caught.value)
+
+
+def test_only_tls_can_be_absent() -> None:
+    assert Config().tls is None
+    for name in sections_of(Config).keys() - {"tls"}:
+        with pytest.raises(ConfigError, match=f"^{name}="):
+            Config(**{name: None})
+
+
+def test_sections_are_kept_frozen_and_replaced() -> None:
+    config = Config(port=4002, auth=AuthConfig(accounts=("DU1",)), heartbeat=HeartbeatConfig(timeout_s=1))
+    assert (config.auth.accounts, config.heartbeat.timeout_s, config.pacing) == (("DU1",), 1, PacingConfig())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.auth.accounts = ()  # type: ignore[misc]
+    slower = dataclasses.replace(config, heartbeat=dataclasses.replace(config.heartbeat, interval_s=60.0))
+    assert (slower.heartbeat, slower.auth) == (HeartbeatConfig(interval_s=60.0, timeout_s=1), config.auth)
+    assert config == Config(port=4002, auth=AuthConfig(accounts=("DU1",)), heartbeat=HeartbeatConfig(timeout_s=1))
+    with pytest.raises(ConfigError):
+        dataclasses.replace(config.heartbeat, interval_s=0)
+
+
+def test_planned_outages_come_as_a_calendar() -> None:
+    calendar = ReconnectionConfig(daily_restart="23:45", restart_minutes=5, zone="Europe/Berlin").calendar
+    window = calendar.window_at(datetime(2026, 7, 1, 21, 46, tzinfo=UTC).timestamp())
+    assert window is not None
+    assert (window.start, window.minutes) == ("23:45", 5)
+    assert ReconnectionConfig().calendar.window_at(0) is None
+
+
+def test_no_secret_is_shown() -> None:
+    tls = TlsConfig(certificate="client.pem", key_password="geheim")
+    config = Config(tls=tls, auth=AuthConfig(accounts=("DU1234567",), read_only=True))
+    for text in (repr(config), str(config), f"{config.tls} {config.auth}"):
+        assert "geheim" not in text
+        assert "1234567" not in text
+    assert repr(config.auth) == "AuthConfig(account_type='any', accounts=('DU****567',), read_only=True)"

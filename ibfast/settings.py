@@ -1,0 +1,215 @@
+"""Where settings come from: a TOML file, the environment, arguments; later ones win, field by field.
+
+The rule of the file: a name that nobody knows is refused, never skipped, and what is wrong is told with where it stood.
+It knows dataclasses and their annotations, but no setting.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from ibfast.errors import ConfigError
+
+__all__ = ["CONFIG_VARIABLE", "load_settings", "paths_of", "sections_of", "variables_of"]
+
+PREFIX = "IBFAST_"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, PREFIX + "DEBUG"})
+"""The file's path, and the switch of the build."""
+
+TOP = ""
+"""The name under which the fields outside of sections are kept."""
+
+FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+LEADING_PATH = re.compile(r"[\w.]+")
+
+T = TypeVar("T")
+
+
+def load_settings(
+    cls: type[T], path: str | Path | None, environ: Mapping[str, str] | None, arguments: Mapping[str, Any]
+) -> T:
+    """Make settings of what a file, the environment and arguments say, each over the one before.
+
+    Args:
+        cls: a dataclass; fields that are dataclasses themselves are sections, which are tables in TOML.
+        path: of a TOML file; that in $IBFAST_CONFIG if None, no file if there is none either.
+        environ: the environment, that of the process if None. IBFAST_PORT is the field `port`, IBFAST_AUTH_ACCOUNTS
+            the field `accounts` of the section `auth`. Lists are separated by commas; an empty text means None where
+            None is possible.
+        arguments: fields by name, sections as a mapping or as a whole; None means not given.
+
+    Raises:
+        ConfigError: the file can't be read, a name is unknown, or a value is not possible.
+    """
+    environ = os.environ if environ is None else environ
+    path = path or environ.get(CONFIG_VARIABLE)
+    given = _Given(cls)
+    if path:
+        _take_file(given, Path(path).expanduser())
+    _take_environment(given, environ)
+    _take_table(given, arguments, "argument")
+    return given.make(cls, given.arguments())
+
+
+def sections_of(cls: type) -> Mapping[str, type]:
+    """Return the fields that are settings themselves: name → their class."""
+    return {
+        name: candidate
+        for name, annotation in _own_annotations(cls).items()
+        for candidate in (annotation, *get_args(annotation))
+        if isinstance(candidate, type) and is_dataclass(candidate)
+    }
+
+
+def paths_of(cls: type) -> list[str]:
+    """Return the name of every single setting: "port", "heartbeat.interval_s", …."""
+    return [_path(section, name) for section, known in _annotations(cls).items() for name in known]
+
+
+def variables_of(cls: type) -> dict[str, tuple[str, str]]:
+    """Return the environment's names: variable → section (or `TOP`) and field."""
+    return {
+        PREFIX + "_".join(filter(None, (section, name))).upper(): (section, name)
+        for section, known in _annotations(cls).items()
+        for name in known
+    }
+
+
+def _annotations(cls: type) -> Mapping[str, Mapping[str, Any]]:
+    """Section (or `TOP`) → field → annotation."""
+    sections = sections_of(cls)
+    own = {name: annotation for name, annotation in _own_annotations(cls).items() if name not in sections}
+    return {TOP: own} | {name: _own_annotations(section) for name, section in sections.items()}
+
+
+@cache
+def _own_annotations(cls: type) -> Mapping[str, Any]:
+    hints = get_type_hints(cls)
+    return {item.name: hints[item.name] for item in fields(cls) if item.init}
+
+
+class _Given:
+    """What was given so far, and where it stood."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.annotations = _annotations(cls)
+        self.sections = sections_of(cls)
+        self.values: dict[str, dict[str, Any]] = {TOP: {}}
+        self.origins: dict[str, str] = {}
+
+    def put(self, section: str, name: str, value: Any, origin: str) -> None:
+        """Take a value; a list becomes a tuple where one is wanted."""
+        path = _path(section, name)
+        if name not in self.annotations[section]:
+            raise _unknown(path, origin, [*self.sections, *paths_of(self.cls)])
+        if isinstance(value, list) and get_origin(self.annotations[section][name]) is tuple:
+            value = tuple(value)
+        self.values.setdefault(section, {})[name] = value
+        self.origins[path] = origin
+
+    def put_section(self, name: str, value: Any, origin: str) -> None:
+        """Take a section: its settings by name, or as a whole."""
+        if isinstance(value, self.sections[name]):
+            self.values.pop(name, None)
+            self.values[TOP][name] = value
+        elif isinstance(value, Mapping):
+            self.values.setdefault(name, {})  # naming it is enough to have it
+            for key, item in value.items():
+                if item is not None:
+                    self.put(name, key, item, origin)
+        else:
+            raise ConfigError(f"{name} is a section ({origin}): give its settings by their names")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the class is to be called with."""
+        made: dict[str, Any] = {
+            name: self.make(self.sections[name], values) for name, values in self.values.items() if name != TOP
+        }
+        return self.values[TOP] | made
+
+    def make(self, cls: type[T], values: Mapping[str, Any]) -> T:
+        """Make settings, and tell where the one stood that is not possible."""
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            # Messages about a setting begin with its name: "heartbeat.interval_s=0 is not possible: …".
+            path = LEADING_PATH.match(str(error))
+            if path is None or path[0] not in self.origins:
+                raise
+            raise ConfigError(f"{error} ({self.origins[path[0]]})") from None
+
+
+def _take_file(given: _Given, path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the file {path} can't be read: {error}") from None
+    _take_table(given, table, f"file {path}")
+
+
+def _take_table(given: _Given, table: Mapping[str, Any], origin: str) -> None:
+    for name, value in table.items():
+        if value is None:
+            continue
+        if name in given.sections:
+            given.put_section(name, value, origin)
+        else:
+            given.put(TOP, name, value, origin)
+
+
+def _take_environment(given: _Given, environ: Mapping[str, str]) -> None:
+    variables = variables_of(given.cls)
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        if variable not in variables:
+            raise _unknown(variable, "environment", variables)
+        section, name = variables[variable]
+        try:
+            value = _parsed(text, given.annotations[section][name])
+        except ValueError as error:
+            path = _path(section, name)
+            raise ConfigError(f"{path}={text!r} is not possible: {error} (variable {variable})") from None
+        given.put(section, name, value, f"variable {variable}")
+
+
+def _parsed(text: str, annotation: Any) -> Any:
+    """Convert the text of a variable. Raises ValueError with the remedy."""
+    kinds = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return tuple(_parsed(part.strip(), kinds[0]) for part in text.split(",") if part.strip())
+    if NoneType in kinds:
+        return None if text == "" else _parsed(text, kinds[0])
+    if annotation is bool:
+        if text.lower() not in FLAGS:
+            raise ValueError(f"give one of {', '.join(FLAGS)}")
+        return FLAGS[text.lower()]
+    if annotation in (int, float):
+        try:
+            return annotation(text)
+        except ValueError:
+            raise ValueError(f"give {'a whole number' if annotation is int else 'a number'}") from None
+    return text
+
+
+def _path(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
+
+
+def _unknown(name: str, origin: str, known: Collection[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "the settings are those of ibfast.Config"
+    return ConfigError(f"there is no setting {name!r} ({origin}): {hint}")
