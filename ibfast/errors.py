@@ -10,6 +10,7 @@
     ├── DecodeError           one message is malformed; the stream goes on with the next one
     ├── UnsupportedError      the gateway's server version is too old for the request
     ├── RequestError          the gateway refused a request; carries IB's code and text
+    ├── PacingError           too many requests wait already for IB's limits; submit fewer, or wait
     ├── CircuitOpenError      a circuit breaker refused a call to what has failed too often; says when to try again
     └── FeedError             a ring or a shared feed can't be made, found or read
 
@@ -28,6 +29,7 @@ __all__ = [
     "Error",
     "FeedError",
     "NotConnectedError",
+    "PacingError",
     "ProtocolError",
     "RequestError",
     "UnsupportedError",
@@ -120,6 +122,18 @@ class RequestError(Error):
         self.req_id = req_id
         self.code = code
         self.message = message
+
+
+class PacingError(Error):
+    """The queue of requests that wait for IB's limits is full.
+
+    Attributes:
+        queued: how many wait.
+    """
+
+    def __init__(self, queued: int) -> None:
+        super().__init__(f"{queued} requests wait for IB's limits already: wait for some, or withdraw them")
+        self.queued = queued
 
 
 class CircuitOpenError(Error):

@@ -1,0 +1,392 @@
+"""The rate limiter: when which request may be sent, within IB's limits and not a moment later than they force.
+
+The rule of the file: `now_s` is a parameter, of one monotonic clock for all that share an account, and never
+decreases. The caller sends what `due` returns, asks again at `next_s`, and says what has ended; nothing is guessed.
+The limits themselves are `RULES` in `pacing_rules`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ibfast.errors import ConfigError, PacingError
+from ibfast.policy.checks import require_whole
+from ibfast.policy.pacing_meters import Ledger
+from ibfast.policy.pacing_queue import Queue, Ticket, TicketState
+from ibfast.policy.pacing_rules import (
+    ACCOUNT_RULES,
+    AT_ONCE,
+    CONNECTION_RULES,
+    LEAST_LINES,
+    RULES,
+    Lane,
+    Lesson,
+    Reaction,
+    charges,
+    identity,
+    lane_of,
+    lesson_of,
+)
+from ibfast.wire.requests import HeadTimestamp, HistoricalBars, HistoricalTicks, Request
+
+__all__ = ["RULES", "AccountLimits", "Counters", "Lane", "PacingError", "RateLimiter", "Ticket", "TicketState"]
+
+HISTORICAL_PAUSE_S = 60.0
+"""How long the historical service is left alone after a pacing violation that our own requests do not explain."""
+
+SLOW_DOWN_PERCENT = 80
+"""What is left of the request rate after an error 100, whose third in a session ends it."""
+
+_TOLD_MOST = re.compile(r"max=(\d+)")
+
+
+class AccountLimits:
+    """What one account may have at once and ask for in a time, over all its connections.
+
+    Between two connections nothing keeps the order of a cancel and the request that takes its place: call `finish`
+    of what was cancelled a round trip later where several share this.
+
+    Args:
+        lines: market-data lines; as many as are to be used here, if some are kept for the windows of TWS.
+        tick_by_tick: subscriptions at once; by default one per 20 lines (some accounts have fewer).
+
+    Raises:
+        ConfigError: an argument is less than 1.
+    """
+
+    def __init__(self, lines: int = LEAST_LINES, *, tick_by_tick: int | None = None) -> None:
+        require_whole("lines", lines, at_least=1)
+        self.lines = lines
+        self.ledger = Ledger(ACCOUNT_RULES, lines)
+        if tick_by_tick is not None:
+            require_whole("tick_by_tick", tick_by_tick, at_least=1)
+            self.ledger.set_limit("tick_by_tick", tick_by_tick)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a rate limiter has done.
+
+    Attributes:
+        sent, expired, withdrawn: tickets.
+        refused: submissions that found the queue full.
+        coalesced: submissions that joined an identical request.
+        learned: errors of the gateway that changed a limit.
+        waited_s: the sum over sent tickets.
+    """
+
+    sent: int = 0
+    expired: int = 0
+    withdrawn: int = 0
+    refused: int = 0
+    coalesced: int = 0
+    learned: int = 0
+    waited_s: float = 0.0
+
+
+class RateLimiter:
+    """The requests of one connection.
+
+    Args:
+        lines: market-data lines, from which the limits follow; by default those of `account`.
+        account: limits shared with other connections; by default a new one.
+        max_queue: so many tickets may wait.
+
+    Attributes:
+        account: as given.
+        counters: what was done.
+
+    Raises:
+        ConfigError: an argument is less than 1.
+    """
+
+    def __init__(
+        self, lines: int | None = None, *, account: AccountLimits | None = None, max_queue: int = 10_000
+    ) -> None:
+        if lines is None:
+            lines = LEAST_LINES if account is None else account.lines
+        require_whole("lines", lines, at_least=1)
+        require_whole("max_queue", max_queue, at_least=1)
+        self.account = AccountLimits(lines) if account is None else account
+        self.counters = Counters()
+        self._max_queue = max_queue
+        self._connection = Ledger(CONNECTION_RULES, lines)
+        self._queue = Queue(self.account.ledger, self._connection)
+        self._numbers = itertools.count()
+        self._open: set[Ticket] = set()
+        self._shared: dict[Request, Ticket] = {}
+        self._expired: list[Ticket] = []
+
+    def __len__(self) -> int:
+        """How many tickets wait."""
+        return len(self._queue)
+
+    def submit(self, request: Request, now_s: float, *, deadline_s: float = math.inf, priority: int = 0) -> Ticket:
+        """Queue a request; ask `next_s` afterwards.
+
+        A historical request that is identical, but for its id, to one that waits or is open joins it: the same ticket
+        is returned, with the higher priority and the later deadline of both. Requests that are kept up to date never
+        join.
+
+        Args:
+            request: what to ask.
+            now_s: the time.
+            deadline_s: when it is of no use any more, on the same clock.
+            priority: within its lane; higher goes first.
+
+        Raises:
+            PacingError: the queue is full.
+        """
+        key = _shared_key(request)
+        shared = None if key is None else self._shared.get(key)
+        if shared is not None:
+            return self._join(shared, deadline_s, priority)
+        if len(self._queue) >= self._max_queue:
+            self.counters.refused += 1
+            raise PacingError(len(self._queue))
+        ticket = self._ticket(request, now_s, deadline_s, priority)
+        if key is not None:
+            self._shared[key] = ticket
+        self._queue.put(ticket)
+        return ticket
+
+    def due(self, now_s: float) -> list[Ticket]:
+        """Return the tickets to send now, in this order: by lane, then priority, then age.
+
+        They count as sent from this moment. A ticket waits at the first of its rules that has no room for it: it keeps
+        later ones from passing there, and nowhere else.
+        """
+        self._expire(now_s)
+        due = self._queue.take_due(now_s)
+        for ticket in due:
+            ticket.state = TicketState.SENT
+            ticket.sent_s = now_s
+            self.counters.sent += 1
+            self.counters.waited_s += now_s - ticket.submitted_s
+            if _holds_slot(ticket):
+                self._open.add(ticket)
+        return due
+
+    def expired(self, now_s: float) -> list[Ticket]:
+        """Return the tickets whose deadline came while they waited; each is returned once, and never sent."""
+        self._expire(now_s)
+        expired, self._expired = self._expired, []
+        return expired
+
+    def next_s(self, now_s: float) -> float | None:
+        """Return when to call `due` and `expired` again; None if nothing comes of time alone.
+
+        A slot that any connection of the account gives back may come before it: ask again after each `finish`,
+        `withdraw` and `connection_lost` of all that share the account.
+        """
+        if self._expired:
+            return now_s
+        at_s = self._queue.next_s(now_s)
+        return None if at_s == math.inf else max(at_s, now_s)
+
+    def eta_s(self, what: Request | Ticket, now_s: float) -> float:
+        """Return in how many seconds a ticket, or a request if it were submitted now, is going to be sent.
+
+        Exact if nothing else is submitted, given back or learned, and historical requests are answered at once.
+        Infinite if it waits for a slot that a subscription holds, or if its deadline comes first. The cost is that of
+        sending all that goes before.
+        """
+        if isinstance(what, Ticket):
+            if what.state is not TicketState.QUEUED:
+                return 0.0 if what.state in (TicketState.SENT, TicketState.DONE) else math.inf
+            return next((eta_s for ticket, eta_s in self._play(now_s) if ticket is what), math.inf)
+        key = _shared_key(what)
+        if key is not None and key in self._shared:
+            return self.eta_s(self._shared[key], now_s)
+        asked = self._ticket(what, now_s, math.inf, 0)
+        return next((eta_s for ticket, eta_s in self._play(now_s, asked) if ticket is asked), math.inf)
+
+    def plan(self, now_s: float) -> list[tuple[Ticket, float]]:
+        """Return the queue in the order in which it is going to be sent, with `eta_s` of each that is finite."""
+        return list(self._play(now_s))
+
+    def finish(self, ticket: Ticket) -> None:
+        """End a ticket that was sent: the answer is complete, or refused, or its cancel was sent.
+
+        What it held is given back. A ticket that has ended already stays as it is.
+
+        Raises:
+            ConfigError: the ticket still waits; `withdraw` it.
+        """
+        if ticket.state is TicketState.QUEUED:
+            raise ConfigError(f"ticket.state={ticket.state!r} is not possible: withdraw what was not sent")
+        if ticket.state is not TicketState.SENT:
+            return
+        ticket.state = TicketState.DONE
+        self._unshare(ticket)
+        if ticket in self._open:
+            self._open.remove(ticket)
+            self.account.ledger.give_back(ticket.owed)
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Let one of the callers that share a ticket take it back; with the last of them a waiting ticket ends.
+
+        Returns:
+            Whether the request was sent and nobody wants its answer any more: cancel it, then `finish`.
+        """
+        if ticket.state not in (TicketState.QUEUED, TicketState.SENT):
+            return False
+        ticket.sharers = max(0, ticket.sharers - 1)
+        if ticket.sharers:
+            return False
+        # Nobody may join what is about to be cancelled.
+        self._unshare(ticket)
+        if ticket.state is TicketState.SENT:
+            return True
+        self._queue.discard(ticket)
+        self._withdrawn(ticket)
+        return False
+
+    def connection_lost(self) -> list[Ticket]:
+        """End everything of this connection, since request ids end with it.
+
+        Open tickets give back what they hold; the windows of the account stay, as does what was learned.
+
+        Returns:
+            The tickets that waited, now WITHDRAWN, in their order: submit again what is still wanted.
+        """
+        for ticket in list(self._open):
+            self.finish(ticket)
+        waiting = self._queue.clear()
+        for ticket in waiting:
+            self._withdrawn(ticket)
+        self._shared.clear()
+        self._connection.clear()
+        return waiting
+
+    def learn(self, code: int, now_s: float, ticket: Ticket | None = None, message: str = "") -> bool:
+        """Take an error of the gateway as news about a limit.
+
+        100: a pause of a second, then the rate that the text tells, or 80 %; one request more every ten minutes.
+        101, 309, 322, 10190: what is open besides `ticket` is all there may be; one more every five minutes, since
+        windows of TWS and other clients give their share back. 10190 for the same instrument: it waits 15 s. 162 and
+        420 that tell of pacing: no such request for a minute.
+
+        Args:
+            code: IB's.
+            now_s: the time.
+            ticket: the request that was refused.
+            message: IB's text; a code with several meanings teaches only what its text says.
+
+        Returns:
+            Whether a limit has changed.
+        """
+        lesson = lesson_of(code, message)
+        if lesson is None or (lesson.reaction is Reaction.HOLD and ticket is None):
+            return False
+        self._apply(lesson, now_s, ticket, message)
+        self.counters.learned += 1
+        return True
+
+    def limits(self, now_s: float) -> dict[str, tuple[int, int]]:
+        """Return what is used of each limit, and the limit, by rule; where keys are counted, for the fullest."""
+        return {
+            name: (ledger.used(name, now_s), ledger.limit(name, now_s))
+            for name in RULES
+            for ledger in [self._ledger(name)]
+        }
+
+    def free(self, name: str, now_s: float) -> int:
+        """Return how many requests, of weight 1, there is room for now under a rule; what waits is not deducted.
+
+        Raises:
+            ConfigError: there is no such rule, or it counts keys.
+        """
+        if name not in RULES or RULES[name].key is not None:
+            names = ", ".join(rule.name for rule in RULES.values() if rule.key is None)
+            raise ConfigError(f"name={name!r} is not possible: give one of {names}")
+        return self._ledger(name).free(name, now_s)
+
+    def _ticket(self, request: Request, now_s: float, deadline_s: float, priority: int) -> Ticket:
+        return Ticket(request, lane_of(request), next(self._numbers), charges(request), now_s, deadline_s, priority)
+
+    def _join(self, ticket: Ticket, deadline_s: float, priority: int) -> Ticket:
+        ticket.sharers += 1
+        self.counters.coalesced += 1
+        ticket.priority = max(ticket.priority, priority)
+        ticket.deadline_s = max(ticket.deadline_s, deadline_s)
+        if ticket.state is TicketState.QUEUED:
+            self._queue.put(ticket)
+        return ticket
+
+    def _unshare(self, ticket: Ticket) -> None:
+        key = _shared_key(ticket.request)
+        if key is not None and self._shared.get(key) is ticket:
+            del self._shared[key]
+
+    def _withdrawn(self, ticket: Ticket) -> None:
+        ticket.state = TicketState.WITHDRAWN
+        self.counters.withdrawn += 1
+
+    def _expire(self, now_s: float) -> None:
+        for ticket in self._queue.expire(now_s):
+            ticket.state = TicketState.EXPIRED
+            self.counters.expired += 1
+            self._unshare(ticket)
+            self._expired.append(ticket)
+
+    def _ledger(self, name: str) -> Ledger:
+        return self._connection if name in self._connection else self.account.ledger
+
+    def _apply(self, lesson: Lesson, now_s: float, ticket: Ticket | None, message: str) -> None:
+        name, ledger = lesson.rule, self._ledger(lesson.rule)
+        owed = () if ticket is None else tuple(charge for charge in ticket.owed if charge[0][0] == name)
+        match lesson.reaction:
+            case Reaction.SLOW_DOWN:
+                self._slow_down(name, now_s, message)
+            case Reaction.LOWER:
+                own = sum(weight for _, weight in owed) if ticket in self._open else 0
+                ledger.lower(name, ledger.used(name, now_s) - own, now_s)
+            case Reaction.PAUSE:
+                ledger.hold(name, now_s + HISTORICAL_PAUSE_S)
+            case Reaction.HOLD:
+                ledger.take(owed, now_s)
+
+    def _slow_down(self, name: str, now_s: float, message: str) -> None:
+        limit = self._connection.limit(name, now_s)
+        told = _TOLD_MOST.search(message)
+        if told is not None and int(told[1]) < limit:
+            self._connection.cap(name, max(1, int(told[1])), now_s)
+        elif not self._connection.is_held(name, now_s):  # else it is an error more of the same burst
+            self._connection.lower(name, max(1, limit * SLOW_DOWN_PERCENT // 100), now_s)
+        self._connection.hold(name, now_s + RULES[name].span_s)
+
+    def _play(self, now_s: float, *added: Ticket) -> Iterator[tuple[Ticket, float]]:
+        """Let time pass on a copy of the queue; tell which ticket is sent, and in how many seconds."""
+        account = self.account.ledger.copy()
+        queue = self._queue.copy(account, self._connection.copy())
+        for ticket in added:
+            queue.put(ticket)
+        for ticket in self._open:
+            if ticket.lane is Lane.HISTORY:
+                account.give_back(ticket.owed)
+        at_s = now_s
+        while at_s < math.inf:
+            queue.expire(at_s)
+            for ticket in queue.take_due(at_s):
+                if ticket.lane is Lane.HISTORY:
+                    account.give_back(ticket.owed)
+                yield ticket, at_s - now_s
+            at_s = queue.next_s(at_s)
+
+
+def _shared_key(request: Request) -> Request | None:
+    """Return what requests have in common that can share an answer; None for those that can't."""
+    if isinstance(request, HistoricalTicks | HeadTimestamp) or (
+        isinstance(request, HistoricalBars) and not request.keep_up_to_date
+    ):
+        return identity(request)
+    return None
+
+
+def _holds_slot(ticket: Ticket) -> bool:
+    return any(meter in AT_ONCE for meter, _ in ticket.owed)
