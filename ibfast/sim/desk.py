@@ -1,13 +1,15 @@
-"""What a gateway does about each request of one client.
+"""What a gateway does about each subscription and each question of history of one client.
 
 The rule of the file: one method per kind of request; a refusal is an error message and no more. What a request holds
-(a stream, a market-data line) is given back when it is cancelled or the client is gone.
+(a stream, a market-data line) is given back when it is cancelled or the client is gone. What goes wrong on purpose is
+decided by the faults.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ibfast.contracts import Contract
@@ -19,10 +21,10 @@ from ibfast.sim.channel import Channel, Listener, Timed
 from ibfast.sim.codec import DatedBars, UnknownRequest
 from ibfast.sim.generic_ticks import parse_generic_ticks
 from ibfast.sim.instruments import Instrument
-from ibfast.sim.nothing import empty_answer
 from ibfast.sim.option_stream import OptionStream
 from ibfast.sim.pacing import Refusal
 from ibfast.sim.streams import DepthStream, Level1Stream, TickByTickStream
+from ibfast.sim.subscription import Family, Holding, Subscription
 from ibfast.wire import requests, responses
 from ibfast.wire.records import Records
 
@@ -35,7 +37,7 @@ __all__ = ["Desk"]
 _NS = 1_000_000_000
 _NO_SECURITY, _UNKNOWN_ID, _UNKNOWN_DEPTH, _VALIDATION, _DUPLICATE_ID = 200, 300, 310, 321, 322
 _NOT_SUBSCRIBED, _NO_HISTORY, _NO_DEEP_DATA, _DELAYED_SHOWN, _NO_TICK_BY_TICK = 354, 366, 10092, 10167, 10189
-_HISTORICAL, _REAL_TIME_BARS_REFUSED = 162, 420
+_HISTORICAL, _REAL_TIME_BARS_REFUSED, _DISCONNECTED = 162, 420, 10182
 
 _BBO_EXCHANGE, _SNAPSHOT_PERMISSIONS, _PRECISION = "9c0001", 4, 0.000001
 _MARKET_MAKERS = ("NSDQ", "ARCX", "BATS", "EDGX", "MEMX", "IEXG")
@@ -54,16 +56,9 @@ _ZONE_NAMED_SINCE = 177
 """Gateways of some version in 174–200 began to name the zone in bar times; captures show 173 without, 200 with it."""
 
 
+_History = requests.HistoricalBars | requests.HistoricalTicks | requests.HeadTimestamp
+_Limited = requests.MarketData | requests.TickByTick | requests.MarketDepth | requests.RealTimeBars | _History
 WriteDate = Callable[[int], str]
-
-
-@dataclass(slots=True)
-class _Holding:
-    """What a request holds until it ends."""
-
-    release: Callable[[], None]
-    channel: Channel
-    stream: Listener
 
 
 class Desk:
@@ -74,30 +69,30 @@ class Desk:
         self._session = session
         self._send = session.send
         self._market_data_type = int(MarketDataType.REALTIME)
-        self._held: dict[tuple[str, int], _Holding] = {}
+        self._open: dict[tuple[Family, int], Subscription] = {}
+        self._lingering: list[Subscription] = []
+        self._postponed: list[requests.Request | UnknownRequest] = []
         self._handlers: dict[type, Callable[..., None]] = {
             requests.MarketData: self._market_data,
-            requests.CancelMarketData: lambda r: self._cancel("market data", r.req_id, _UNKNOWN_ID),
+            requests.CancelMarketData: lambda r: self._cancel(Family.LEVEL_1, r.req_id, _UNKNOWN_ID),
             requests.MarketDataTypeRequest: self._set_market_data_type,
             requests.TickByTick: self._tick_by_tick,
-            requests.CancelTickByTick: lambda r: self._cancel("tick-by-tick", r.req_id, _UNKNOWN_ID),
+            requests.CancelTickByTick: lambda r: self._cancel(Family.TICK_BY_TICK, r.req_id, _UNKNOWN_ID),
             requests.MarketDepth: self._market_depth,
-            requests.CancelMarketDepth: lambda r: self._cancel("depth", r.req_id, _UNKNOWN_DEPTH),
+            requests.CancelMarketDepth: lambda r: self._cancel(Family.DEPTH, r.req_id, _UNKNOWN_DEPTH),
             requests.RealTimeBars: self._real_time_bars,
-            requests.CancelRealTimeBars: lambda r: self._cancel("real-time bars", r.req_id, _UNKNOWN_ID),
+            requests.CancelRealTimeBars: lambda r: self._cancel(Family.BARS, r.req_id, _UNKNOWN_ID),
             requests.HistoricalBars: self._historical_bars,
-            requests.CancelHistoricalBars: lambda r: self._cancel("history", r.req_id, _NO_HISTORY),
+            requests.CancelHistoricalBars: lambda r: self._cancel(Family.HISTORY, r.req_id, _NO_HISTORY),
             requests.HistoricalTicks: self._historical_ticks,
-            requests.CancelHistoricalTicks: lambda r: self._cancel("history", r.req_id, _NO_HISTORY),
+            requests.CancelHistoricalTicks: lambda r: self._cancel(Family.HISTORY, r.req_id, _NO_HISTORY),
             requests.HeadTimestamp: self._head_timestamp,
-            requests.ContractDetailsRequest: self._contract_details,
-            requests.MatchingSymbols: self._matching_symbols,
-            requests.CurrentTimeRequest: self._current_time,
-            requests.CurrentTimeInMillisRequest: self._current_time_in_millis,
-            requests.IdsRequest: lambda _: self._send(responses.NextValidId(1)),
-            requests.ManagedAccountsRequest: lambda _: self._send(responses.ManagedAccounts(gateway.accounts)),
-            UnknownRequest: self._other,
         }
+
+    @property
+    def subscriptions(self) -> Iterable[Subscription]:
+        """What is open."""
+        return tuple(self._open.values())
 
     def handle(self, request: requests.Request | UnknownRequest) -> None:
         """Answer a request; what the gateway, or its server version, does not know stays unanswered.
@@ -105,26 +100,45 @@ class Desk:
         Raises:
             DecodeError: the request is malformed.
         """
-        handler = self._handlers.get(type(request))
-        if handler is None:
-            return
         try:
-            handler(request)
+            self._gateway.faults.check(request)
+            if self._gateway.faults.postpones(request):
+                self._postponed.append(request)
+            else:
+                self._handlers.get(type(request), self._answer)(request)
         except RequestError as error:
             self._session.send_error(error.req_id, error.code, error.message)
         except UnsupportedError:
             return
 
+    def serve_postponed(self) -> None:
+        """Handle what was asked while it could not be served."""
+        postponed, self._postponed = self._postponed, []
+        for request in postponed:
+            self.handle(request)
+
+    def kill(self, req_id: int) -> None:
+        """End the subscriptions of a request id as by a failure behind the gateway."""
+        for subscription in self.subscriptions:
+            if subscription.req_id == req_id:
+                self._session.send_error(req_id, _DISCONNECTED, "Failed to request live updates (disconnected).")
+                self._end(self._open.pop((subscription.family, req_id)))
+
     def close(self) -> None:
         """Give everything back."""
-        for holding in self._held.values():
-            self._end(holding)
-        self._held.clear()
+        for subscription in self.subscriptions:
+            self._end(subscription)
+        for subscription in self._lingering:
+            subscription.finish()
+        self._open.clear()
+        self._lingering.clear()
 
     def _market_data(self, request: requests.MarketData) -> None:
         req_id = request.req_id
-        self._refuse_duplicate("market data", req_id)
+        self._refuse_duplicate(Family.LEVEL_1, req_id)
         instrument = self._resolve(req_id, request.contract)
+        if self._reroute(responses.RerouteMarketData, req_id, instrument):
+            return
         generic_ticks = parse_generic_ticks(request)
         is_delayed = not instrument.permitted
         if is_delayed and self._market_data_type not in _DELAYED_TYPES:
@@ -132,7 +146,7 @@ class Desk:
                 req_id, _NOT_SUBSCRIBED, "Requested market data is not subscribed.Delayed market data is available."
             )
         if not request.snapshot:
-            self._admit(req_id, self._gateway.limits.open_line)
+            self._admit(request, self._gateway.limits.open_line)
         data_type = self._market_data_type if is_delayed else MarketDataType.REALTIME
         is_forex = instrument.contract.sec_type == "CASH"
         self._send(
@@ -150,16 +164,17 @@ class Desk:
             text = "Requested market data is not subscribed. Displaying delayed market data."
             self._session.send_error(req_id, _DELAYED_SHOWN, text)
         channel = self._gateway.channel(instrument)
+        subscription = self._subscription(Family.LEVEL_1, req_id, instrument)
         if instrument.expires_s:
             market = self._gateway.market
-            stream: Level1Stream = OptionStream(self._send, req_id, channel, market, data_type, generic_ticks)
+            stream: Level1Stream = OptionStream(subscription.send, req_id, channel, market, data_type, generic_ticks)
         else:
-            stream = Level1Stream(self._send, req_id, channel, data_type, generic_ticks)
-        stream.send_state(self._gateway.clock.now_ns())
+            stream = Level1Stream(subscription.send, req_id, channel, data_type, generic_ticks)
+        stream.resume(self._gateway.clock.now_ns())
         if request.snapshot:
             self._send(responses.TickSnapshotEnd(req_id))
         else:
-            self._hold("market data", req_id, channel, stream, self._gateway.limits.close_line)
+            self._hold(subscription, channel, stream, self._gateway.limits.close_line)
 
     def _set_market_data_type(self, request: requests.MarketDataTypeRequest) -> None:
         if request.market_data_type not in list(MarketDataType):
@@ -168,7 +183,7 @@ class Desk:
 
     def _tick_by_tick(self, request: requests.TickByTick) -> None:
         req_id, tick_type = request.req_id, request.tick_type
-        self._refuse_duplicate("tick-by-tick", req_id)
+        self._refuse_duplicate(Family.TICK_BY_TICK, req_id)
         instrument = self._resolve(req_id, request.contract)
         about = _TICK_BY_TICK.get(tick_type)
         if about is None:
@@ -181,23 +196,26 @@ class Desk:
         if not instrument.permitted:
             raise _no_tick_by_tick(req_id, f"No market data permissions for {own.primary_exchange} {own.sec_type}.")
         limits = self._gateway.limits
-        self._admit(req_id, lambda: limits.open_tick_by_tick(instrument.con_id, self._gateway.wall_s()))
+        self._admit(request, partial(limits.open_tick_by_tick, instrument.con_id, self._gateway.wall_s()))
         channel = self._gateway.channel(instrument)
+        subscription = self._subscription(Family.TICK_BY_TICK, req_id, instrument)
         if request.number_of_ticks:
             kind = {"BidAsk": "BID_ASK", "MidPoint": "MIDPOINT"}.get(tick_type, "TRADES")
             now_ns = self._gateway.clock.now_ns()
             ticks = history.last_ticks(self._gateway.market, instrument, kind, request.number_of_ticks, now_ns)
-            self._send(responses.HistoricalTicks(req_id, ticks, done=True))
-        stream = TickByTickStream(self._send, req_id, tick_type, ignore_size=request.ignore_size)
+            subscription.send(responses.HistoricalTicks(req_id, ticks, done=True))
+        stream = TickByTickStream(subscription.send, req_id, tick_type, ignore_size=request.ignore_size)
         self._hold(
-            "tick-by-tick", req_id, channel, stream, limits.close_tick_by_tick,
+            subscription, channel, stream, limits.close_tick_by_tick,
             quotes=about == "quotes", trades=about == "trades",
         )  # fmt: skip
 
     def _market_depth(self, request: requests.MarketDepth) -> None:
         req_id = request.req_id
-        self._refuse_duplicate("depth", req_id)
+        self._refuse_duplicate(Family.DEPTH, req_id)
         instrument = self._resolve(req_id, request.contract)
+        if self._reroute(responses.RerouteMarketDepth, req_id, instrument):
+            return
         is_stock = instrument.contract.sec_type == "STK"
         is_smart = request.is_smart_depth
         at_smart = request.contract.exchange in ("", "SMART")
@@ -209,7 +227,7 @@ class Desk:
         if request.num_rows < 1:
             raise RequestError(req_id, _VALIDATION, f"Invalid number of rows {request.num_rows}")
         limits = self._gateway.limits
-        self._admit(req_id, limits.open_depth)
+        self._admit(request, limits.open_depth)
         makers: tuple[str, ...] = ()
         if is_smart:
             makers = tuple(instrument.details.valid_exchanges.split(",")[1:])
@@ -217,25 +235,27 @@ class Desk:
             makers = _MARKET_MAKERS
         rows = min(request.num_rows, _MOST_ROWS)
         channel = self._gateway.channel(instrument)
-        stream = DepthStream(self._send, req_id, self._gateway.market, rows, makers, is_smart=is_smart)
+        subscription = self._subscription(Family.DEPTH, req_id, instrument)
+        stream = DepthStream(subscription.send, req_id, self._gateway.market, rows, makers, is_smart=is_smart)
         if channel.quote.ts_ns:
             stream.on_quote(channel.quote, channel.quote)
-        self._hold("depth", req_id, channel, stream, limits.close_depth, trades=False)
+        self._hold(subscription, channel, stream, limits.close_depth, trades=False)
 
     def _real_time_bars(self, request: requests.RealTimeBars) -> None:
         req_id, what = request.req_id, request.what_to_show
-        self._refuse_duplicate("real-time bars", req_id)
+        self._refuse_duplicate(Family.BARS, req_id)
         instrument = self._resolve(req_id, request.contract)
         if what not in _REAL_TIME_BARS:
             raise RequestError(req_id, _VALIDATION, f"Invalid what to show {what!r}")
         if not instrument.permitted:
             raise RequestError(req_id, _REAL_TIME_BARS_REFUSED, "Invalid Real-time Query:No market data permissions")
         limits = self._gateway.limits
-        self._admit(req_id, lambda: limits.open_real_time_bars(self._gateway.wall_s()))
+        self._admit(request, partial(limits.open_real_time_bars, self._gateway.wall_s()))
         channel = self._gateway.channel(instrument)
+        subscription = self._subscription(Family.BARS, req_id, instrument)
         builder = BarBuilder(what, channel.value(what))
-        stream = RealTimeBarStream(self._send, req_id, builder, self._gateway.clock.now_ns())
-        self._hold("real-time bars", req_id, channel, stream, limits.close_line)
+        stream = RealTimeBarStream(subscription.send, req_id, builder, self._gateway.clock.now_ns())
+        self._hold(subscription, channel, stream, limits.close_line)
 
     def _historical_bars(self, request: requests.HistoricalBars) -> None:
         req_id, what = request.req_id, request.what_to_show
@@ -247,7 +267,7 @@ class Desk:
         now_ns = self._gateway.clock.now_ns()
         window = history.bar_window(request, instrument, now_ns)
         source = (request.contract.con_id or instrument.con_id, request.contract.exchange, what)
-        self._open_history(req_id, replace(request, req_id=0), source, window.bar_s)
+        self._open_history(request, source, window.bar_s)
         bars = history.historical_bars(self._gateway.market, instrument, what, window)
         names_zone = self._session.server_version >= _ZONE_NAMED_SINCE
 
@@ -263,8 +283,9 @@ class Desk:
         start_s = now_ns // _NS // window.bar_s * window.bar_s
         if len(bars) and bars[-1]["event_ns"] == start_s * _NS:
             builder.resume(*bars[-1].item()[1:])
-        stream = HistoricalUpdateStream(self._send, req_id, builder, start_s, window.bar_s, write_date, now_ns)
-        self._hold("history", req_id, channel, stream, self._gateway.limits.close_historical)
+        subscription = self._subscription(Family.HISTORY, req_id, instrument)
+        stream = HistoricalUpdateStream(subscription.send, req_id, builder, start_s, window.bar_s, write_date, now_ns)
+        self._hold(subscription, channel, stream, self._gateway.limits.close_historical)
 
     def _historical_ticks(self, request: requests.HistoricalTicks) -> None:
         req_id = request.req_id
@@ -272,7 +293,7 @@ class Desk:
         now_ns = self._gateway.clock.now_ns()
         ticks = history.historical_ticks(self._gateway.market, instrument, request, now_ns)
         source = (instrument.con_id, request.contract.exchange, request.what_to_show)
-        self._open_history(req_id, replace(request, req_id=0), source, 0)
+        self._open_history(request, source, 0)
         self._send(responses.HistoricalTicks(req_id, ticks, done=True))
         self._gateway.limits.close_historical()
 
@@ -280,7 +301,7 @@ class Desk:
         req_id = request.req_id
         instrument = self._resolve_for_history(req_id, request.contract)
         source = (instrument.con_id, request.contract.exchange, request.what_to_show)
-        self._open_history(req_id, replace(request, req_id=0), source, 0)
+        self._open_history(request, source, 0)
         self._send(responses.HeadTimestamp(req_id, history.write_utc(_HEAD_S, request.format_date)))
         self._gateway.limits.close_historical()
 
@@ -297,44 +318,10 @@ class Desk:
         if version >= ServerVersion.HISTORICAL_DATA_END:
             self._send(responses.HistoricalDataEnd(req_id, begins, ends))
 
-    def _contract_details(self, request: requests.ContractDetailsRequest) -> None:
-        found = self._gateway.market.universe.find(request.contract)
-        if not found:
-            raise RequestError(request.req_id, _NO_SECURITY, "No security definition has been found for the request")
-        for instrument in found:
-            exchange = request.contract.exchange or instrument.contract.exchange
-            contract = replace(instrument.contract, exchange=exchange)
-            self._send(responses.ContractData(request.req_id, replace(instrument.details, contract=contract)))
-        self._send(responses.ContractDataEnd(request.req_id))
-
-    def _matching_symbols(self, request: requests.MatchingSymbols) -> None:
-        found = self._gateway.market.universe.search(request.pattern)
-        samples = tuple(
-            responses.SymbolSample(
-                Contract(
-                    con_id=instrument.con_id,
-                    symbol=instrument.contract.symbol,
-                    sec_type=instrument.contract.sec_type,
-                    primary_exchange=instrument.contract.primary_exchange or instrument.contract.exchange,
-                    currency=instrument.contract.currency,
-                    description=instrument.details.long_name,
-                ),
-                ("CFD", "OPT", "WAR") if instrument.contract.sec_type == "STK" else ("OPT",),
-            )
-            for instrument in found
-        )
-        self._send(responses.SymbolSamples(request.req_id, samples))
-
-    def _current_time(self, request: requests.CurrentTimeRequest) -> None:
-        self._send(responses.CurrentTime(self._gateway.clock.now_ns() // _NS))
-
-    def _current_time_in_millis(self, request: requests.CurrentTimeInMillisRequest) -> None:
-        self._send(responses.CurrentTimeInMillis(self._gateway.clock.now_ns() // 1_000_000))
-
-    def _other(self, request: UnknownRequest) -> None:
-        answer = empty_answer(request, self._session.server_version)
-        if answer is not None:
-            self._send(answer)
+    def _answer(self, request: requests.Request | UnknownRequest) -> None:
+        now_ns, version = self._gateway.clock.now_ns(), self._session.server_version
+        for message in self._gateway.answers.answer(request, now_ns, version):
+            self._send(message)
 
     def _resolve(self, req_id: int, contract: Contract) -> Instrument:
         """Return the one instrument that a contract means."""
@@ -348,7 +335,7 @@ class Desk:
         return found[0]
 
     def _resolve_for_history(self, req_id: int, contract: Contract) -> Instrument:
-        self._refuse_duplicate("history", req_id)
+        self._refuse_duplicate(Family.HISTORY, req_id)
         instrument = self._resolve(req_id, contract)
         if not instrument.permitted:
             own = instrument.contract
@@ -356,24 +343,47 @@ class Desk:
             raise RequestError(req_id, _HISTORICAL, f"Historical Market Data Service error message:{text}")
         return instrument
 
-    def _open_history(self, req_id: int, request: Hashable, source: tuple[int, str, str], bar_s: int) -> None:
-        limits, now_s = self._gateway.limits, self._gateway.wall_s()
-        is_bid_ask = source[2] == "BID_ASK"
-        self._admit(req_id, lambda: limits.open_historical(request, source, bar_s, is_bid_ask=is_bid_ask, now_s=now_s))
+    def _open_history(self, request: _History, source: tuple[int, str, str], bar_s: int) -> None:
+        same: Hashable = replace(request, req_id=0)
+        ask = partial(
+            self._gateway.limits.open_historical, same, source, bar_s,
+            is_bid_ask=source[2] == "BID_ASK", now_s=self._gateway.wall_s(),
+        )  # fmt: skip
+        self._admit(request, ask)
 
-    def _refuse_duplicate(self, family: str, req_id: int) -> None:
-        if (family, req_id) in self._held:
+    def _refuse_duplicate(self, family: Family, req_id: int) -> None:
+        if (family, req_id) in self._open:
             raise RequestError(req_id, _DUPLICATE_ID, f"Error processing request: Duplicate ticker id {req_id}")
 
-    def _admit(self, req_id: int, ask: Callable[[], Refusal | None]) -> None:
+    def _admit(self, request: _Limited, ask: Callable[[], Refusal | None]) -> None:
         refusal = ask()
         if refusal is not None:
-            raise RequestError(req_id, refusal.code, refusal.message)
+            self._gateway.note_violation(self._session.client_id, refusal, request)
+            raise RequestError(request.req_id, refusal.code, refusal.message)
+
+    def _reroute(
+        self,
+        message_type: type[responses.RerouteMarketData | responses.RerouteMarketDepth],
+        req_id: int,
+        instrument: Instrument,
+    ) -> bool:
+        """Send the client to another contract, if its data come from there."""
+        target = self._gateway.faults.reroutes.get(instrument.con_id)
+        if target is not None:
+            self._send(message_type(req_id, *target))
+        return target is not None
+
+    def _subscription(self, family: Family, req_id: int, instrument: Instrument) -> Subscription:
+        assert self._session.client_id is not None
+        subscription = Subscription(self._send, self._session.client_id, family, req_id, instrument)
+        if self._gateway.faults.has_other_session:
+            self._session.send_error(req_id, *self._gateway.faults.OTHER_SESSION)
+        subscription.is_silent = self._gateway.faults.silences(subscription)
+        return subscription
 
     def _hold(
         self,
-        family: str,
-        req_id: int,
+        subscription: Subscription,
         channel: Channel,
         stream: Listener,
         release: Callable[[], None],
@@ -382,21 +392,34 @@ class Desk:
         trades: bool = True,
     ) -> None:
         """Begin a stream, and remember what to give back."""
-        self._held[family, req_id] = _Holding(release, channel, stream)
+        subscription.holding = Holding(channel, stream, release)
+        self._open[subscription.family, subscription.req_id] = subscription
         self._gateway.listen(channel, stream, quotes=quotes, trades=trades)
         if isinstance(stream, Timed):
             self._gateway.schedule(stream)
 
-    def _cancel(self, family: str, req_id: int, unknown: int) -> None:
-        holding = self._held.pop((family, req_id), None)
-        if holding is None:
+    def _cancel(self, family: Family, req_id: int, unknown: int) -> None:
+        subscription = self._open.pop((family, req_id), None)
+        if subscription is not None:
+            self._end(subscription, self._gateway.faults.messages_after_cancel)
+            return
+        waiting = [request for request in self._postponed if getattr(request, "req_id", None) != req_id]
+        if len(waiting) == len(self._postponed):
             raise RequestError(req_id, unknown, f"{_UNKNOWN_TEXTS[unknown]}:{req_id}")
-        self._end(holding)
+        self._postponed = waiting
 
-    def _end(self, holding: _Holding) -> None:
+    def _end(self, subscription: Subscription, more_messages: int = 0) -> None:
+        """Give back what a subscription holds; its stream may go on for some messages."""
+        holding = subscription.holding
+        assert holding is not None
         if isinstance(holding.stream, Timed):
             self._gateway.unschedule(holding.stream)
-        self._gateway.leave(holding.channel, holding.stream)
+        leave = partial(self._gateway.leave, holding.channel, holding.stream)
+        if more_messages:
+            subscription.linger(more_messages, leave)
+            self._lingering.append(subscription)
+        else:
+            leave()
         holding.release()
 
 

@@ -9,38 +9,57 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 
 from ibfast.enums import ServerVersion
 from ibfast.errors import ConfigError
+from ibfast.sim.answers import Answers
 from ibfast.sim.channel import Channel, Listener, Timed
 from ibfast.sim.clock import Clock
+from ibfast.sim.codec import UnknownRequest
 from ibfast.sim.events import Event, Source
+from ibfast.sim.faults import Faults
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.market import Market
-from ibfast.sim.pacing import AccountLimits
+from ibfast.sim.pacing import AccountLimits, Refusal
 from ibfast.sim.session import Session
 from ibfast.sim.streams import Message
+from ibfast.sim.subscription import Subscription
 from ibfast.sim.universe import Universe
+from ibfast.wire.requests import Request
 
-__all__ = ["Gateway", "Journal", "run"]
+__all__ = ["Gateway", "Journal", "Violation", "run"]
 
 _STEP_S = 0.002
 _MOST_CLIENTS = 32
 _NEVER = 1 << 62
+_MOST_VIOLATIONS = 10_000
 
 Journal = Callable[[int, Message], None]
 """Called with the client id and each message before it is sent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A request that a limit refused, not a fault; `at_s` is monotonic time, `rule` the limit."""
+
+    at_s: float
+    client_id: int | None
+    code: int
+    rule: str
+    request: Request | UnknownRequest
+
+
 class Gateway:
     """A TWS for tests, demos and benchmarks.
 
-    Use it as an async context manager; `port` is known inside.
+    Use it as an async context manager; `port` is known inside. It may be entered again after its end: it has the same
+    port then, and its market has gone on.
 
     Args:
         host: the interface to listen on.
@@ -50,13 +69,16 @@ class Gateway:
         accounts: what the login manages.
         pacing: enforce IB's limits.
         lines: market-data lines, from which most limits follow.
+        read_only: clients may not see orders.
         clock: the gateway's time; default: the wall clock.
         send_buffer: bytes that a client may leave unread before it is cut off.
         journal: told every message that is sent.
 
     Attributes:
-        sent: messages sent, by class.
+        sent, received: messages and requests, by class.
         sessions: the clients.
+        violations: requests that broke a limit, the last ten thousand.
+        faults: the verbs by which it goes wrong.
     """
 
     def __init__(
@@ -69,6 +91,7 @@ class Gateway:
         accounts: Sequence[str] = ("DU1234567",),
         pacing: bool = True,
         lines: int = 100,
+        read_only: bool = False,
         clock: Clock | None = None,
         send_buffer: int = 4 << 20,
         journal: Journal | None = None,
@@ -87,13 +110,18 @@ class Gateway:
         self.clock = clock or Clock()
         self.limits = AccountLimits(lines, enforced=pacing)
         self.send_buffer = send_buffer
+        self.answers = Answers(self.market.universe, self.accounts, read_only=read_only)
         self.sent: Counter[type] = Counter()
+        self.received: Counter[type] = Counter()
         self.sessions: list[Session] = []
+        self.violations: deque[Violation] = deque(maxlen=_MOST_VIOLATIONS)
+        self.faults = Faults(self)
         self._journal = journal
         self._channels: dict[int, Channel] = {}
         self._leaving: list[tuple[Channel, Listener]] = []
         self._timed: list[tuple[int, int, Timed]] = []
         self._order = count()
+        self._has_begun = False
         self._server: asyncio.Server | None = None
         self._pump_task: asyncio.Task[None] | None = None
 
@@ -103,10 +131,10 @@ class Gateway:
         Raises:
             OSError: the port is taken.
         """
-        self.market.begin(self.clock)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Session(self), self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        if not self._has_begun:
+            self._has_begun = True
+            self.market.begin(self.clock)
+        await self.start_listening()
         self._pump_task = asyncio.create_task(self._pump())
         return self
 
@@ -114,18 +142,54 @@ class Gateway:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Drop all clients and stop listening; what broke the pump is raised here."""
-        assert self._server is not None
         assert self._pump_task is not None
-        self._server.close()
+        server = self._server
+        self.shut()
         self._pump_task.cancel()
         with suppress(asyncio.CancelledError):
             await self._pump_task
-        await self._server.wait_closed()
+        if server is not None:
+            await server.wait_closed()
+        while self.sessions:
+            await asyncio.sleep(0)
+        self._remove()
+
+    async def start_listening(self) -> None:
+        """Let clients in (again, after `shut`).
+
+        Raises:
+            OSError: the port is taken.
+        """
+        if self._server is None:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(lambda: Session(self), self.host, self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    def stop_listening(self) -> None:
+        """Refuse new clients; those that there are stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def shut(self) -> None:
+        """Be gone for clients, old and new; the market goes on."""
+        self.stop_listening()
+        for session in tuple(self.sessions):
+            session.abort()
 
     @property
     def is_streaming(self) -> bool:
         """Whether any subscription is open."""
         return bool(self._channels)
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """The instruments that somebody listens to."""
+        return tuple(self._channels.values())
+
+    def subscriptions(self) -> list[Subscription]:
+        """Return what all clients have open."""
+        return [subscription for session in self.sessions for subscription in session.desk.subscriptions]
 
     def wall_s(self) -> float:
         """Return the monotonic real time by which limits are measured."""
@@ -141,6 +205,10 @@ class Gateway:
         self.sent[type(message)] += 1
         if self._journal is not None:
             self._journal(-1 if client_id is None else client_id, message)
+
+    def note_violation(self, client_id: int | None, refusal: Refusal, request: Request | UnknownRequest) -> None:
+        """Take note of a request that broke a limit."""
+        self.violations.append(Violation(self.wall_s(), client_id, refusal.code, refusal.rule, request))
 
     def channel(self, instrument: Instrument) -> Channel:
         """Return the live state of an instrument."""
@@ -186,11 +254,11 @@ class Gateway:
 
     async def _step(self) -> None:
         """Deliver what has happened since the last step, in one write per client."""
-        leaving, self._leaving = self._leaving, []
+        leaving = len(self._leaving)
         # Read before the market is asked: a bar that ends by then has all its events.
         now_ns = self.clock.now_ns()
         events = self.market.advance(self.clock)
-        self._deliver(events)
+        self.deliver(events)
         self._ring(now_ns)
         for session in tuple(self.sessions):
             session.flush()
@@ -202,7 +270,8 @@ class Gateway:
         else:
             await asyncio.sleep(_STEP_S)
 
-    def _deliver(self, events: Iterable[Event]) -> None:
+    def deliver(self, events: Iterable[Event]) -> None:
+        """Let events happen, and tell whoever listens."""
         channels = self._channels
         due_ns = self._timed[0][0] if self._timed else _NEVER
         for event in events:
@@ -220,8 +289,10 @@ class Gateway:
             stream.on_clock()
             heapq.heapreplace(self._timed, (stream.due_ns, next(self._order), stream))
 
-    def _remove(self, leaving: Iterable[tuple[Channel, Listener]]) -> None:
-        for channel, listener in leaving:
+    def _remove(self, leaving: int | None = None) -> None:
+        """Forget the first so many of those who leave, or all."""
+        gone, self._leaving = self._leaving[:leaving], self._leaving[leaving:] if leaving is not None else []
+        for channel, listener in gone:
             channel.listeners.remove(listener)
             if not channel.listeners:
                 self.market.unwatch(channel.instrument.con_id)

@@ -107,6 +107,14 @@ class Instrument:
         return self.details.contract
 
     @property
+    def farm(self) -> str:
+        """The data farm that its market data come from."""
+        by_type = {"CASH": "cashfarm", "FUT": "usfuture", "OPT": "usopt"}
+        if self.contract.sec_type in by_type:
+            return by_type[self.contract.sec_type]
+        return "eufarm" if self.contract.currency == "EUR" else "usfarm"
+
+    @property
     def min_tick(self) -> float:
         """The step of its quotes."""
         return self.details.min_tick

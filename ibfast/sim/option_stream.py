@@ -49,9 +49,9 @@ class OptionStream(Level1Stream):
             )
         )
 
-    def send_state(self, now_ns: int) -> None:
+    def resume(self, now_ns: int) -> None:
         """Send everything that is known now, computations too."""
-        super().send_state(now_ns)
+        super().resume(now_ns)
         self._compute(self.channel.quote, now_ns)
 
     def on_quote(self, quote: Quote, before: Quote) -> None:

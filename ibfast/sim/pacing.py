@@ -31,15 +31,17 @@ _BURST_WINDOW_S, _BURST_LIMIT = 2.0, 6
 _IDENTICAL_PAUSE_S = 15.0
 _LONGEST_SMALL_BAR_S = 30
 
+_IN_WINDOW = "historical in ten minutes"
 _PACING = "Historical Market Data Service error message:Historical data request pacing violation"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not served; `ends_session` where the connection is closed besides."""
+    """Why a request is not served, by which rule; `ends_session` where the connection is closed besides."""
 
     code: int
     message: str
+    rule: str
     ends_session: bool = False
 
 
@@ -91,11 +93,15 @@ class RequestRate:
         if self._window.weight(now_s) < self.limit:
             self._window.add(now_s)
             return None
+        return self.refuse()
+
+    def refuse(self) -> Refusal:
+        """Return the refusal of one request more than allowed."""
         self._errors += 1
         text = (
             f"Max rate of messages per second has been exceeded:max={self.limit} rec={self.limit + 1} ({self._errors})"
         )
-        return Refusal(100, text, ends_session=self._errors >= _RATE_ERRORS_TO_END)
+        return Refusal(100, text, "requests per second", ends_session=self._errors >= _RATE_ERRORS_TO_END)
 
 
 class AccountLimits:
@@ -119,7 +125,7 @@ class AccountLimits:
 
     def open_line(self) -> Refusal | None:
         """Take a market-data line, for level 1."""
-        return self._take("line", self.lines, Refusal(101, "Max number of tickers has been reached"))
+        return self._take("line", self.lines, Refusal(101, "Max number of tickers has been reached", "lines"))
 
     def close_line(self) -> None:
         """Give it back."""
@@ -128,8 +134,9 @@ class AccountLimits:
     def open_tick_by_tick(self, instrument: Hashable, now_s: float) -> Refusal | None:
         """Begin a tick-by-tick subscription; one request for the same instrument in 15 s."""
         if self._enforced and self._tick_by_tick_asked.has(instrument, now_s):
-            return Refusal(10190, "Only one tick-by-tick request for the same instrument within 15 seconds")
-        refusal = Refusal(10190, "Max number of tick-by-tick requests has been reached")
+            text = "Only one tick-by-tick request for the same instrument within 15 seconds"
+            return Refusal(10190, text, "tick-by-tick of one instrument")
+        refusal = Refusal(10190, "Max number of tick-by-tick requests has been reached", "tick-by-tick at once")
         refused = self._take("tick_by_tick", self.tick_by_tick, refusal)
         if refused is None:
             self._tick_by_tick_asked.add(instrument, now_s)
@@ -142,7 +149,7 @@ class AccountLimits:
     def open_depth(self) -> Refusal | None:
         """Begin a depth subscription."""
         text = f"Max number ({self.depth}) of market depth requests has been reached"
-        return self._take("depth", self.depth, Refusal(309, text))
+        return self._take("depth", self.depth, Refusal(309, text, "depth at once"))
 
     def close_depth(self) -> None:
         """End it."""
@@ -151,7 +158,7 @@ class AccountLimits:
     def open_real_time_bars(self, now_s: float) -> Refusal | None:
         """Begin real-time bars: they take a line, and count as historical requests."""
         if self._enforced and self._historical.weight(now_s) >= _HISTORICAL_IN_WINDOW:
-            return Refusal(420, "Invalid Real-time Query:Historical data request pacing violation")
+            return Refusal(420, "Invalid Real-time Query:Historical data request pacing violation", _IN_WINDOW)
         refusal = self.open_line()
         if refusal is None:
             self._historical.add(now_s)
@@ -174,12 +181,14 @@ class AccountLimits:
         weight = 2 if is_bid_ask else 1
         while self._burst and self._burst[0][0] <= now_s - _BURST_WINDOW_S:
             self._burst.popleft()
-        if self._enforced and (
-            self._identical.has(request, now_s)
-            or sum(source == same_source for _, source in self._burst) + 1 >= _BURST_LIMIT
-            or self._historical.weight(now_s) + weight > _HISTORICAL_IN_WINDOW
-        ):
-            return Refusal(162, _PACING)
+        broken = (
+            ("identical historical requests", self._identical.has(request, now_s)),
+            ("historical burst", sum(source == same_source for _, source in self._burst) + 1 >= _BURST_LIMIT),
+            (_IN_WINDOW, self._historical.weight(now_s) + weight > _HISTORICAL_IN_WINDOW),
+        )
+        for rule, is_broken in broken:
+            if self._enforced and is_broken:
+                return Refusal(162, _PACING, rule)
         refusal = self._take_historical()
         if refusal is None:
             self._identical.add(request, now_s)
@@ -193,7 +202,7 @@ class AccountLimits:
 
     def _take_historical(self) -> Refusal | None:
         text = f"Error processing request: more than {_HISTORICAL_OPEN} historical requests at once"
-        return self._take("historical", _HISTORICAL_OPEN, Refusal(322, text))
+        return self._take("historical", _HISTORICAL_OPEN, Refusal(322, text, "historical at once"))
 
     def _take(self, what: str, limit: int, refusal: Refusal) -> Refusal | None:
         if self._enforced and self._open[what] >= limit:

@@ -17,7 +17,7 @@ from ibfast.enums import ServerVersion
 from ibfast.errors import DecodeError
 from ibfast.sim.codec import UnknownRequest, decode_request, encode
 from ibfast.sim.desk import Desk
-from ibfast.sim.pacing import RequestRate
+from ibfast.sim.pacing import Refusal, RequestRate
 from ibfast.sim.streams import Message
 from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId
@@ -34,11 +34,6 @@ _LONGEST_FRAME = 0xFFFFFF
 _FLUSH_BYTES = 1 << 16
 _OFFER = re.compile(rb"v([0-9]{1,9})(?:\.\.([0-9]{1,9}))?(?: .*)?", re.DOTALL)
 _CLIENT_ID_IN_USE, _UNREADABLE = 326, 320
-_NOTICES = (
-    (2104, "Market data farm connection is OK:usfarm"),
-    (2106, "HMDS data farm connection is OK:ushmds"),
-    (2158, "Sec-def data farm connection is OK:secdefnj"),
-)
 _NS_PER_MS = 1_000_000
 
 
@@ -48,13 +43,14 @@ class Session(asyncio.Protocol):
     Attributes:
         client_id: None until the client has started the API.
         server_version: what was agreed on; 0 until then.
+        desk: what serves its requests.
     """
 
     def __init__(self, gateway: Gateway) -> None:
         self.client_id: int | None = None
         self.server_version = 0
         self._gateway = gateway
-        self._desk = Desk(gateway, self)
+        self.desk = Desk(gateway, self)
         self._rate = RequestRate(gateway.lines)
         self._received = bytearray()
         self._unsent = bytearray()
@@ -73,7 +69,7 @@ class Session(asyncio.Protocol):
         """Give everything back that the client held."""
         self._transport = None
         self._writable.set()
-        self._desk.close()
+        self.desk.close()
         self._gateway.sessions.remove(self)
 
     def pause_writing(self) -> None:
@@ -95,6 +91,18 @@ class Session(asyncio.Protocol):
             if len(self._unsent) > _FLUSH_BYTES:
                 self.flush()
         self.flush()
+        if self._gateway.faults.read_interval_s:
+            self._rest(self._gateway.faults.read_interval_s)
+
+    def _rest(self, interval_s: float) -> None:
+        """Read nothing for a while."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(interval_s, self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def send(self, message: Message) -> None:
         """Queue a message for the next flush."""
@@ -190,31 +198,39 @@ class Session(asyncio.Protocol):
         return True
 
     def _take(self, request: Request | UnknownRequest) -> None:
+        self._gateway.received[type(request)] += 1
         if self.client_id is None:
             self._start(request)
-        elif self._may_ask():
-            self._desk.handle(request)
+        elif self._may_ask(request):
+            self.desk.handle(request)
 
     def _start(self, request: Request | UnknownRequest) -> None:
         """Begin the session; nothing but StartApi does."""
         if not isinstance(request, StartApi):
             self.close()
             return
-        if not self._gateway.admit(request.client_id):
+        faults = self._gateway.faults
+        if faults.take("id in use") or not self._gateway.admit(request.client_id):
             text = "Unable to connect as the client id is already in use. Retry with a unique client id."
             self.send_error(-1, _CLIENT_ID_IN_USE, text)
             self.close()
             return
         self.client_id = request.client_id
         self.send(ManagedAccounts(self._gateway.accounts))
-        self.send(NextValidId(1))
-        for code, text in _NOTICES:
+        if not faults.take("next valid id"):
+            self.send(NextValidId(1))
+        for code, text in faults.notices():
             self.send_error(-1, code, text)
 
-    def _may_ask(self) -> bool:
-        if not self._gateway.pacing:
-            return True
-        refusal = self._rate.request(self._gateway.wall_s())
+    def _may_ask(self, request: Request | UnknownRequest) -> bool:
+        if self._gateway.faults.take("rate"):
+            refusal: Refusal | None = self._rate.refuse()
+        elif self._gateway.pacing:
+            refusal = self._rate.request(self._gateway.wall_s())
+            if refusal is not None:
+                self._gateway.note_violation(self.client_id, refusal, request)
+        else:
+            refusal = None
         if refusal is None:
             return True
         self.send_error(-1, refusal.code, refusal.message)

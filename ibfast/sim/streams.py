@@ -25,11 +25,11 @@ from ibfast.sim.codec import (
     TickString,
 )
 from ibfast.sim.events import Level, Quote, Size, Source, Trade
-from ibfast.wire.responses import Response
+from ibfast.wire.responses import ErrorMessage, Response
 
 __all__ = ["DepthStream", "Level1Stream", "Message", "Send", "TickByTickStream"]
 
-_NS = 1_000_000_000
+_NS, _NS_PER_MS = 1_000_000_000, 1_000_000
 _NO_PRICE = -1.0
 """What TWS sends for the price of an empty side."""
 _CAN_AUTO_EXECUTE = 1
@@ -40,6 +40,8 @@ _EASY_TO_BORROW, _SHORTABLE_SHARES = 3.0, 10_000_000
 _LAST, _ALL_LAST = 1, 2
 _INSERT, _UPDATE, _DELETE = 0, 1, 2
 _ASK, _BID = 0, 1
+_BOOK_RESET = 317
+_BOOK_RESET_TEXT = "Market depth data has been RESET. Please empty deep book contents before applying any new entries."
 
 Message = Response | DatedBars | Tick
 Send = Callable[[Message], None]
@@ -114,7 +116,7 @@ class Level1Stream:
         self._rt_trade_volume = _RT_TRADE_VOLUME in generic_ticks
         self._high, self._low = channel.high, channel.low
 
-    def send_state(self, now_ns: int) -> None:
+    def resume(self, now_ns: int) -> None:
         """Send everything that is known now."""
         types, channel, req_id = self._types, self.channel, self.req_id
         quote, last = channel.quote, channel.last
@@ -256,17 +258,27 @@ class DepthStream:
         self._num_rows = num_rows
         self._market_makers = market_makers
         self._is_smart = is_smart
+        self._quote: Quote | None = None
         self._bids: list[Level] = []
         self._asks: list[Level] = []
 
     def on_quote(self, quote: Quote, before: Quote) -> None:
         """Bring the client's book up to date."""
+        self._quote = quote
         bids, asks = self._source.book(quote, self._num_rows)
         self._revise(_BID, self._bids, bids, -1)
         self._revise(_ASK, self._asks, asks, 1)
 
     def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
         """A trade leaves the book to the quote that follows."""
+
+    def resume(self, now_ns: int) -> None:
+        """Have the client empty its book, and send it anew."""
+        self._send(ErrorMessage(self.req_id, _BOOK_RESET, _BOOK_RESET_TEXT, error_time_ms=now_ns // _NS_PER_MS))
+        self._bids.clear()
+        self._asks.clear()
+        if self._quote is not None:
+            self.on_quote(self._quote, self._quote)
 
     def _revise(self, side: int, told: list[Level], wanted: list[Level], direction: int) -> None:
         """Turn `told` into `wanted` by the fewest operations; both run from the best price away."""
