@@ -186,6 +186,7 @@ def test_the_loss_of_a_stable_link_gives_nothing_up() -> None:
 @pytest.mark.parametrize("now_s", [0.0, ONE_O_CLOCK_S])
 def test_what_no_retry_cures_is_given_up_at_once(now_s: float) -> None:
     link = Reconnection(calendar=RESTART)
+    fail(link, now_s)
     assert fail(link, now_s, fatal=True) is True
     assert link.gave_up
     assert link.counts_for_breaker
