@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import decode
+from benchmarks import decode, faults
 
-BENCHMARKS = {"decode": decode}
+BENCHMARKS = {"decode": decode, "faults": faults}
 
 
 def main(arguments: list[str] | None = None) -> int:
