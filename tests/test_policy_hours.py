@@ -42,6 +42,11 @@ def test_the_older_form_with_a_break_and_a_closed_day() -> None:
     assert len(hours.changes_s) == 6
 
 
+def test_sessions_that_overlap_are_one() -> None:
+    hours = TradingHours.parse("20260105:0900-1700,1000-1100,1600-1800", "US/Eastern")
+    assert hours == TradingHours.parse("20260105:0900-1800", "US/Eastern")
+
+
 def test_trading_days_that_begin_in_the_evening() -> None:
     hours = TradingHours.parse(FUTURE, "US/Central")
     before = ["20190706 16:59", "20190706 17:00", "20190707 16:59"]

@@ -1,0 +1,320 @@
+"""The heartbeat: whether the link lives, and each stream on it.
+
+The rule of the file: three clocks that prove different things are never mixed: bytes on the socket (the peer's machine
+lives), the round trip of reqCurrentTime (its server lives), and the silence of each stream against its own cadence (the
+data lives). Time counts only while somebody looks: after a blocked event loop everything gets one more chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+from ibfast.policy.checks import require, require_seconds
+from ibfast.policy.hours import TradingHours
+from ibfast.policy.silence import SilenceLimits, StreamState, StreamWatch
+
+__all__ = ["Change", "HeartbeatMonitor", "LinkHealth", "RttStatistics", "SilenceLimits", "StreamState"]
+
+RTT_WINDOW = 256
+DEFAULT_LIMITS = SilenceLimits()
+
+
+class LinkHealth(StrEnum):
+    """What is known about the connection."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    """Bytes have come lately, but the gateway's server does not answer."""
+    LOST = "lost"
+    """Nothing comes any more, in spite of a question; or there is no connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A stream has changed its state.
+
+    Attributes:
+        key: of the stream.
+        before, after: its states.
+        silent_s: how long it has been silent; when it is LIVE again, how long it was.
+    """
+
+    key: Hashable
+    before: StreamState
+    after: StreamState
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RttStatistics:
+    """Round trips of reqCurrentTime, in seconds; NaN without any.
+
+    Attributes:
+        count: all that were measured; the other figures are of the newest 256.
+        p50_s, p99_s: percentiles by nearest rank.
+        jitter_s: the mean difference between one and the next.
+    """
+
+    count: int = 0
+    last_s: float = math.nan
+    min_s: float = math.nan
+    mean_s: float = math.nan
+    p50_s: float = math.nan
+    p99_s: float = math.nan
+    jitter_s: float = math.nan
+
+
+class HeartbeatMonitor:
+    """Watches one connection and its streams.
+
+    Between `connected` and `disconnected` the caller tells of bytes, probes and counts as they come, asks `probe_due`,
+    `check` and `link` whenever `next_s` says, and acts on the answers. All `now_s` are seconds of one monotonic clock;
+    a time before the latest one counts as the latest. While there is no connection no stream is judged.
+
+    Args:
+        interval: seconds from one probe to the next.
+        timeout: seconds that a probe may take.
+        limits: how much silence of a stream is too much.
+        check_s: how often `check` is to be called.
+        late_s: looks further apart mean that the event loop was blocked: what could not be seen then is not held
+            against the link, nor against a stream, once until it is heard of again.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        interval: float = 10.0,
+        timeout: float = 5.0,
+        *,
+        limits: SilenceLimits = DEFAULT_LIMITS,
+        check_s: float = 1.0,
+        late_s: float = 3.0,
+    ) -> None:
+        for name, value in (("interval", interval), ("timeout", timeout), ("check_s", check_s), ("late_s", late_s)):
+            require_seconds(name, value)
+        require(late_s > check_s, "late_s", late_s, "give more than check_s")
+        self.interval = interval
+        self.timeout = timeout
+        self.check_s = check_s
+        self.late_s = late_s
+        self._limits = limits
+        self._watches: dict[Hashable, StreamWatch] = {}
+        self._now_s = -math.inf
+        self._looked_s = -math.inf
+        self._is_connected = False
+        self._heard_s = -math.inf  # when bytes came last
+        self._asked_s = -math.inf  # when the newest probe was sent
+        self._waiting_from_s: float | None = None
+        self._is_single = True  # one probe is out, and nobody was late: its answer gives a round trip
+        self._rtts: deque[float] = deque(maxlen=RTT_WINDOW)
+        self._rtt_count = 0
+
+    # --- the link ---
+
+    def connected(self, now_s: float) -> None:
+        """Begin with a new connection."""
+        now_s = self._time(now_s)
+        self._is_connected = True
+        self._looked_s = self._heard_s = self._asked_s = now_s
+        self._waiting_from_s = None
+
+    def disconnected(self, now_s: float) -> None:
+        """Note the end of the connection: the link is LOST, and no stream is judged until there is another one."""
+        self._time(now_s)
+        self._is_connected = False
+        self._waiting_from_s = None
+
+    def bytes_received(self, now_s: float) -> None:
+        """Note that bytes came, of whatever kind."""
+        self._heard_s = self._time(now_s)
+
+    def probe_due(self, now_s: float) -> bool:
+        """Tell whether reqCurrentTime is to be sent now: every `interval`, though not while one may be answered yet."""
+        return self._observe(now_s) >= self._probe_due_s()
+
+    def probe_sent(self, now_s: float) -> None:
+        """Note that reqCurrentTime was sent."""
+        self._asked_s = self._time(now_s)
+        self._is_single = self._waiting_from_s is None
+        if self._waiting_from_s is None:
+            self._waiting_from_s = self._asked_s
+
+    def probe_answered(self, now_s: float) -> float | None:
+        """Note that the time came.
+
+        Returns:
+            The round trip in seconds; None if it is not known, because two probes were out (their answers look alike)
+            or the event loop was blocked meanwhile.
+        """
+        self.bytes_received(now_s)
+        if self._waiting_from_s is None:
+            return None
+        self._waiting_from_s = None
+        if not self._is_single:
+            return None
+        rtt_s = self._heard_s - self._asked_s
+        self._rtts.append(rtt_s)
+        self._rtt_count += 1
+        return rtt_s
+
+    @property
+    def rtt(self) -> RttStatistics:
+        """Statistics of the round trips, over all connections so far."""
+        if not self._rtts:
+            return RttStatistics()
+        ordered = sorted(self._rtts)
+        steps = [abs(after - before) for before, after in pairwise(self._rtts)]
+        return RttStatistics(
+            count=self._rtt_count,
+            last_s=self._rtts[-1],
+            min_s=ordered[0],
+            mean_s=math.fsum(ordered) / len(ordered),
+            p50_s=_percentile(ordered, 50),
+            p99_s=_percentile(ordered, 99),
+            jitter_s=math.fsum(steps) / len(steps) if steps else math.nan,
+        )
+
+    def link(self, now_s: float) -> LinkHealth:
+        """Judge the connection.
+
+        Silence alone proves nothing, since a market may be silent: a probe must have gone unanswered for `timeout`.
+        Then the link is SUSPECT, and LOST once there was no byte at all for `interval` + `timeout`.
+        """
+        now_s = self._observe(now_s)
+        if not self._is_connected:
+            return LinkHealth.LOST
+        if self._waiting_from_s is None or now_s - self._waiting_from_s < self.timeout:
+            return LinkHealth.ALIVE
+        return LinkHealth.LOST if now_s - self._heard_s >= self.interval + self.timeout else LinkHealth.SUSPECT
+
+    # --- the streams ---
+
+    def watch(self, key: Hashable, hours: TradingHours | None = None, expected_s: float | None = None) -> None:
+        """Watch a stream; its silence counts from the next `check` on. It is QUIET until its first data.
+
+        For a key that is watched already this is another request for the same stream: its counts begin at 0 again, what
+        was learned of it stays.
+
+        Args:
+            key: the caller's name of the stream.
+            hours: when its instrument trades; None is not known.
+            expected_s: the time from message to message that is usual for its kind, such as 5 for five-second bars.
+
+        Raises:
+            ConfigError: `expected_s` is not positive.
+        """
+        if expected_s is not None:
+            require_seconds("expected_s", expected_s)
+        if key in self._watches:
+            self._watches[key].renew(self._now_s, hours, expected_s)
+        else:
+            self._watches[key] = StreamWatch(hours, expected_s, self._limits)
+
+    def forget(self, key: Hashable) -> None:
+        """Watch a stream no longer, if it is watched."""
+        self._watches.pop(key, None)
+
+    def data(self, key: Hashable, messages: int, now_s: float) -> None:
+        """Note how many messages have come of a stream's request in all; more than before make it LIVE.
+
+        Raises:
+            KeyError: it is not watched.
+        """
+        self._watches[key].take(messages, self._time(now_s))
+
+    def suspend(self, key: Hashable) -> None:
+        """Judge a stream no more, since there is a known reason for its silence: a broken farm, another session.
+
+        Raises:
+            KeyError: it is not watched.
+        """
+        self._watches[key].suspended = True
+
+    def resume(self, key: Hashable) -> None:
+        """Judge a stream again; its silence counts from the next `check` on.
+
+        Raises:
+            KeyError: it is not watched.
+        """
+        self._watches[key].suspended = False
+
+    def check(self, now_s: float, wall_s: float) -> list[Change]:
+        """Judge all streams by the counts so far, which `data` should have brought up to date.
+
+        Args:
+            now_s: monotonic seconds.
+            wall_s: UTC seconds, for the trading hours.
+
+        Returns:
+            The streams whose state is not what the last `check` said.
+        """
+        now_s = self._observe(now_s)
+        changes = []
+        for key, watch in self._watches.items():
+            watch.judge(now_s, wall_s, self._is_connected)
+            if watch.state is not watch.told:
+                changes.append(Change(key, watch.told, watch.state, watch.silent_s))
+                watch.told = watch.state
+        return changes
+
+    def state(self, key: Hashable) -> StreamState:
+        """Return a stream's state by the latest `check` or `data`; KeyError if it is not watched."""
+        return self._watches[key].state
+
+    def cadence_s(self, key: Hashable) -> float:
+        """Return the learned time from message to message of a stream; KeyError if it is not watched.
+
+        It is the average, or what makes QUIET begin at one and a half times the longest recent gap, if that is more.
+        """
+        return self._watches[key].cadence_s
+
+    def states(self) -> dict[StreamState, int]:
+        """Return how many streams are in each state."""
+        counts = Counter(watch.state for watch in self._watches.values())
+        return {state: counts[state] for state in StreamState}
+
+    # --- time ---
+
+    def next_s(self, now_s: float) -> float:
+        """Return the time on the clock of `now_s` at which to look again; infinite while there is no connection."""
+        now_s = self._time(now_s)
+        if not self._is_connected:
+            return math.inf
+        return max(now_s, min(self._looked_s + self.check_s, self._probe_due_s()))
+
+    def _probe_due_s(self) -> float:
+        if not self._is_connected:
+            return math.inf
+        answer_due_s = -math.inf if self._waiting_from_s is None else self._waiting_from_s + self.timeout
+        return max(self._asked_s + self.interval, answer_due_s)
+
+    def _time(self, now_s: float) -> float:
+        self._now_s = max(self._now_s, now_s)
+        return self._now_s
+
+    def _observe(self, now_s: float) -> float:
+        """Look at the clock, and see whether the look before was too long ago."""
+        now_s = self._time(now_s)
+        unseen_s, self._looked_s = now_s - self._looked_s, now_s
+        if self._is_connected and unseen_s > self.late_s:
+            self._forgive(now_s, unseen_s)
+        return now_s
+
+    def _forgive(self, now_s: float, unseen_s: float) -> None:
+        """Give a probe that is out one more `timeout`, and leave the time out of the streams' silence."""
+        if self._waiting_from_s is not None and self._is_single:
+            self._is_single = False
+            self._waiting_from_s = now_s
+        for watch in self._watches.values():
+            watch.forgive(unseen_s, now_s)
+
+
+def _percentile(ordered: list[float], percent: int) -> float:
+    return ordered[-(-percent * len(ordered) // 100) - 1]

@@ -1,0 +1,232 @@
+"""The silence of a stream, judged by the stream's own cadence.
+
+The rule of the file: a verdict only gets worse while nothing comes, and data ends it at once. Time in which nothing
+could have been seen (market closed, stream suspended, connection down, event loop blocked) is not silence, and no
+cadence is learned from it. It knows no clock and no socket: who counts messages, calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ibfast.policy.checks import is_number, require, require_seconds
+from ibfast.policy.hours import TradingHours
+
+__all__ = ["Cadence", "SilenceLimits", "StreamState", "StreamWatch"]
+
+PRIOR_S = 5.0
+"""The cadence of a stream of which nothing is known yet: the snapshot that opens a stream says nothing about it."""
+MEAN_WEIGHT, TAIL_WEIGHT = 1 / 20, 1 / 50
+"""What a gap of a second or more changes: a burst after a long quiet shortens the mean by a twentieth, not at once."""
+TAIL_MARGIN = 1.5
+RENEWED_SHARE = 0.25
+"""How much of a silence that ended in a renewal is taken for usual: an idle stream is then renewed ever more rarely."""
+FIRST_DATA_GAPS = 3
+UNKNOWN_HOURS_FACTOR = 4.0
+
+
+class StreamState(StrEnum):
+    """What the silence of a stream says about it, from good to bad."""
+
+    LIVE = "live"
+    """Data comes as it usually does."""
+    QUIET = "quiet"
+    """Longer than usual without data, or none yet: no reason for anything."""
+    STALE = "stale"
+    """Much longer than usual without data, and the market is, or may be, open: what is shown may be old."""
+    DEAD = "dead"
+    """So long without data that the stream should be renewed."""
+
+
+_SEVERITY = {state: severity for severity, state in enumerate(StreamState)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SilenceLimits:
+    """How much silence is too much: so many seconds, or so many times the stream's cadence if that is more.
+
+    While nobody knows whether the market is open, all of them are four times as long.
+
+    Attributes:
+        quiet_s, stale_s, dead_s: the least silence after which a stream is QUIET, STALE, DEAD.
+        quiet_gaps, stale_gaps, dead_gaps: the same in multiples of the cadence.
+        first_data_s: what a stream has to bring its first data before it is STALE, at least three times the cadence
+            that was expected of it; after twice that it is DEAD.
+
+    Raises:
+        ConfigError: a limit is not positive, or a worse state comes before a better one.
+    """
+
+    quiet_s: float = 2.0
+    stale_s: float = 10.0
+    dead_s: float = 30.0
+    quiet_gaps: float = 10.0
+    stale_gaps: float = 40.0
+    dead_gaps: float = 120.0
+    first_data_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        for name in ("quiet_s", "stale_s", "dead_s", "first_data_s"):
+            require_seconds(name, getattr(self, name))
+        for name in ("quiet_gaps", "stale_gaps", "dead_gaps"):
+            value = getattr(self, name)
+            require(is_number(value) and value >= 1, name, value, "give 1 or more")
+        for better, worse in (("quiet", "stale"), ("stale", "dead")):
+            for unit in ("s", "gaps"):
+                value = getattr(self, f"{worse}_{unit}")
+                require(
+                    value > getattr(self, f"{better}_{unit}"), f"{worse}_{unit}", value,
+                    f"give more than {better}_{unit}",
+                )  # fmt: skip
+
+    def verdict(self, silence_s: float, cadence_s: float) -> StreamState:
+        """Return what a silence means for a stream with that cadence."""
+        if silence_s >= max(self.dead_s, self.dead_gaps * cadence_s):
+            return StreamState.DEAD
+        if silence_s >= max(self.stale_s, self.stale_gaps * cadence_s):
+            return StreamState.STALE
+        if silence_s >= max(self.quiet_s, self.quiet_gaps * cadence_s):
+            return StreamState.QUIET
+        return StreamState.LIVE
+
+    def first_verdict(self, silence_s: float, expected_s: float) -> StreamState:
+        """Return what a silence means for a stream that has had no data yet."""
+        allowance_s = max(self.first_data_s, FIRST_DATA_GAPS * expected_s)
+        if silence_s >= 2 * allowance_s:
+            return StreamState.DEAD
+        return StreamState.STALE if silence_s >= allowance_s else StreamState.QUIET
+
+
+class Cadence:
+    """How long a stream is silent between messages, learned from what comes.
+
+    Attributes:
+        mean_s: the time from message to message, a decaying average over looks that found something. A burst counts as
+            one look, however many messages it has.
+        tail_s: the longest gap between two such looks, forgotten slowly.
+    """
+
+    __slots__ = ("mean_s", "tail_s")
+
+    def __init__(self, mean_s: float) -> None:
+        self.mean_s = mean_s
+        self.tail_s = 0.0
+
+    def learn(self, gap_s: float, messages: int) -> None:
+        """Take in that so many messages came after a gap."""
+        weight = min(1.0, gap_s)  # looks that follow each other faster teach less each
+        self.mean_s += (gap_s / messages - self.mean_s) * weight * MEAN_WEIGHT
+        self.tail_s = max(gap_s, self.tail_s + (gap_s - self.tail_s) * weight * TAIL_WEIGHT)
+
+    def learn_renewal(self, silence_s: float) -> None:
+        """Take in that nothing came until the stream was renewed: it may be usual."""
+        self.tail_s = max(self.tail_s, RENEWED_SHARE * silence_s)
+
+    def gap_s(self, tail_gaps: float) -> float:
+        """Return the cadence: the mean, or what makes so many gaps a little more than the tail."""
+        return max(self.mean_s, TAIL_MARGIN * self.tail_s / tail_gaps)
+
+
+class StreamWatch:
+    """One stream: its counts so far, its cadence, its state.
+
+    Attributes:
+        state: by the latest look.
+        told: the state that the caller was told last.
+        silent_s: the silence behind the state; for LIVE, the one that has ended.
+        suspended: it is silent for a reason that is known.
+    """
+
+    def __init__(self, hours: TradingHours | None, expected_s: float | None, limits: SilenceLimits) -> None:
+        self.hours = hours
+        self.told = StreamState.QUIET
+        self._limits = limits
+        self._expected_s = expected_s or 0.0
+        self._cadence = Cadence(expected_s or PRIOR_S)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.state = StreamState.QUIET
+        self.silent_s = 0.0
+        self.suspended = False
+        self._messages = 0
+        self._has_data = False
+        self._data_s: float | None = None  # when data came last; before the first, when the watch began
+        self._silent_from_s = 0.0  # from when on silence counts
+        self._pausing = True  # silence does not count at present
+        self._excused = False  # part of this silence did not count: nothing is learned from it
+        self._forgiven = False  # part of it was nobody's looking, which is left out once
+
+    @property
+    def cadence_s(self) -> float:
+        """The usual time from message to message, as far as it is known."""
+        return self._cadence.gap_s(self._limits.quiet_gaps)
+
+    def renew(self, now_s: float, hours: TradingHours | None, expected_s: float | None) -> None:
+        """Begin anew, as another request for the same stream: what was learned stays."""
+        if self.state is StreamState.DEAD:
+            self._cadence.learn_renewal(now_s - self._silent_from_s)
+        self.hours = hours or self.hours
+        self._expected_s = expected_s or self._expected_s
+        self._begin()
+
+    def take(self, messages: int, now_s: float) -> None:
+        """Take in how many messages have come in all; fewer than before belong to another request."""
+        if messages < self._messages:
+            self._messages, self._excused = 0, True
+        if messages == self._messages:
+            return
+        gap_s = self._since_data_s(now_s)
+        if self._has_data and not self._excused and not self._pausing and gap_s > 0:
+            self._cadence.learn(gap_s, messages - self._messages)
+        self._messages = messages
+        self._has_data = True
+        self._data_s = self._silent_from_s = now_s
+        self._excused = self._forgiven = False
+        if self.state is not StreamState.LIVE:
+            self.state, self.silent_s = StreamState.LIVE, gap_s
+
+    def forgive(self, unseen_s: float, now_s: float) -> None:
+        """Leave out a time in which nobody looked; once in a silence, or a slow observer would never see one."""
+        if not self._forgiven:
+            self._forgiven = self._excused = True
+            self._silent_from_s = min(self._silent_from_s + unseen_s, now_s)
+
+    def judge(self, now_s: float, wall_s: float, is_connected: bool) -> None:
+        """Judge the silence up to now."""
+        if self.suspended or not is_connected:
+            self._pausing = True
+            return
+        is_open = None if self.hours is None else self.hours.is_open(wall_s)
+        if is_open is False:
+            self._pausing = True
+            self._enter(self._closed_verdict(now_s), now_s)
+            return
+        if self._pausing:
+            self._start_counting(now_s)
+        silence_s = (now_s - self._silent_from_s) / (1.0 if is_open else UNKNOWN_HOURS_FACTOR)
+        if self._has_data:
+            verdict = self._limits.verdict(silence_s, self.cadence_s)
+        else:
+            verdict = self._limits.first_verdict(silence_s, self._expected_s)
+        self._enter(max(self.state, verdict, key=_SEVERITY.__getitem__), now_s)
+
+    def _start_counting(self, now_s: float) -> None:
+        """Begin to count silence; what was found out before the pause is to be found out anew."""
+        self._pausing, self._excused, self._forgiven = False, True, False
+        self._silent_from_s = now_s
+        self._data_s = now_s if self._data_s is None else self._data_s
+        if self.state is not StreamState.LIVE:
+            self._enter(StreamState.QUIET, now_s)
+
+    def _closed_verdict(self, now_s: float) -> StreamState:
+        is_quiet = self._limits.verdict(self._since_data_s(now_s), self.cadence_s) is not StreamState.LIVE
+        return StreamState.QUIET if is_quiet or self.state is not StreamState.LIVE else StreamState.LIVE
+
+    def _enter(self, state: StreamState, now_s: float) -> None:
+        if state is not self.state:
+            self.state, self.silent_s = state, self._since_data_s(now_s)
+
+    def _since_data_s(self, now_s: float) -> float:
+        return 0.0 if self._data_s is None else now_s - self._data_s
