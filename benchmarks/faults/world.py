@@ -86,7 +86,8 @@ class World:
     """Use it as an async context manager.
 
     Attributes:
-        gateway, proxy, subject, witness: the parts; the subject reaches the gateway through the proxy.
+        gateway, proxy, witness: the parts.
+        subject: reaches the gateway through the proxy; there is none before `start`.
         folder: for files.
     """
 
@@ -99,6 +100,7 @@ class World:
         self.gateway = Gateway(
             market=Market(self.universe, rate=EVENTS_PER_S), clock=Clock(SPEED), journal=self.witness.journal
         )
+        self.has_subject = False
         self.problems: list[str] = []
         self.detect_s: float | None = None
         self.live_s: float | None = None
@@ -114,13 +116,11 @@ class World:
         await self._stack.enter_async_context(self.gateway)
         self.witness.watch(self.gateway, list(self.universe))
         self.proxy = await self._stack.enter_async_context(FaultProxy(self.gateway.host, self.gateway.port))
-        if self.scenario.starts:
-            await self.start()
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
         try:
-            if hasattr(self, "subject"):
+            if self.has_subject:
                 await self.subject.stop()
                 self.witness.close()
         finally:
@@ -130,10 +130,11 @@ class World:
             await self._stack.aclose()
 
     async def start(self, port: int = 0, **settings: Any) -> None:
-        """Connect the subject, through the proxy unless a port is given, and wait until every stream has data."""
+        """Make the subject, connect it (through the proxy unless a port is given), and wait for data on every stream."""
         self.subject = self._subject_type(
             config(port or self.proxy.port, **self.scenario.settings | settings), self.wishes
         )
+        self.has_subject = True
         self.subject.on_event(lambda event: self._notice())
         self.witness.attach(self.subject.feed)
         self._reading = asyncio.create_task(self._read())
@@ -269,12 +270,14 @@ async def play(scenario: Scenario, *, quick: bool, subject_type: type[Subject] =
     world = World(scenario, quick=quick, subject_type=subject_type)
     try:
         async with world:
+            if scenario.starts:
+                await world.start()
             await scenario.script(world)
-            if hasattr(world, "subject"):
+            if world.has_subject:
                 await world.recovered()
     except Exception as error:  # a scenario that breaks is a result, and the others go on
         world.problems.append(f"{type(error).__name__}: {error}")
-    outcome = world.outcome() if hasattr(world, "subject") else _bare(world)
+    outcome = world.outcome() if world.has_subject else _bare(world)
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     leaked = open_files() - files
     problems = outcome.problems
