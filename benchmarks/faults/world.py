@@ -130,7 +130,7 @@ class World:
             await self._stack.aclose()
 
     async def start(self, port: int = 0, **settings: Any) -> None:
-        """Make the subject, connect it (through the proxy unless a port is given), and wait for data on every stream."""
+        """Make the subject, connect it (through the proxy if no port is given), and wait for data on all streams."""
         self.subject = self._subject_type(
             config(port or self.proxy.port, **self.scenario.settings | settings), self.wishes
         )
