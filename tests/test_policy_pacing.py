@@ -263,6 +263,14 @@ def test_what_expires_is_told_once_and_never_sent() -> None:
     assert limiter.next_s(3.0) is None
 
 
+def test_a_sharer_without_a_deadline_lifts_it() -> None:
+    limiter = RateLimiter()
+    ticket = limiter.submit(bars(1), 0.0, deadline_s=1.0)
+    limiter.submit(bars(2), 0.0)
+    assert limiter.expired(1.0) == []
+    assert limiter.due(1.0) == [ticket]
+
+
 def test_an_expired_request_can_be_asked_again() -> None:
     limiter = RateLimiter()
     ticket = limiter.submit(bars(1), 0.0, deadline_s=1.0)
@@ -338,6 +346,18 @@ def test_a_lost_connection_gives_back_its_slots_and_keeps_the_windows_of_the_acc
     assert len(limiter.due(0.1)) == 50
 
 
+@pytest.mark.parametrize("was_sent", [True, False])
+def test_nothing_joins_what_ended_with_its_connection(was_sent: bool) -> None:
+    limiter = RateLimiter()
+    lost = limiter.submit(bars(1), 0.0)
+    if was_sent:
+        limiter.due(0.0)
+    limiter.connection_lost()
+    again = limiter.submit(bars(2), 0.0)
+    assert again is not lost
+    assert limiter.due(15.05) == [again]
+
+
 def test_an_eta_is_known_before_anything_is_submitted() -> None:
     limiter = RateLimiter()
     assert limiter.eta_s(subscription(), 0.0) == 0.0
@@ -367,6 +387,8 @@ def test_an_eta_assumes_that_questions_are_answered() -> None:
     for number in range(101):
         limiter.submit(long_bars(number), 0.0)
     assert [eta_s for _, eta_s in limiter.plan(0.0)] == [0.0] * 50 + [1.05] * 50 + [2.1]
+    assert len(limiter.due(0.0)) == 50
+    assert limiter.eta_s(long_bars(999), 1.05) == 1.05
 
 
 def test_error_100_slows_the_connection_down_for_long() -> None:

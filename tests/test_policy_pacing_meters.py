@@ -90,6 +90,15 @@ def test_held_there_is_no_room() -> None:
     assert (counts.free("historical", 59.9), counts.free("historical", 60.0)) == (0, 60)
 
 
+def test_held_and_full_there_is_no_room_until_both_end() -> None:
+    counts = ledger()
+    counts.take(((SIXTY, 60),), 0.0)
+    counts.hold("historical", 700.0)
+    assert counts.room_s(SIXTY, 1, 10.0) == 700.0
+    counts.take(((SIXTY, 1),), 690.0)
+    assert counts.room_s(SIXTY, 60, 690.0) == 690.0 + SPAN_S
+
+
 def test_a_copy_goes_its_own_way() -> None:
     counts = ledger()
     counts.take(((LINES, 10),), 0.0)

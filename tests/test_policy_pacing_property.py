@@ -132,6 +132,7 @@ class World:
         )
         if self.limiters[connection].counters.coalesced > before:
             assert replace(ticket.request, req_id=0) == replace(request, req_id=0)
+            assert ticket in self.queued[connection] or ticket in self.open[connection]
             if ticket in self.orders:
                 lane, other, number = self.orders[ticket]
                 self.orders[ticket] = lane, min(other, -priority), number
