@@ -164,7 +164,7 @@ cdef inline source_t source(feed_t *f, int32_t req_id, int64_t recv_ns) noexcept
     s.req_id = req_id
     s.instrument = request.instrument
     s.request = request
-    if request.messages == 0:
+    if request.first_seq == 0:
         request.first_recv_ns = recv_ns
         request.first_seq = f.seq + 1
     request.messages += 1

@@ -15,7 +15,7 @@ import numpy as np
 
 from ibfast._atomic cimport fence_full, store_release
 from ibfast._records cimport (
-    KIND_GAP, NO_INSTRUMENT, bar_t, depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
+    KIND_DEPTH_RESET, KIND_GAP, NO_INSTRUMENT, bar_t, depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
 )
 
 from ibfast.errors import FeedError
@@ -26,6 +26,7 @@ TABLES_CONTROL_BYTES = sizeof(tables_control_t)
 cdef enum:
     FIRST_REQUEST_SLOTS = 1024
     MAX_REQ_ID = 0x7FFFFFFF
+    NOT_SAID = 255
     LABEL_BYTES = 24
 
 
@@ -344,6 +345,23 @@ cdef class FeedCore:
                 rows[n].first_seq = request.first_seq
                 rows[n].last_seq = request.last_seq
         return told
+
+    def mark(self, int32_t req_id):
+        """Have the next message of a request count as its first one in `activity`."""
+        cdef uint32_t i = request_slot(&self.c, req_id)
+        if self.c.requests[i].instrument != NO_INSTRUMENT:
+            self.c.requests[i].first_seq = 0
+
+    def add_book_reset(self, int64_t recv_ns, int32_t req_id):
+        """Append a DEPTH_RESET row to `depth` and publish it."""
+        row = np.zeros(1, DTYPES["depth"])
+        row[["price", "size"]] = np.nan
+        row[["operation", "side"]] = NOT_SAID
+        row["position"] = -1
+        self.c.seq += 1
+        row["seq"], row["recv_ns"], row["req_id"], row["kind"] = self.c.seq, recv_ns, req_id, KIND_DEPTH_RESET
+        row["instrument"] = request_of(&self.c, req_id).instrument
+        self.depth_ring.append(row)
 
     def add_gap(self, int64_t recv_ns, int scope, int cause, uint32_t instrument, int32_t req_id, uint64_t first_seq,
                 uint64_t last_seq, int64_t first_ns, int64_t last_ns, uint64_t count, bint recovered):

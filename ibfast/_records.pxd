@@ -26,6 +26,7 @@ cdef enum:
     KIND_UPDATE_BAR = 15
     KIND_OPTION = 16
     KIND_GAP = 17
+    KIND_DEPTH_RESET = 18
 
 cdef enum:
     # Instrument of a row whose req_id found no place in the instrument table.

@@ -126,17 +126,20 @@ class PacingConfig:
     Attributes:
         lines: market-data lines of the account; the other limits derive from it.
         tick_by_tick: tick-by-tick subscriptions at once, where they are not 5 % of the lines.
+        enforced: whether to keep to the limits; False only where there are none, as with `ibfast sim --no-pacing`.
         max_queue: requests that may wait; one more is refused.
         max_wait_s: how long a request may wait; by default IB's longest window, ten minutes.
     """
 
     lines: int = 100
+    enforced: bool = True
     tick_by_tick: int | None = None
     max_queue: int = 10_000
     max_wait_s: float = 600.0
 
     def __post_init__(self) -> None:
         require_whole("pacing.lines", self.lines, at_least=1)
+        _require_flag("pacing.enforced", self.enforced)
         if self.tick_by_tick is not None:
             require_whole("pacing.tick_by_tick", self.tick_by_tick, at_least=1)
         require_whole("pacing.max_queue", self.max_queue, at_least=1)

@@ -21,20 +21,28 @@ __all__ = ["Connection", "open_connection"]
 TLS_SHUTDOWN_TIMEOUT_S = 1.0
 
 
+def _ignore(decode_ns: int, messages: int) -> None:
+    pass
+
+
 class Connection(asyncio.BufferedProtocol):
     """One TCP connection to a gateway.
 
     Args:
         protocol: the session.
         on_change: called after everything that may have changed the protocol's state or left events in it.
+        on_read: told of every read how long decoding, publishing and waking took, in ns, and how many messages it held.
 
     Attributes:
         closed: done when the socket is gone.
     """
 
-    def __init__(self, protocol: Protocol, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, protocol: Protocol, on_change: Callable[[], None], on_read: Callable[[int, int], None] = _ignore
+    ) -> None:
         self.protocol = protocol
         self.on_change = on_change
+        self.on_read = on_read
         self.transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -54,8 +62,10 @@ class Connection(asyncio.BufferedProtocol):
         """Decode what was read."""
         recv_ns = time.time_ns()
         started_ns = time.perf_counter_ns()
-        self.protocol.buffer_updated(nbytes, recv_ns)
-        self.protocol.decode_ns += time.perf_counter_ns() - started_ns
+        messages = self.protocol.buffer_updated(nbytes, recv_ns)
+        decode_ns = time.perf_counter_ns() - started_ns
+        self.protocol.decode_ns += decode_ns
+        self.on_read(decode_ns, messages)
         self.flush()
         self.on_change()
 
@@ -88,7 +98,12 @@ class Connection(asyncio.BufferedProtocol):
 
 
 async def open_connection(
-    host: str, port: int, protocol: Protocol, on_change: Callable[[], None], tls: TlsConfig | None = None
+    host: str,
+    port: int,
+    protocol: Protocol,
+    on_change: Callable[[], None],
+    tls: TlsConfig | None = None,
+    on_read: Callable[[int, int], None] = _ignore,
 ) -> Connection:
     """Connect and say hello, over TLS if its settings are given.
 
@@ -102,5 +117,7 @@ async def open_connection(
         options["server_hostname"] = tls.server_name or host
         options["ssl_shutdown_timeout"] = TLS_SHUTDOWN_TIMEOUT_S
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(protocol, on_change), host, port, **options)
+    _, connection = await loop.create_connection(
+        lambda: Connection(protocol, on_change, on_read), host, port, **options
+    )
     return connection

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ibfast.config import Config
+from ibfast.config import Config, PacingConfig, ReconnectionConfig
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import ConfigError, ConnectError, RequestError
 from ibfast.feed import Feed
@@ -108,7 +108,10 @@ async def demo(options: DemoOptions) -> int:
         symbols = options.symbols or SYMBOLS
         if expected is not None:
             symbols = tuple(dict.fromkeys(expected["symbol"].tolist()))
-        config = Config(host=options.host, port=port, client_id=options.client_id)
+        once = ReconnectionConfig(enabled=False)  # a lost connection ends the demo
+        # A replay is no account: its gateway has no limits.
+        pacing = PacingConfig(enforced=expected is None)
+        config = Config(host=options.host, port=port, client_id=options.client_id, reconnection=once, pacing=pacing)
         manager = IBKRConnectionManager(config)
         if not await manager.connect():
             assert isinstance(manager.last_error, ConnectError)

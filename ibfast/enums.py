@@ -55,6 +55,7 @@ class Kind(IntEnum):
     UPDATE_BAR = 15
     OPTION = 16
     GAP = 17
+    DEPTH_RESET = 18
 
 
 class Scope(IntEnum):

@@ -10,6 +10,7 @@
     ├── DecodeError           one message is malformed; the stream goes on with the next one
     ├── UnsupportedError      the gateway's server version is too old for the request
     ├── RequestError          the gateway refused a request; carries IB's code and text
+    ├── StoreError            the file of subscriptions can't be read or written
     ├── PacingError           too many requests wait already for IB's limits; submit fewer, or wait
     ├── CircuitOpenError      a circuit breaker refused a call to what has failed too often; says when to try again
     └── FeedError             a ring or a shared feed can't be made, found or read
@@ -32,6 +33,7 @@ __all__ = [
     "PacingError",
     "ProtocolError",
     "RequestError",
+    "StoreError",
     "UnsupportedError",
 ]
 
@@ -122,6 +124,10 @@ class RequestError(Error):
         self.req_id = req_id
         self.code = code
         self.message = message
+
+
+class StoreError(Error):
+    """The file of subscriptions can't be read or written."""
 
 
 class PacingError(Error):

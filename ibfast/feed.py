@@ -332,6 +332,14 @@ class Feed(FeedView):
         """
         return self.core.activity(np.ascontiguousarray(req_ids, np.int32))
 
+    def mark(self, req_id: int) -> None:
+        """Have the next record of a request count as its first one in `activity`: the first after an interruption."""
+        self.core.mark(req_id)
+
+    def add_book_reset(self, recv_ns: int, req_id: int) -> None:
+        """Tell readers of `depth`, by a row of kind DEPTH_RESET, that the book of a request begins anew."""
+        self.core.add_book_reset(recv_ns, req_id)
+
     def add_gap(
         self,
         recv_ns: int,

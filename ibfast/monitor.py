@@ -27,25 +27,16 @@ KEPT = 1024
 STATE_EVENT = "state"
 
 LEVELS: Mapping[str, int] = MappingProxyType({
-    "attempt": logging.DEBUG,
-    "probe": logging.DEBUG,
-    "request": logging.DEBUG,
-    "connection_lost": logging.WARNING,
-    "connect_failed": logging.WARNING,
-    "link_lost": logging.WARNING,
-    "link_suspect": logging.WARNING,
-    "farm_broken": logging.WARNING,
-    "gap": logging.WARNING,
-    "quarantined": logging.WARNING,
-    "rows_lost": logging.WARNING,
-    "stream_stale": logging.WARNING,
-    "stream_dead": logging.WARNING,
-    "stream_suspended": logging.WARNING,
-    "stream_refused": logging.ERROR,
-    "auth_failed": logging.ERROR,
-    "gave_up": logging.ERROR,
-    "needs_login": logging.ERROR,
-    "store_failed": logging.ERROR,
+    **dict.fromkeys(("live", "stream_live", "stream_quiet", "stream_opened"), logging.DEBUG),
+    **dict.fromkeys(
+        (
+            "auth_warning", "client_id_in_use", "connect_failed", "connection_lost", "error_message", "farm_broken",
+            "instruments_full", "link_lost", "link_suspect", "quarantined", "refused_for_now", "renewed", "stream_dead",
+            "stream_stale", "suspended", "waiting_for_line",
+        ),
+        logging.WARNING,
+    ),
+    **dict.fromkeys(("gave_up", "needs_login", "refused", "store_failed"), logging.ERROR),
 })  # fmt: skip
 """How loudly an event is logged; one that is not named here, as INFO."""
 

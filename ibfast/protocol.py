@@ -116,18 +116,22 @@ class Protocol:
         held = self._reply_bytes if self.state is State.HELLO else 0
         return memoryview(self._reply)[held:]
 
-    def buffer_updated(self, nbytes: int, recv_ns: int) -> None:
+    def buffer_updated(self, nbytes: int, recv_ns: int) -> int:
         """Take in what was read into `get_buffer`: market data to the feed, the rest to `events`.
 
         Args:
             nbytes: how much was read.
             recv_ns: UTC time of the read.
+
+        Returns:
+            How many messages were completed.
         """
+        messages = 0
         if self.state is State.CLOSED:
-            return
+            return messages
         try:
             if self.decoder is not None:
-                self.decoder.buffer_updated(nbytes, recv_ns)
+                messages = self.decoder.buffer_updated(nbytes, recv_ns)
             else:
                 self._reply_bytes += nbytes
                 self._read_reply(recv_ns)
@@ -137,6 +141,7 @@ class Protocol:
             is_ready = self.state is State.READY
             self._close(error if is_ready else ConnectError("start", str(error), NOT_A_GATEWAY))
         self._read_messages()
+        return messages
 
     def receive_data(self, data: bytes, recv_ns: int = 0) -> None:
         """As `get_buffer` and `buffer_updated`, for bytes that are at hand already."""

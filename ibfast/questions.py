@@ -1,13 +1,14 @@
 """Questions to a gateway that it answers once: contracts, history, its clock.
 
-The rule of the file: a question is sent, its answer awaited with a time limit, and taken back at the gateway when
-nobody waits for it any more. It knows messages, and nothing of sockets or subscriptions.
+The rule of the file: a question is queued for sending, its answer awaited with a time limit, and taken back at the
+gateway when nobody waits for it any more. Identical historical questions share one request. It knows messages, and
+nothing of sockets or subscriptions.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,8 +20,12 @@ from numpy.typing import NDArray
 from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import ServerVersion
-from ibfast.errors import RequestError
+from ibfast.errors import NotConnectedError, PacingError, RequestError
+from ibfast.feed import Feed
 from ibfast.history import HISTORICAL_BAR
+from ibfast.outbox import Outbox
+from ibfast.policy.breaker import CircuitBreaker
+from ibfast.policy.pacing import Ticket, TicketState
 from ibfast.protocol import Protocol, State
 from ibfast.wire import responses
 from ibfast.wire.requests import (
@@ -51,6 +56,8 @@ class _Query:
 
     complete: Callable[[Response], bool]
     answer: asyncio.Future[list[Any]]
+    cancel: Request | None = None
+    ticket: Ticket | None = None
     parts: list[Any] = field(default_factory=list)
 
     def add(self, message: Response) -> None:
@@ -61,37 +68,61 @@ class _Query:
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
+            self.answer.exception()  # seen: with nobody left to wait, nobody else would look
 
 
 class Questions:
     """What can be asked of a gateway; `IBKRConnectionManager` is one.
 
     Args:
-        config: for its time limit.
+        config: for its time limits.
         protocol: the session.
+        feed: gives request ids.
+        outbox: the way out.
     """
 
-    def __init__(self, config: Config, protocol: Protocol) -> None:
+    def __init__(self, config: Config, protocol: Protocol, feed: Feed, outbox: Outbox) -> None:
         self.config = config
         self.protocol = protocol
-        self._req_ids = itertools.count(1)
+        self.feed = feed
+        self.outbox = outbox
         self._queries: dict[int, _Query] = {}
         self._clock_queries: list[_Query] = []
         self._qualified: dict[Contract, Contract] = {}
+        self._details: dict[int, ContractDetails] = {}
+        self.history_breaker = CircuitBreaker("history", ignore=(RequestError, NotConnectedError, PacingError))
 
     def send(self, request: Request) -> None:
-        """Send a request that nobody waits for.
+        """Send a request that nobody waits for, as soon as the limits allow it.
 
         Raises:
             NotConnectedError: there is no session.
             UnsupportedError: the gateway's version has no such request.
+            PacingError: too many requests wait already.
         """
-        self.protocol.send(request)
+        self._submit(request)
 
     @property
     def connected(self) -> bool:
         """Whether requests can be sent."""
         return self.protocol.state is State.READY
+
+    def _submit(
+        self,
+        request: Request,
+        *,
+        priority: int = 0,
+        sent: Callable[[], None] | None = None,
+        dropped: Callable[[], None] | None = None,
+    ) -> Ticket:
+        """Queue a request, and send what may be sent now."""
+        now_s = time.monotonic()
+        deadline_s = now_s + self.config.pacing.max_wait_s
+        ticket = self.outbox.submit(
+            request, now_s, priority=priority, deadline_s=deadline_s, sent=sent, dropped=dropped
+        )
+        self.outbox.pump(now_s)
+        return ticket
 
     def _take_answer(self, message: Response) -> None:
         """Give a message to the question that waits for it, if there is one."""
@@ -123,29 +154,53 @@ class Questions:
         cancel: Callable[[int], Request] | None = None,
     ) -> list[Any]:
         """Send a request and return the messages that answer it, up to the one that completes the answer."""
-        req_id = next(self._req_ids)
-        return await self._ask_as(req_id, make(req_id), complete, None if cancel is None else cancel(req_id))
+        req_id = self.feed.next_req_id()
+        query = self._expect(req_id, complete, None if cancel is None else cancel(req_id))
+        try:
+            query.ticket = self._submit(make(req_id), dropped=lambda: query.fail(_too_slow(self.config)))
+        except BaseException:
+            del self._queries[req_id]
+            raise
+        shared = getattr(query.ticket.request, "req_id", req_id)
+        if shared != req_id:
+            del self._queries[req_id]
+            req_id, query = shared, self._queries[shared]
+        return await self._answer_to(req_id, query)
 
-    async def _ask_as(
-        self, req_id: int, request: Request, complete: Callable[[Response], bool], cancel: Request | None
-    ) -> list[Any]:
-        query = _Query(complete, asyncio.get_running_loop().create_future())
-        self.send(request)
+    def _expect(self, req_id: int, complete: Callable[[Response], bool], cancel: Request | None) -> _Query:
+        """Register a question, before its request can be answered."""
+        query = _Query(complete, asyncio.get_running_loop().create_future(), cancel)
         self._queries[req_id] = query
+        return query
+
+    async def _answer_to(self, req_id: int, query: _Query) -> list[Any]:
         try:
             return await self._answer(query)
-        except (TimeoutError, asyncio.CancelledError):
-            if cancel is not None and self.connected:
-                self.send(cancel)
-            raise
         finally:
-            self._queries.pop(req_id, None)
+            self._end(req_id, query)
+
+    def _end(self, req_id: int, query: _Query) -> None:
+        """One who waited has the answer, or gives up; the last to give up takes the question back."""
+        ticket = query.ticket
+        is_over = query.answer.done() or ticket is None or not self.connected
+        if not is_over and ticket is not None:
+            if self.outbox.withdraw(ticket) and query.cancel is not None:
+                self._submit(query.cancel)
+                is_over = True
+            is_over |= ticket.state is TicketState.WITHDRAWN
+        if is_over and self._queries.get(req_id) is query:
+            del self._queries[req_id]
+            if ticket is not None and ticket.state is TicketState.SENT:
+                self.outbox.limiter.finish(ticket)
 
     async def _answer(self, query: _Query) -> list[Any]:
         # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes together with the answer.
+        limit_s = self.config.request_timeout_s
+        if query.ticket is not None and query.ticket.state is TicketState.QUEUED:
+            limit_s += self.config.pacing.max_wait_s
         try:
-            async with asyncio.timeout(self.config.request_timeout_s):
-                return await query.answer
+            async with asyncio.timeout(limit_s):
+                return await asyncio.shield(query.answer)
         except TimeoutError:
             raise TimeoutError(f"the gateway did not answer within {self.config.request_timeout_s:g} s") from None
 
@@ -168,7 +223,9 @@ class Questions:
             )
         except RequestError as error:
             raise RequestError(error.req_id, error.code, f"{error.message}: {description}") from None
-        return [message.details for message in messages if isinstance(message, responses.ContractData)]
+        found = [message.details for message in messages if isinstance(message, responses.ContractData)]
+        self._details |= {details.contract.con_id: details for details in found}
+        return found
 
     async def qualify(self, contract: object) -> Contract:
         """Return the one contract that a description means, with its con_id and all else that the gateway knows.
@@ -240,9 +297,10 @@ class Questions:
         return await self._bars(HistoricalBars(0, qualified, end, duration, bar_size, what_to_show, use_rth))
 
     async def _bars(self, request: HistoricalBars) -> NDArray[np.void]:
-        messages = await self._ask(
-            lambda req_id: replace(request, req_id=req_id), self._completes_bars, CancelHistoricalBars
-        )
+        async with self.history_breaker:
+            messages = await self._ask(
+                lambda req_id: replace(request, req_id=req_id), self._completes_bars, CancelHistoricalBars
+            )
         return joined_bars(messages)
 
     def _completes_bars(self, message: Response) -> bool:
@@ -278,21 +336,25 @@ class Questions:
         if not start:
             end = end or datetime.now(UTC).strftime("%Y%m%d-%H:%M:%S")
         qualified = await self.qualify(contract)
-        messages = await self._ask(
-            lambda req_id: HistoricalTicks(
-                req_id, qualified, start, end, number_of_ticks, what_to_show, use_rth, ignore_size
-            ),
-            lambda message: isinstance(message, responses.HistoricalTicks) and message.done,
-            CancelHistoricalTicks if self.protocol.server_version >= ServerVersion.CANCEL_CONTRACT_DATA else None,
-        )
+        can_cancel = self.protocol.server_version >= ServerVersion.CANCEL_CONTRACT_DATA
+        async with self.history_breaker:
+            messages = await self._ask(
+                lambda req_id: HistoricalTicks(
+                    req_id, qualified, start, end, number_of_ticks, what_to_show, use_rth, ignore_size
+                ),
+                lambda message: isinstance(message, responses.HistoricalTicks) and message.done,
+                CancelHistoricalTicks if can_cancel else None,
+            )
         return np.concatenate([message.ticks for message in messages])
 
     async def current_time_ns(self) -> int:
         """Return the gateway's clock, ns UTC: to the millisecond from server version 197 on, else to the second."""
         in_millis = self.protocol.server_version >= ServerVersion.CURRENT_TIME_IN_MILLIS
         query = _Query(lambda message: True, asyncio.get_running_loop().create_future())
-        self.send(CurrentTimeInMillisRequest() if in_millis else CurrentTimeRequest())
+        if not self.connected:
+            raise NotConnectedError("the gateway's clock can't be asked: there is no session")
         self._clock_queries.append(query)
+        self.send(CurrentTimeInMillisRequest() if in_millis else CurrentTimeRequest())
         try:
             (message, *_) = await self._answer(query)
         finally:
@@ -301,6 +363,10 @@ class Questions:
         if isinstance(message, responses.CurrentTimeInMillis):
             return message.time_ms * 1_000_000
         return int(message.time_s) * 1_000_000_000
+
+
+def _too_slow(config: Config) -> TimeoutError:
+    return TimeoutError(f"the request waited {config.pacing.max_wait_s:g} s for IB's limits: ask for less at once")
 
 
 def joined_bars(messages: list[Any]) -> NDArray[np.void]:

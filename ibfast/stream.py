@@ -7,33 +7,21 @@ and it knows neither socket nor protocol. Streams that need the same request sha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.contracts import Contract
 from ibfast.enums import Kind
-from ibfast.ring import Reader, RingBuffer
-from ibfast.wire.requests import (
-    CancelHistoricalBars,
-    CancelMarketData,
-    CancelMarketDepth,
-    CancelRealTimeBars,
-    CancelTickByTick,
-    HistoricalBars,
-    MarketData,
-    MarketDepth,
-    RealTimeBars,
-    Request,
-    TickByTick,
-)
+from ibfast.feed import NO_INSTRUMENT, FeedView
+from ibfast.policy.session import Subscription, SubscriptionRequest, SubscriptionState
+from ibfast.ring import Reader
+from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
 
-Subscription: TypeAlias = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars
-
-__all__ = ["DataType", "Line", "Stream", "Wanted", "wanted"]
+__all__ = ["DataType", "Stream", "Wanted", "wanted"]
 
 RT_VOLUME_GENERIC_TICK = "233"
 
@@ -65,7 +53,7 @@ class DataType(StrEnum):
 class Wanted:
     """A subscription in the gateway's terms: the request (of req_id 0), and which rows of which ring answer it."""
 
-    request: Subscription
+    request: SubscriptionRequest
     ring: str
     kinds: frozenset[Kind]
 
@@ -157,63 +145,56 @@ def _level_1(contract: Contract, data_type: DataType, generic_ticks: str = "") -
     return Wanted(request, "ticks", frozenset({Kind.PRICE, Kind.SIZE, Kind.GENERIC, Kind.STRING}))
 
 
-@dataclass(slots=True)
-class Line:
-    """One live request at the gateway, and the streams that it serves."""
-
-    request: Subscription
-    req_id: int
-    instrument: int
-    streams: list[Stream] = field(default_factory=list)
-
-    def cancel_request(self) -> Request:
-        """Return the request that ends this one."""
-        match self.request:
-            case MarketData():
-                return CancelMarketData(self.req_id)
-            case TickByTick():
-                return CancelTickByTick(self.req_id)
-            case MarketDepth(is_smart_depth=is_smart_depth):
-                return CancelMarketDepth(self.req_id, is_smart_depth)
-            case RealTimeBars():
-                return CancelRealTimeBars(self.req_id)
-            case HistoricalBars():
-                return CancelHistoricalBars(self.req_id)
-
-    def opening_request(self) -> Subscription:
-        """Return the request with its id, to be sent."""
-        return replace(self.request, req_id=self.req_id)
-
-
 class Stream:
-    """The rows of one subscription, as they arrive.
+    """The rows of one subscription, as they arrive, whatever happens to connections meanwhile.
 
         async for rows in stream:
             print(rows["price"], rows["size"])
 
+    An interruption does not end it: rows come again when the subscription is restored, and `take_gaps` tells what may
+    be missing.
+
     Attributes:
         contract: what is subscribed to, as the gateway knows it.
         instrument: its index in the feed: `feed.last[stream.instrument]`.
-        req_id: of the request that serves it.
+        subscription: what serves it, maybe shared with other streams.
         history: UPDATING_BARS only: the bars up to the subscription (dtype `HISTORICAL_BAR`).
         error: why the stream ended by itself, None while it lives and after `unsubscribe`.
     """
 
     def __init__(
-        self, contract: Contract, line: Line, ring: RingBuffer, want: Wanted, release: Callable[[Stream], None]
+        self,
+        contract: Contract,
+        subscription: Subscription,
+        feed: FeedView,
+        want: Wanted,
+        release: Callable[[Stream], None],
+        delivered: Callable[[int], None],
     ) -> None:
         self.contract = contract
-        self.instrument = line.instrument
-        self.req_id = line.req_id
+        self.instrument = subscription.instrument
+        self.subscription = subscription
         self.history: NDArray[Any] | None = None
         self.error: Exception | None = None
-        self._reader: Reader = ring.reader(start="next")
+        self._reader: Reader = getattr(feed, want.ring).reader(start="next")
+        self._gaps: Reader = feed.gaps.reader(start="next")
         self._kinds = np.array(sorted(want.kinds), np.uint8)
         self._release = release
+        self._delivered = delivered
 
     def __repr__(self) -> str:
-        state = "live" if self.live else f"ended: {self.error}" if self.error else "ended"
+        state = f"ended: {self.error}" if self.error else str(self.state)
         return f"<Stream of {self.contract.local_symbol or self.contract.symbol}, request {self.req_id}, {state}>"
+
+    @property
+    def req_id(self) -> int:
+        """The request that serves it now; 0 while none does."""
+        return self.subscription.req_id
+
+    @property
+    def state(self) -> SubscriptionState:
+        """How it fares: LIVE, QUIET, STALE; PENDING, WAITING, OPENING, SUSPENDED; REFUSED, ENDED."""
+        return self.subscription.state if self.live or self.error else SubscriptionState.ENDED
 
     @property
     def lost(self) -> int:
@@ -225,6 +206,13 @@ class Stream:
         """Whether rows can still come."""
         return not self._reader.closed
 
+    def take_gaps(self) -> NDArray[Any]:
+        """Return, once, the rows of the feed's `gaps` ring that concern this stream."""
+        rows: NDArray[Any] = self._gaps.read()
+        everybody = rows["instrument"] == NO_INSTRUMENT
+        mine: NDArray[Any] = rows[everybody | np.isin(rows["req_id"], self.subscription.req_ids)]
+        return mine
+
     def __aiter__(self) -> Self:
         return self
 
@@ -233,21 +221,33 @@ class Stream:
 
         Raises:
             RequestError: the gateway refused the subscription or ended it.
-            NotConnectedError: the connection was lost.
+            NotConnectedError: the connection was lost, and there is no reconnection.
         """
         while True:
             rows = await anext(self._reader, None)
             if rows is None:
                 raise StopAsyncIteration if self.error is None else self.error
-            mine: NDArray[Any] = rows[(rows["req_id"] == self.req_id) & np.isin(rows["kind"], self._kinds)]
+            mine: NDArray[Any] = rows[self._is_mine(rows["req_id"]) & np.isin(rows["kind"], self._kinds)]
             if len(mine):
+                self._delivered(int(mine["recv_ns"][-1]))
                 return mine
+
+    def _is_mine(self, req_ids: NDArray[Any]) -> NDArray[np.bool_]:
+        own = self.subscription.req_ids
+        if len(own) == 1:
+            same: NDArray[np.bool_] = req_ids == own[0]
+            return same
+        return np.isin(req_ids, own)
 
     def unsubscribe(self) -> None:
         """End the subscription; an `async for` over it finishes after the rows that are there."""
         if self.live:
             self._reader.close()
             self._release(self)
+
+    def released_by(self, release: Callable[[Stream], None]) -> None:
+        """Let another connection serve it from now on."""
+        self._release = release
 
     def close(self) -> None:
         """End the stream without telling the gateway, because the connection ends."""

@@ -10,6 +10,7 @@ import numpy as np
 from peer import Caller, Peer, Script
 
 from ibfast import Config, Feed, IBKRConnectionManager
+from ibfast.config import ReconnectionConfig
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.history import HISTORICAL_BAR
 from ibfast.sim.ticks import TickByTickLast
@@ -26,13 +27,17 @@ MSFT = Contract(
 )  # fmt: skip
 
 
+ONCE = ReconnectionConfig(enabled=False)
+"""For what happens within one connection."""
+
+
 def small_feed() -> Feed:
     return Feed(1 << 8, max_instruments=16, max_texts=64)
 
 
 @contextlib.asynccontextmanager
 async def session(*scripts: Script, version: int = 226) -> AsyncIterator[IBKRConnectionManager]:
-    """A manager that is connected to a peer; the scripts begin when the session is ready."""
+    """A manager that is connected to a peer, once; the scripts begin when the session is ready."""
 
     def begun(script: Script) -> Script:
         async def play(caller: Caller) -> None:
@@ -44,7 +49,7 @@ async def session(*scripts: Script, version: int = 226) -> AsyncIterator[IBKRCon
 
     async with (
         Peer(*map(begun, scripts), version=version) as peer,
-        IBKRConnectionManager(Config(port=peer.port), small_feed()) as manager,
+        IBKRConnectionManager(Config(port=peer.port, reconnection=ONCE), small_feed()) as manager,
     ):
         yield manager
 

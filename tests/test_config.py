@@ -88,6 +88,7 @@ IMPOSSIBLE: dict[type, dict[str, tuple[Any, ...]]] = {
         "zone": ("", "Mars/Olympus", None, 5),
     },
     PacingConfig: {
+        "enforced": NO_FLAG,
         "lines": NO_COUNT, "tick_by_tick": (0, -1, 1.5, "3", True), "max_queue": NO_COUNT, "max_wait_s": NO_SECONDS,
     },
     AuthConfig: {

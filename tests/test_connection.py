@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Run, until
+from conversations import ONCE
 from peer import Caller, Peer, Script
 from streams import framed
 
@@ -33,7 +34,15 @@ def small_feed() -> Feed:
 
 
 def manager_of(port: int, timeout_s: float = 20.0, **settings: Any) -> IBKRConnectionManager:
-    return IBKRConnectionManager(Config(port=port, connect_timeout_s=timeout_s, **settings), small_feed())
+    config = Config(port=port, connect_timeout_s=timeout_s, reconnection=ONCE, **settings)
+    return IBKRConnectionManager(config, small_feed())
+
+
+def transport_of(manager: IBKRConnectionManager) -> asyncio.Transport | None:
+    link = manager._supervisor._link
+    assert link is not None
+    assert link._connection is not None
+    return link._connection.transport
 
 
 async def good(caller: Caller) -> None:
@@ -424,8 +433,7 @@ def test_a_gateway_that_only_finishes_writing_has_left(run: Run) -> None:
         async with Peer(half_closes) as peer:
             manager = manager_of(peer.port)
             assert await manager.connect()
-            assert manager._connection is not None
-            transport = manager._connection.transport
+            transport = transport_of(manager)
             assert transport is not None
             while transport.get_write_buffer_size() == 0:
                 transport.write(b"\0" * (1 << 20))

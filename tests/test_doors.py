@@ -19,7 +19,24 @@ ROOT = Path(ibfast.__file__).parent
 NETWORK = {"asyncio", "socket", "selectors", "ssl", "uvloop", "websockets"}
 CLOCKS = {"time"}
 ABOVE_THE_FEED = {
-    f"ibfast.{name}" for name in ("protocol", "connection", "questions", "stream", "manager", "cli", "demo")
+    f"ibfast.{name}"
+    for name in (
+        "protocol",
+        "connection",
+        "link",
+        "outbox",
+        "questions",
+        "stream",
+        "owner",
+        "reactions",
+        "supervisor",
+        "manager",
+        "pool",
+        "store",
+        "monitor",
+        "cli",
+        "demo",
+    )
 }
 
 
@@ -142,7 +159,18 @@ def test_the_simulator_shares_no_code_with_the_client_it_answers() -> None:
 
 def test_nothing_below_imports_the_manager() -> None:
     importers = {name for name, names in IMPORTS.items() if "ibfast.manager" in names}
-    assert importers <= {"ibfast", "ibfast.cli", "ibfast.demo"}
+    assert importers <= {"ibfast", "ibfast.cli", "ibfast.demo", "ibfast.pool"}
+
+
+HAS_A_CLOCK = {"ibfast.policy.breaker"}
+"""Usable on its own, as decorator and context manager: its clock is the default of a parameter."""
+
+
+@pytest.mark.parametrize("module", within("ibfast.policy"))
+def test_policies_are_pure(module: str) -> None:
+    assert not roots(IMPORTS[module]) & (NETWORK | {"logging", "sqlite3"})
+    assert not roots(IMPORTS[module]) & CLOCKS or module in HAS_A_CLOCK
+    assert not reached_from(module) & ABOVE_THE_FEED
 
 
 def test_nothing_imports_the_package_as_a_whole_but_the_commands() -> None:
@@ -155,7 +183,9 @@ def test_there_is_no_cycle() -> None:
         assert module not in reached_from(module) or module in TYPE_ONLY_CYCLES, f"{module} imports itself"
 
 
-TYPE_ONLY_CYCLES = {"ibfast.sim.gateway", "ibfast.sim.session", "ibfast.sim.desk"}
+TYPE_ONLY_CYCLES = {
+    "ibfast.sim.gateway", "ibfast.sim.session", "ibfast.sim.desk", "ibfast.reactions", "ibfast.supervisor",
+}  # fmt: skip
 """They name each other for type checkers; nothing of it happens at run time."""
 
 
@@ -169,5 +199,13 @@ def test_the_package_imports_no_optional_library_at_once() -> None:
             for alias in node.names
         }
         assert not roots(at_once) & optional, module
-        known = sys.stdlib_module_names | {"ibfast", "numpy", "rich", "uvloop", "websockets", "__future__"}
+        known = sys.stdlib_module_names | {
+            "ibfast",
+            "numpy",
+            "prometheus_client",
+            "rich",
+            "uvloop",
+            "websockets",
+            "__future__",
+        }
         assert roots(at_once) <= known, module

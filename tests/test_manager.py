@@ -370,6 +370,7 @@ def test_advisories_and_notices_end_nothing(run: Run) -> None:
 # --- with the embedded gateway ---
 
 SPEED = 60.0
+BY_TICK = (DataType.LAST, DataType.ALL_LAST, DataType.BID_ASK, DataType.MIDPOINT)
 
 
 @pytest.mark.parametrize("version", [157, 200, 201, 206, 226])
@@ -386,7 +387,11 @@ def test_every_data_type_flows_from_the_embedded_gateway(run: Run, version: int)
             config = Config(port=gateway.port, client_id=9)
             async with IBKRConnectionManager(config, Feed(1 << 14, max_instruments=64)) as manager:
                 options = await manager.contract_details(Contract(symbol="AAPL", sec_type="OPT", exchange="SMART"))
-                wishes = [(options[0].contract if kind is DataType.GREEKS else "AAPL", kind) for kind in DataType]
+                # One tick-by-tick request for an instrument in 15 s: each type has a symbol of its own.
+                symbols = dict(zip(BY_TICK, ("AAPL", "MSFT", "SPY", "NVDA"), strict=True)) | {
+                    DataType.GREEKS: options[0].contract
+                }
+                wishes = [(symbols.get(kind, "AAPL"), kind) for kind in DataType]
                 results = await asyncio.gather(*(rows_of(manager, contract, kind) for contract, kind in wishes))
                 assert all(len(rows) for rows in results)
                 assert len(await manager.historical_bars("MSFT", "1 D", "1 hour")) > 0

@@ -19,6 +19,7 @@ from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Kind, MarketDataType, Scope
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed import NO_INSTRUMENT
+from ibfast.policy.session import SubscriptionState
 from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice
 from ibfast.stream import DataType
 from ibfast.wire.requests import (
@@ -65,11 +66,12 @@ SUBSCRIPTIONS: dict[DataType, tuple[type, type]] = {
 @pytest.mark.parametrize("data_type", DataType)
 def test_a_subscription_opens_and_cancels_its_line(run: Run, version: int, data_type: DataType) -> None:
     contract = CALL if data_type is DataType.GREEKS else AAPL
+    open_type, cancel_type = SUBSCRIPTIONS[data_type]
+    times = 1 if open_type is TickByTick else 2  # IB allows one of these for an instrument in 15 s
 
     async def gateway(caller: Caller) -> None:
         await answer_details(caller, contract)
-        open_type, cancel_type = SUBSCRIPTIONS[data_type]
-        for _ in range(2):
+        for _ in range(times):
             request = await caller.request(open_type)
             assert request.contract == contract
             req_ids.append(request.req_id)
@@ -83,13 +85,14 @@ def test_a_subscription_opens_and_cancels_its_line(run: Run, version: int, data_
 
     async def test() -> None:
         async with session(gateway, version=version) as manager:
-            for _ in range(2):
+            for _ in range(times):
                 stream = await manager.subscribe(CALL if contract is CALL else "AAPL", data_type)
                 assert (stream.contract, stream.instrument, stream.live) == (contract, 0, True)
                 stream.unsubscribe()
                 assert [rows async for rows in stream] == []
-            await until(lambda: len(req_ids) == 2)
-            assert req_ids[0] < req_ids[1] == stream.req_id
+            await until(lambda: len(req_ids) == times)
+            assert req_ids == sorted(req_ids)
+            assert stream.subscription.req_ids == req_ids[-1:]
 
     run(test())
 
@@ -195,32 +198,31 @@ def test_updating_bars_that_never_come_are_cancelled(run: Run) -> None:
     run(test())
 
 
-@pytest.mark.parametrize("code", [354, 101, 10189, 10182])
+@pytest.mark.parametrize("code", [354, 10189])
 def test_a_refusal_ends_the_streams_of_its_line(run: Run, code: int) -> None:
     async def gateway(caller: Caller) -> None:
         await answer_details(caller, AAPL)
         refused = await caller.request(TickByTick)
         await answer_details(caller, MSFT)
         other = await caller.request(TickByTick)
-        caller.send(trade(refused.req_id, 1.5))
         caller.error(refused.req_id, code, "refused")
         caller.send(trade(other.req_id, 2.5))
-        again = await caller.request(TickByTick)
+        again = await caller.request(MarketData)
         assert again.req_id > other.req_id
-        caller.send(trade(again.req_id, 3.5))
+        caller.send(TickPrice(again.req_id, 4, 3.5, 2))
 
     async def test() -> None:
         async with session(gateway) as manager:
             first, second = [await manager.subscribe("AAPL", "LAST") for _ in range(2)]
             other = await manager.subscribe("MSFT", "LAST")
             for stream in (first, second):
-                assert (await anext(stream))["price"].tolist() == [1.5]
                 with pytest.raises(RequestError, match="refused") as caught:
                     await anext(stream)
-                assert (caught.value.req_id, caught.value.code, stream.live) == (first.req_id, code, False)
+                assert (caught.value.req_id, caught.value.code) == (first.subscription.req_ids[0], code)
+                assert (stream.live, stream.state) == (False, SubscriptionState.REFUSED)
             assert (await anext(other))["price"].tolist() == [2.5]
             first.unsubscribe()
-            again = await manager.subscribe("AAPL", "LAST")
+            again = await manager.subscribe("AAPL", "TRADES")
             assert (await anext(again))["price"].tolist() == [3.5]
 
     run(test())
@@ -307,6 +309,12 @@ def test_listeners_hear_everything_and_break_nothing(run: Run) -> None:
 # --- the end of a session ---
 
 
+def outages(manager: IBKRConnectionManager) -> Any:
+    """The gaps of the connection as a whole."""
+    gaps = manager.feed.gaps.reader(start="oldest").read()
+    return gaps[gaps["instrument"] == NO_INSTRUMENT]
+
+
 async def two_lines(caller: Caller) -> tuple[int, int]:
     await answer_details(caller, AAPL)
     first = (await caller.request(TickByTick)).req_id
@@ -355,9 +363,9 @@ def test_a_lost_connection_fails_streams_leaves_a_gap_and_can_be_replaced(run: R
 
     async def works(caller: Caller) -> None:
         """The contracts are known already; requests have new ids."""
-        req_id = (await caller.request(TickByTick)).req_id
+        req_id = (await caller.request(MarketData)).req_id
         assert req_id > 4
-        caller.send(trade(req_id, 3.5))
+        caller.send(TickPrice(req_id, 4, 3.5, 2))
 
     lost = asyncio.Event()
 
@@ -376,7 +384,7 @@ def test_a_lost_connection_fails_streams_leaves_a_gap_and_can_be_replaced(run: R
             with pytest.raises(NotConnectedError):
                 await manager.subscribe("AAPL", "LAST")
 
-            (gap,) = manager.feed.gaps.reader(start="oldest").read()
+            (gap,) = outages(manager)
             assert (gap["scope"], gap["cause"], gap["recovered"]) == (Scope.CONNECTION, GapCause.CONNECTION_LOST, 0)
             assert (gap["instrument"], gap["req_id"]) == (NO_INSTRUMENT, -1)
             assert gap["first_seq"] == gap["seq"] == 3
@@ -384,12 +392,12 @@ def test_a_lost_connection_fails_streams_leaves_a_gap_and_can_be_replaced(run: R
 
             assert await manager.connect() is True
             assert manager.last_error is None
-            again = await manager.subscribe("AAPL", "LAST")
+            again = await manager.subscribe("AAPL", "TRADES")
             assert again.instrument == streams[0].instrument
             rows = await anext(again)
             assert (rows["price"].tolist(), rows["instrument"].tolist()) == ([3.5], [streams[0].instrument])
             assert rows["req_id"][0] != streams[0].req_id
-            _, ended = manager.feed.gaps.reader(start="oldest").read()
+            _, ended = outages(manager)
             assert (ended["scope"], ended["cause"], ended["recovered"]) == (
                 Scope.CONNECTION, GapCause.CONNECTION_LOST, 1,
             )  # fmt: skip

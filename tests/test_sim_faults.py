@@ -507,9 +507,9 @@ def test_orders_are_not_shown_to_a_read_only_client(server_version: int, read_on
             refusal = await journal.first(responses.ErrorMessage, code=321)
             assert refusal.req_id == -1
             assert "Read-Only mode" in refusal.message
-            assert not journal.of(responses.Other)
+            assert not journal.of(responses.OpenOrderEnd)
         else:
-            await journal.wait_for(lambda: [m.msg_id for m in journal.of(responses.Other)] == [53])
+            await journal.wait_for(lambda: journal.of(responses.OpenOrderEnd))
 
     with_client(test, server_version=server_version, read_only=read_only)
 

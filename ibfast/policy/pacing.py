@@ -30,6 +30,7 @@ from ibfast.policy.pacing_rules import (
     identity,
     lane_of,
     lesson_of,
+    unlimited,
 )
 from ibfast.wire.requests import HeadTimestamp, HistoricalBars, HistoricalTicks, Request
 
@@ -53,15 +54,17 @@ class AccountLimits:
     Args:
         lines: market-data lines; as many as are to be used here, if some are kept for the windows of TWS.
         tick_by_tick: subscriptions at once; by default one per 20 lines (some accounts have fewer).
+        enforced: False counts and limits nothing: for a gateway that has no limits, such as the embedded one can be.
 
     Raises:
         ConfigError: an argument is less than 1.
     """
 
-    def __init__(self, lines: int = LEAST_LINES, *, tick_by_tick: int | None = None) -> None:
+    def __init__(self, lines: int = LEAST_LINES, *, tick_by_tick: int | None = None, enforced: bool = True) -> None:
         require_whole("lines", lines, at_least=1)
         self.lines = lines
-        self.ledger = Ledger(ACCOUNT_RULES, lines)
+        self.enforced = enforced
+        self.ledger = Ledger(ACCOUNT_RULES if enforced else unlimited(ACCOUNT_RULES), lines)
         if tick_by_tick is not None:
             require_whole("tick_by_tick", tick_by_tick, at_least=1)
             self.ledger.set_limit("tick_by_tick", tick_by_tick)
@@ -114,7 +117,8 @@ class RateLimiter:
         self.account = AccountLimits(lines) if account is None else account
         self.counters = Counters()
         self._max_queue = max_queue
-        self._connection = Ledger(CONNECTION_RULES, lines)
+        rules = CONNECTION_RULES if self.account.enforced else unlimited(CONNECTION_RULES)
+        self._connection = Ledger(rules, lines)
         self._queue = Queue(self.account.ledger, self._connection)
         self._numbers = itertools.count()
         self._open: set[Ticket] = set()

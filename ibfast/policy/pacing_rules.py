@@ -11,7 +11,7 @@ tick-by-tick, market depth, historical data limitations). Numbers derive from th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from typing import Any, TypeAlias
@@ -41,6 +41,7 @@ __all__ = [
     "lane_of",
     "lesson_of",
     "line_of",
+    "unlimited",
 ]
 
 LEAST_LINES = 100
@@ -198,6 +199,14 @@ RULES = {
     )
 }  # fmt: skip
 """All limits. What a request waits for is the first of them that has no room."""
+
+_UNLIMITED = 1 << 40
+
+
+def unlimited(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return the rules without their limits: they count, and nothing ever waits."""
+    return tuple(replace(rule, limit=lambda lines: _UNLIMITED) for rule in rules)
+
 
 REQUEST_RATE: Meter = ("request_rate", EVERYTHING)
 """The one meter of a connection: everything that is sent counts in it, once."""

@@ -1,7 +1,7 @@
 """What is wanted of the gateway, and what must be done so that it is so: subscriptions are declared, then reconciled.
 
-The rule of the file: it is told what happens (connected, an error's meaning, data came) and answers with steps: requests
-to send and gaps to record. It sends nothing and waits for nothing; `now_s` is a parameter. A subscription counts as
+The rule of the file: it is told what happens (connected, an error's meaning, data came) and answers with requests to
+send and gaps to record. It sends nothing and waits for nothing; `now_s` is a parameter. A subscription counts as
 restored only when its first data has come.
 
     PENDING ──▶ OPENING ──first data──▶ LIVE ⇄ QUIET ⇄ STALE ──renewed──▶ OPENING
@@ -13,7 +13,7 @@ restored only when its first data has come.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
@@ -35,9 +35,21 @@ from ibfast.wire.requests import (
     TickByTick,
 )
 
-__all__ = ["Gap", "Happening", "SessionManager", "Subscription", "SubscriptionRequest", "SubscriptionState", "cancel_of"]
+__all__ = [
+    "FLOWING",
+    "SUBSCRIPTION_REQUESTS",
+    "Gap",
+    "Happening",
+    "SessionManager",
+    "Subscription",
+    "SubscriptionRequest",
+    "SubscriptionState",
+    "cancel_of",
+    "family_of",
+]
 
 SubscriptionRequest: TypeAlias = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars
+SUBSCRIPTION_REQUESTS = (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)
 
 # A refusal right after an outage may heal (farms come up one by one); one of a new subscription does not.
 RESTORE_ATTEMPTS = 4
@@ -154,15 +166,8 @@ class Subscription:
 
     @property
     def family(self) -> str:
-        """The limit that it counts against: "lines", "tick_by_tick", "depth" or "historical_open"."""
-        match self.request:
-            case TickByTick():
-                return "tick_by_tick"
-            case MarketDepth():
-                return "depth"
-            case HistoricalBars():
-                return "historical_open"
-        return "lines"
+        """The limit that it counts against, see `family_of`."""
+        return family_of(self.request)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -207,13 +212,17 @@ class SessionManager:
         self._order = itertools.count(1)
         self._requests: list[Request] = []
         self._gaps: list[Gap] = []
+        self._marks: list[int] = []
+        self._ended: list[int] = []
         self._happenings: list[Happening] = []
         self._farms: dict[str, _Farm] = {}
         self._probe_at_s = 0.0
 
     # --- wanted ---
 
-    def declare(self, request: SubscriptionRequest, instrument: int, now_s: float, *, priority: int = 0) -> Subscription:
+    def declare(
+        self, request: SubscriptionRequest, instrument: int, now_s: float, *, priority: int = 0
+    ) -> Subscription:
         """Want a subscription; the same request twice is one subscription, of the higher priority."""
         subscription = self.subscriptions.get(request)
         if subscription is None:
@@ -255,6 +264,20 @@ class SessionManager:
         subscription.refusals = subscription.renewals = 0
         self.subscriptions[subscription.request] = subscription
         self._reconcile(now_s)
+
+    def continue_from(self, subscription: Subscription, last_ns: int) -> None:
+        """It was wanted by a process that has ended, and that lived at `last_ns` for the last time."""
+        subscription.was_live = True
+        subscription.gap = Gap(subscription, Scope.CONNECTION, GapCause.PROCESS_ENDED, 1, last_ns)
+        subscription.gap_told = True
+
+    def clear(self) -> None:
+        """Want nothing any more, without telling anybody."""
+        for subscription in self.subscriptions.values():
+            subscription.state = SubscriptionState.ENDED
+        self.subscriptions.clear()
+        self._by_req_id.clear()
+        self._requests.clear()
 
     def set_market_data_type(self, market_data_type: MarketDataType) -> None:
         """Want real-time, frozen or delayed level 1, now and after every reconnect."""
@@ -301,18 +324,17 @@ class SessionManager:
             return
         self.is_link_up = False
         self._tell("link_lost")
-        for subscription in self._open():
+        for subscription in self.open_subscriptions():
             self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=False)
 
     def link_restored(self, now_s: float, *, data_lost: bool) -> None:
         """The gateway has IB again: with its subscriptions (1102), which are verified, or without (1101)."""
         self.is_link_up = True
         self._tell("link_restored", data_lost=data_lost)
-        for subscription in self._open():
+        for subscription in self.open_subscriptions():
             self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=data_lost)
             if data_lost:
-                # The gateway has forgotten the request, so there is nothing to cancel.
-                self._detach(subscription)
+                self._bury(subscription)
                 subscription.due_s = now_s
             elif subscription.verify_at_s is None:
                 subscription.verify_at_s = now_s + VERIFY_S
@@ -323,14 +345,14 @@ class SessionManager:
         if farm not in self._farms:
             self._farms[farm] = _Farm(now_s)
             self._tell("farm_broken", farm=farm)
-            for subscription in self._open():
+            for subscription in self.open_subscriptions():
                 self._interrupt(subscription, Scope.FARM, GapCause.FARM_BROKEN, tell=False)
 
     def farm_restored(self, farm: str, now_s: float) -> None:
         """The farm is well (2104): what stays silent in spite of it is renewed."""
         if self._farms.pop(farm, None) is not None:
             self._tell("farm_restored", farm=farm)
-            for subscription in self._open():
+            for subscription in self.open_subscriptions():
                 if subscription.gap is not None and subscription.verify_at_s is None:
                     subscription.verify_at_s = now_s + VERIFY_S
 
@@ -341,7 +363,7 @@ class SessionManager:
         self.is_suspended = True
         self._probe_at_s = now_s + RESUME_PROBE_S
         self._tell("suspended", reason="another session of this login has the market data")
-        for subscription in self._open():
+        for subscription in self.open_subscriptions():
             self._interrupt(subscription, Scope.ACCOUNT, GapCause.OTHER_SESSION)
             self._set(subscription, SubscriptionState.SUSPENDED, "another session has the data")
 
@@ -351,17 +373,32 @@ class SessionManager:
             return
         self.is_suspended = False
         self._tell("resumed")
-        for subscription in self._open():
+        for subscription in self.open_subscriptions():
             if subscription.state is SubscriptionState.SUSPENDED:
                 self._set(subscription, SubscriptionState.OPENING, "resumed")
                 subscription.verify_at_s = now_s + VERIFY_S
 
-    def renew(self, subscription: Subscription, now_s: float, scope: Scope, cause: GapCause, reason: str) -> None:
-        """Ask for it again under a new request id, after a wait that doubles while that brings nothing."""
+    def renew(
+        self,
+        subscription: Subscription,
+        now_s: float,
+        scope: Scope,
+        cause: GapCause,
+        reason: str,
+        *,
+        is_dead: bool = False,
+    ) -> None:
+        """Ask for it again under a new request id, after a wait that doubles while that brings nothing.
+
+        `is_dead` says that the gateway has ended the request, so that there is nothing to cancel.
+        """
         if not subscription.req_id:
             return
         self._interrupt(subscription, scope, cause)
-        self._close(subscription)
+        if is_dead:
+            self._bury(subscription)
+        else:
+            self._close(subscription)
         wait_s = min(RENEW_S * 2 ** (subscription.renewals - 1), MOST_RENEW_S) if subscription.renewals else 0.0
         subscription.renewals += 1
         subscription.due_s = now_s + wait_s
@@ -379,7 +416,7 @@ class SessionManager:
 
     def refused(self, subscription: Subscription, now_s: float, error: Exception) -> bool:
         """The gateway has ended it. True if that is final; else it is asked for again in a while."""
-        self._detach(subscription)
+        self._bury(subscription)
         if subscription.was_live and subscription.refusals < RESTORE_ATTEMPTS:
             subscription.refusals += 1
             subscription.due_s = now_s + RETRY_S * subscription.refusals
@@ -396,7 +433,7 @@ class SessionManager:
     def no_line(self, subscription: Subscription, now_s: float, reason: str) -> None:
         """The gateway has no line for it now (101, 10190, 309): it waits for one."""
         self._interrupt(subscription, Scope.ACCOUNT, GapCause.NO_LINE)
-        self._detach(subscription)
+        self._bury(subscription)
         subscription.due_s = now_s + LINE_RETRY_S
         self._set(subscription, SubscriptionState.WAITING, reason)
         self._tell("waiting_for_line", subscription=repr(subscription), reason=reason)
@@ -481,6 +518,16 @@ class SessionManager:
         gaps, self._gaps = self._gaps, []
         return gaps
 
+    def take_ended(self) -> list[int]:
+        """Return, once, the requests that the gateway has ended: what they held is free."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def take_marks(self) -> list[int]:
+        """Return, once, the requests whose next record is to be noted as their first (`progress`)."""
+        marks, self._marks = self._marks, []
+        return marks
+
     def take_happenings(self) -> list[Happening]:
         """Return, once, what is to be told."""
         happenings, self._happenings = self._happenings, []
@@ -494,10 +541,16 @@ class SessionManager:
             key=lambda s: s.rank,
         )
 
-    # --- inside ---
+    @property
+    def awaits_data(self) -> bool:
+        """Whether any open subscription is to show its first data, or its first after an interruption."""
+        return any(s.state is SubscriptionState.OPENING or s.gap is not None for s in self._by_req_id.values())
 
-    def _open(self) -> list[Subscription]:
+    def open_subscriptions(self) -> list[Subscription]:
+        """Return those that a request serves now."""
         return list(self._by_req_id.values())
+
+    # --- inside ---
 
     def _reconcile(self, now_s: float) -> None:
         """Give the lines to those that come first, and ask for what is not open."""
@@ -538,12 +591,18 @@ class SessionManager:
         self._requests.append(subscription.opening_request())
 
     def _close(self, subscription: Subscription) -> None:
+        """Cancel its request."""
         if subscription.req_id:
             self._requests.append(cancel_of(subscription.request, subscription.req_id))
             self._detach(subscription)
 
+    def _bury(self, subscription: Subscription) -> None:
+        """Its request is no more at the gateway, so there is nothing to cancel."""
+        if subscription.req_id:
+            self._ended.append(subscription.req_id)
+            self._detach(subscription)
+
     def _detach(self, subscription: Subscription) -> None:
-        """Its request is no more."""
         self._by_req_id.pop(subscription.req_id, None)
         subscription.req_id = 0
         subscription.verify_at_s = None
@@ -552,7 +611,7 @@ class SessionManager:
 
     def _probe(self, now_s: float) -> None:
         """Ask for one of the suspended subscriptions again: 10197 comes at once if the other session is still there."""
-        suspended = [s for s in self._open() if s.state is SubscriptionState.SUSPENDED]
+        suspended = [s for s in self.open_subscriptions() if s.state is SubscriptionState.SUSPENDED]
         if suspended:
             first = min(suspended, key=lambda s: s.rank)
             self._close(first)
@@ -568,6 +627,8 @@ class SessionManager:
         if subscription.gap is None and subscription.last_seq:
             subscription.gap = Gap(subscription, scope, cause, subscription.last_seq + 1, subscription.last_ns)
             subscription.gap_told = False
+            if subscription.req_id:
+                self._marks.append(subscription.req_id)
         if tell and subscription.gap is not None and not subscription.gap_told:
             subscription.gap_told = True
             self._gaps.append(subscription.gap)
@@ -584,6 +645,18 @@ class SessionManager:
 _UNOPENED = (SubscriptionState.PENDING, SubscriptionState.WAITING)
 
 
+def family_of(request: SubscriptionRequest) -> str:
+    """Return the limit that a subscription counts against: "lines", "tick_by_tick", "depth" or "historical_open"."""
+    match request:
+        case TickByTick():
+            return "tick_by_tick"
+        case MarketDepth():
+            return "depth"
+        case HistoricalBars():
+            return "historical_open"
+    return "lines"
+
+
 def cancel_of(request: SubscriptionRequest, req_id: int) -> Request:
     """Return the request that ends this one."""
     match request:
@@ -597,8 +670,3 @@ def cancel_of(request: SubscriptionRequest, req_id: int) -> Request:
             return CancelRealTimeBars(req_id)
         case HistoricalBars():
             return CancelHistoricalBars(req_id)
-
-
-def restorable(subscriptions: Iterable[Subscription]) -> list[Subscription]:
-    """Return those worth remembering beyond the process, first things first."""
-    return sorted((s for s in subscriptions if s.state not in OVER), key=lambda s: s.rank)

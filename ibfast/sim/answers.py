@@ -58,6 +58,9 @@ class Answers:
                 yield responses.NextValidId(1)
             case requests.ManagedAccountsRequest():
                 yield responses.ManagedAccounts(self._accounts)
+            case requests.OpenOrdersRequest():
+                self._refuse_orders()
+                yield responses.OpenOrderEnd()
             case UnknownRequest():
                 yield from self._empty_list(request, server_version)
 
@@ -90,9 +93,13 @@ class Answers:
         return responses.SymbolSamples(request.req_id, samples)
 
     def _empty_list(self, request: UnknownRequest, server_version: int) -> Iterator[Message]:
-        if self._read_only and request.msg_id in _ORDER_LISTS:
-            reason = "The API interface is currently in Read-Only mode."
-            raise RequestError(_NO_REQUEST, _VALIDATION, f"Error validating request:-'sim' : cause - {reason}")
+        if request.msg_id in _ORDER_LISTS:
+            self._refuse_orders()
         answer = empty_answer(request, server_version)
         if answer is not None:
             yield answer
+
+    def _refuse_orders(self) -> None:
+        if self._read_only:
+            reason = "The API interface is currently in Read-Only mode."
+            raise RequestError(_NO_REQUEST, _VALIDATION, f"Error validating request:-'sim' : cause - {reason}")

@@ -38,6 +38,7 @@ __all__ = [
     "MarketDataTypeRequest",
     "MarketDepth",
     "MatchingSymbols",
+    "OpenOrdersRequest",
     "RealTimeBars",
     "Request",
     "SetServerLogLevel",
@@ -231,6 +232,11 @@ class CurrentTimeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenOrdersRequest:
+    """Ask for this client's open orders, which a gateway in read-only mode refuses."""
+
+
+@dataclass(frozen=True, slots=True)
 class CurrentTimeInMillisRequest:
     """Ask for the gateway's time in milliseconds."""
 
@@ -277,6 +283,7 @@ Request: TypeAlias = (
     | CurrentTimeRequest
     | CurrentTimeInMillisRequest
     | IdsRequest
+    | OpenOrdersRequest
     | ManagedAccountsRequest
     | SetServerLogLevel
 )
@@ -394,6 +401,7 @@ LAYOUTS: dict[type[Request], Layout] = {
         {},
         ServerVersion.CURRENT_TIME_IN_MILLIS,
     ),
+    OpenOrdersRequest: Layout(Outgoing.REQ_OPEN_ORDERS, "OpenOrdersRequest", "1", {}),
     IdsRequest: Layout(Outgoing.REQ_IDS, "IdsRequest", "1 num_ids", {"num_ids": "numIds"}),
     ManagedAccountsRequest: Layout(Outgoing.REQ_MANAGED_ACCTS, "ManagedAccountsRequest", "1", {}),
     SetServerLogLevel: Layout(

@@ -41,6 +41,7 @@ __all__ = [
     "ManagedAccounts",
     "MarketDataTypeMessage",
     "NextValidId",
+    "OpenOrderEnd",
     "Other",
     "RerouteMarketData",
     "RerouteMarketDepth",
@@ -85,6 +86,11 @@ class CurrentTime:
     """The gateway's time."""
 
     time_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOrderEnd:
+    """No more open orders follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +258,7 @@ Response: TypeAlias = (
     | ErrorMessage
     | CurrentTime
     | CurrentTimeInMillis
+    | OpenOrderEnd
     | ContractData
     | ContractDataEnd
     | SymbolSamples
@@ -296,6 +303,7 @@ LAYOUTS: dict[type[Response], Layout] = {
         {"time_ms": "currentTimeInMillis"},
         ServerVersion.CURRENT_TIME_IN_MILLIS,
     ),
+    OpenOrderEnd: Layout(Incoming.OPEN_ORDER_END, "OpenOrdersEnd", "1", {}),
     ContractDataEnd: Layout(Incoming.CONTRACT_DATA_END, "ContractDataEnd", "1 req_id", _REQ_ID),
     HeadTimestamp: Layout(
         Incoming.HEAD_TIMESTAMP, "HeadTimestamp", "req_id timestamp", _REQ_ID | {"timestamp": "headTimestamp"}

@@ -412,6 +412,7 @@ _FROM_CLIENT = {
     "MarketDataTypeRequest": "marketDataType:1:int32",
     "MarketDepthRequest": "reqId:1:int32 contract:2:Contract numRows:3:int32 isSmartDepth:4:bool",
     "MatchingSymbolsRequest": "reqId:1:int32 pattern:2:string",
+    "OpenOrdersRequest": "",
     "RealTimeBarsRequest": "reqId:1:int32 contract:2:Contract barSize:3:int32 whatToShow:4:string useRTH:5:bool",
     "SetServerLogLevelRequest": "logLevel:1:int32",
     "StartApiRequest": "clientId:1:int32 optionalCapabilities:2:string",

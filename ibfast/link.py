@@ -1,0 +1,134 @@
+"""One connection to a gateway, from the first packet to the last; what goes wrong gets a stage and a remedy.
+
+The rule of the file: a link is opened once and closed once. It knows one session; what is asked of the gateway, and
+whether there is another link after this one, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from ibfast.config import Config
+from ibfast.connection import Connection, open_connection
+from ibfast.errors import ConfigError, ConnectError, NotConnectedError
+from ibfast.protocol import NOT_ENABLED, Protocol, State
+from ibfast.tls import explain
+
+__all__ = ["Link"]
+
+CLOSE_TIMEOUT_S = 2.0
+
+
+class Link:
+    """A connection and its session.
+
+    Args:
+        config: host, time limit, TLS.
+        port: of the gateway, which may have moved since it was configured.
+        protocol: a new session.
+        on_change: called after every read that may have changed the session or left messages in it.
+        on_read: see `Connection`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        port: int,
+        protocol: Protocol,
+        on_change: Callable[[], None],
+        on_read: Callable[[int, int], None],
+    ) -> None:
+        self.protocol = protocol
+        self._config = config
+        self._port = port
+        self._on_change = on_change
+        self._on_read = on_read
+        self._changed = asyncio.Event()
+        self._connection: Connection | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be sent."""
+        return self.protocol.state is State.READY
+
+    async def open(self) -> None:
+        """Connect and wait until the session is ready, for `config.connect_timeout_s` at most.
+
+        Raises:
+            ConnectError: it came to nothing; the link is closed.
+        """
+        try:
+            async with asyncio.timeout(self._config.connect_timeout_s):
+                await self._start()
+        except TimeoutError:
+            if not self.ready:
+                error = self._timeout_error()
+                await self.close()
+                raise error from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        host, port = self._config.host, self._port
+        try:
+            self._connection = await open_connection(
+                host, port, self.protocol, self._notice, self._config.tls, self._on_read
+            )
+        except ConfigError:
+            raise
+        except ssl.SSLError as error:
+            raise explain(error) from None
+        except ConnectionRefusedError:
+            remedy = "start TWS or IB Gateway and log in, and check host and port"
+            raise ConnectError("tcp", f"nothing listens at {host}:{port}", remedy) from None
+        except (OSError, ValueError) as error:  # ValueError: what can't be a host's name at all
+            if self._config.tls is not None and isinstance(error, ConnectionError):
+                raise explain(error) from None
+            raise ConnectError(
+                "tcp", f"{host}:{port} can't be reached: {error}", "check host and port, and the network"
+            ) from None
+        while self.protocol.state not in (State.READY, State.CLOSED):
+            self._changed.clear()
+            await self._changed.wait()
+        if self.protocol.state is State.CLOSED:
+            failure = self.protocol.error or NotConnectedError("disconnect was called meanwhile")
+            if isinstance(failure, ConnectError):
+                raise failure
+            raise ConnectError("start", str(failure), "connect again")
+
+    def _timeout_error(self) -> ConnectError:
+        seconds = f"within {self._config.connect_timeout_s:g} s"
+        if self._connection is None:
+            tls = ", and that TLS is spoken there" if self._config.tls is not None else ""
+            return ConnectError("tcp", f"no connection {seconds}", f"check host, port and firewall{tls}")
+        if self.protocol.server_version == 0:
+            return ConnectError("handshake", f"no reply {seconds}", NOT_ENABLED)
+        return ConnectError(
+            "start", f"nextValidId and managedAccounts did not come {seconds}", "is the login complete?"
+        )
+
+    def _notice(self) -> None:
+        self._changed.set()
+        self._on_change()
+
+    def flush(self) -> None:
+        """Write what the session has to say."""
+        if self._connection is not None:
+            self._connection.flush()
+
+    def abort(self) -> None:
+        """Close the socket at once; `close` may follow."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def close(self) -> None:
+        """End the session and the connection at once."""
+        self.protocol.close()
+        connection, self._connection = self._connection, None
+        self._changed.set()
+        if connection is not None:
+            connection.abort()
+            await asyncio.wait([connection.closed], timeout=CLOSE_TIMEOUT_S)

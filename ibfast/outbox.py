@@ -1,0 +1,117 @@
+"""The only way out: every request waits here until IB's limits allow it.
+
+The rule of the file: nobody else writes requests to a link. What can't be sent at all is said at once, to whoever asks;
+what waits too long is dropped and said to whoever waits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ibfast.errors import NotConnectedError
+from ibfast.policy.pacing import RateLimiter, Ticket, TicketState
+from ibfast.protocol import Protocol
+from ibfast.wire.requests import Request
+
+__all__ = ["Outbox"]
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """A frame that waits for its ticket."""
+
+    frame: bytes
+    sent: Callable[[], None] | None
+    dropped: Callable[[], None] | None
+
+
+class Outbox:
+    """Sends requests of one link as soon as the limiter lets them.
+
+    Args:
+        limiter: which outlives the link.
+        observe_wait: told, in seconds, how long each request had to wait.
+
+    Attributes:
+        requests_sent: over all links.
+    """
+
+    def __init__(self, limiter: RateLimiter, observe_wait: Callable[[float], None]) -> None:
+        self.limiter = limiter
+        self.requests_sent = 0
+        self._observe_wait = observe_wait
+        self._protocol: Protocol | None = None
+        self._flush: Callable[[], None] = lambda: None
+        self._parcels: dict[Ticket, _Parcel] = {}
+
+    def begin(self, protocol: Protocol, flush: Callable[[], None]) -> None:
+        """Send through this session from now on."""
+        self._protocol = protocol
+        self._flush = flush
+
+    def end(self) -> None:
+        """The link is gone, and with it all that waits and all that was open."""
+        self._protocol = None
+        self._parcels.clear()
+        self.limiter.connection_lost()
+
+    def submit(
+        self,
+        request: Request,
+        now_s: float,
+        *,
+        priority: int = 0,
+        deadline_s: float = math.inf,
+        sent: Callable[[], None] | None = None,
+        dropped: Callable[[], None] | None = None,
+    ) -> Ticket:
+        """Queue a request; `pump` sends it. An identical historical request that is under way is shared.
+
+        Args:
+            request: with its id.
+            now_s: monotonic time.
+            priority: within its lane, the larger the earlier.
+            deadline_s: when it is dropped if it still waits.
+            sent, dropped: called when that happens.
+
+        Raises:
+            NotConnectedError: there is no session.
+            UnsupportedError: the gateway's version has no such request.
+            ValueError: a field of the request can't be written.
+            PacingError: the queue is full.
+        """
+        if self._protocol is None:
+            raise NotConnectedError("no request can be sent: there is no session")
+        frame = self._protocol.encode(request)
+        ticket = self.limiter.submit(request, now_s, deadline_s=deadline_s, priority=priority)
+        if ticket not in self._parcels and ticket.request is request:
+            self._parcels[ticket] = _Parcel(frame, sent, dropped)
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Want its answer no longer. True if it was sent and nobody else wants it: cancel it, then `limiter.finish`."""
+        to_cancel = self.limiter.withdraw(ticket)
+        if ticket.state is TicketState.WITHDRAWN:
+            self._parcels.pop(ticket, None)
+        return to_cancel
+
+    def pump(self, now_s: float) -> None:
+        """Send what may be sent now."""
+        if self._protocol is None:
+            return
+        for ticket in self.limiter.expired(now_s):
+            parcel = self._parcels.pop(ticket)
+            if parcel.dropped is not None:
+                parcel.dropped()
+        due = self.limiter.due(now_s)
+        for ticket in due:
+            parcel = self._parcels.pop(ticket)
+            self._protocol.send_frame(parcel.frame)
+            self.requests_sent += 1
+            self._observe_wait(now_s - ticket.submitted_s)
+            if parcel.sent is not None:
+                parcel.sent()
+        if due:
+            self._flush()

@@ -1,0 +1,56 @@
+"""What the parts that keep a connection need of the manager that owns them.
+
+The rule of the file: types only. It is the door between the manager and its supervisor, so that neither imports more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol as Door
+
+from ibfast.config import Config
+from ibfast.contracts import Contract, ContractDetails
+from ibfast.feed import Feed
+from ibfast.monitor import ConnectionMonitor
+from ibfast.outbox import Outbox
+from ibfast.policy.error_handler import ErrorHandler
+from ibfast.policy.session import SessionManager, Subscription
+from ibfast.protocol import Protocol
+from ibfast.wire.responses import Response
+
+__all__ = ["Owner"]
+
+
+class Owner(Door):
+    """A manager, seen from its supervisor."""
+
+    config: Config
+    feed: Feed
+    protocol: Protocol
+    outbox: Outbox
+    session: SessionManager
+    monitor: ConnectionMonitor
+    errors: ErrorHandler
+    on_login: Callable[[tuple[str, ...]], None]
+
+    def begin_session(self, protocol: Protocol) -> None:
+        """Speak through a new session."""
+
+    def end_session(self, error: Exception) -> None:
+        """Fail all questions, whose request ids died with the connection."""
+
+    def take(self, message: Response) -> None:
+        """Give a message to the question that waits for it, and to the listeners."""
+
+    def refuse(self, req_id: int, error: Exception) -> None:
+        """End the question of a request, if there is one."""
+
+    def fail_streams(self, subscription: Subscription, error: Exception) -> None:
+        """End the streams of a subscription that is over."""
+
+    def instrument_of(self, contract: Contract) -> int:
+        """Return the feed's index of a contract."""
+        ...
+
+    def details_of(self, con_id: int) -> ContractDetails | None:
+        """Return what the gateway has told of a contract, if it has."""

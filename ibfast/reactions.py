@@ -1,0 +1,139 @@
+"""What each of IB's messages makes the session do, and the check of the login.
+
+The rule of the file: one branch per action of the table of codes (`policy.codes`); what an action means for a
+subscription is the session's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from ibfast.enums import GapCause, Scope
+from ibfast.errors import RequestError
+from ibfast.owner import Owner
+from ibfast.policy.codes import FARM_SERVICES, Action, FarmService, Severity, farm_name, new_port, says_read_only
+from ibfast.policy.session import Subscription
+from ibfast.wire.requests import OpenOrdersRequest
+from ibfast.wire.responses import ErrorMessage, OpenOrderEnd, Response
+
+if TYPE_CHECKING:
+    from ibfast.link import Link
+    from ibfast.policy.auth import AuthManager
+    from ibfast.supervisor import Supervisor
+
+__all__ = ["Reactions"]
+
+# How long the gateway may take to say whether it is read-only.
+READ_ONLY_TIMEOUT_S = 5.0
+
+
+class Reactions:
+    """Acts on messages for one supervisor."""
+
+    def __init__(self, manager: Owner, supervisor: Supervisor) -> None:
+        self._manager = manager
+        self._supervisor = supervisor
+        self._session = manager.session
+        self._limiter = manager.outbox.limiter
+        self._read_only: asyncio.Future[bool] | None = None
+
+    async def authenticate(self, link: Link, auth: AuthManager) -> None:
+        """Check the login before anything is subscribed to; AuthError if it is not what was declared."""
+        protocol = link.protocol
+        is_read_only = await self._ask_read_only(link) if auth.needs_probe else None
+        login = auth.check(protocol.accounts, port=self._manager.config.port, is_read_only=is_read_only)
+        self._manager.on_login(protocol.accounts)
+        for warning in auth.warnings(login, self._manager.config.port):
+            self._manager.monitor.event("auth_warning", warning=warning)
+
+    async def _ask_read_only(self, link: Link) -> bool | None:
+        """Ask for open orders: a gateway in read-only mode refuses, another one answers. None: no answer."""
+        self._read_only = asyncio.get_running_loop().create_future()
+        try:
+            link.protocol.send(OpenOrdersRequest())
+            link.flush()
+            async with asyncio.timeout(READ_ONLY_TIMEOUT_S):
+                return await self._read_only
+        except TimeoutError:
+            return None
+        finally:
+            self._read_only = None
+
+    def hear(self, message: Response) -> None:
+        """Take in what tells whether the gateway is read-only."""
+        if self._read_only is None or self._read_only.done():
+            return
+        if isinstance(message, OpenOrderEnd):
+            self._read_only.set_result(False)
+        elif isinstance(message, ErrorMessage) and says_read_only(message):
+            self._read_only.set_result(True)
+
+    def react(self, message: ErrorMessage, now_s: float) -> None:
+        """Do what a message asks for."""
+        self.hear(message)
+        handled = self._manager.errors.handle(message, now_s)
+        action = handled.rule.action
+        if not handled.repeated:  # a nightly reset says the same a hundred times; `errors.counts` has them all
+            severity = handled.rule.severity
+            name = "error_message" if severity >= Severity.WARNING else "message"
+            self._manager.monitor.event(
+                name, code=message.code, req_id=message.req_id, text=message.message, severity=severity.name
+            )
+        self._supervisor.poll(now_s)
+        if action.ends_request:
+            error = RequestError(message.req_id, message.code, message.message)
+            if action is Action.HISTORICAL_PACING:
+                self._limiter.learn(message.code, now_s, self._supervisor.ticket_of(message.req_id), message.message)
+            self._manager.refuse(message.req_id, error)
+        subscription = self._session.of_request(message.req_id)
+        if subscription is not None:
+            self._about_subscription(subscription, action, message, now_s)
+        self._about_connection(action, message, now_s)
+
+    def _about_subscription(
+        self, subscription: Subscription, action: Action, message: ErrorMessage, now_s: float
+    ) -> None:
+        session, req_id = self._session, subscription.req_id
+        error = RequestError(message.req_id, message.code, message.message)
+        ticket = self._supervisor.ticket_of(req_id)
+        match action:
+            case Action.END_REQUEST | Action.HISTORICAL_PACING:
+                if session.refused(subscription, now_s, error):
+                    self._manager.fail_streams(subscription, error)
+                    self._supervisor.remember(subscription)
+            case Action.RENEW | Action.DUPLICATE:
+                session.renew(
+                    subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, message.message, is_dead=True
+                )
+            case Action.NO_LINE | Action.NO_TICK_BY_TICK:
+                self._limiter.learn(message.code, now_s, ticket, message.message)
+                session.no_line(subscription, now_s, message.message)
+            case Action.EMPTY_BOOK:
+                session.book_reset(subscription)
+                self._manager.feed.add_book_reset(time.time_ns(), req_id)
+            case Action.SLOW_DOWN:
+                session.renew(
+                    subscription, now_s, Scope.CONNECTION, GapCause.STREAM_ENDED, message.message, is_dead=True
+                )
+
+    def _about_connection(self, action: Action, message: ErrorMessage, now_s: float) -> None:
+        session = self._session
+        match action:
+            case Action.SLOW_DOWN:
+                self._limiter.learn(message.code, now_s, None, message.message)
+            case Action.FARM_BROKEN if FARM_SERVICES[message.code] is FarmService.MARKET_DATA:
+                session.farm_broken(farm_name(message.message), now_s)
+            case Action.FARM_OK | Action.FARM_INACTIVE if FARM_SERVICES[message.code] is FarmService.MARKET_DATA:
+                session.farm_restored(farm_name(message.message), now_s)
+            case Action.LINK_LOST:
+                session.link_lost()
+            case Action.LINK_RESTORED:
+                session.link_restored(now_s, data_lost=False)
+            case Action.LINK_RESTORED_DATA_LOST:
+                session.link_restored(now_s, data_lost=True)
+            case Action.SUSPEND_ACCOUNT:
+                session.suspend(now_s)
+            case Action.PORT_CHANGED:
+                self._supervisor.move_to(new_port(message.message) or self._manager.config.port)

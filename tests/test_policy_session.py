@@ -1,0 +1,429 @@
+"""What is wanted and what is done about it, fault by fault; a fake clock, no I/O."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from ibfast.contracts import Contract
+from ibfast.enums import GapCause, MarketDataType, Scope
+from ibfast.errors import RequestError
+from ibfast.policy import session as policy
+from ibfast.policy.session import SessionManager, Subscription, SubscriptionState
+from ibfast.wire.requests import (
+    CancelMarketData,
+    CancelMarketDepth,
+    CancelTickByTick,
+    MarketData,
+    MarketDataTypeRequest,
+    MarketDepth,
+    TickByTick,
+)
+
+LIMITS = {"lines": 3, "tick_by_tick": 2, "depth": 1, "historical_open": 5}
+REFUSED = RequestError(1, 354, "no permission")
+
+
+def quotes(con_id: int) -> MarketData:
+    return MarketData(0, Contract(con_id=con_id, symbol=f"S{con_id}"))
+
+
+def trades(con_id: int) -> TickByTick:
+    return TickByTick(0, Contract(con_id=con_id), "Last")
+
+
+class Desk:
+    """A session, the requests that it has sent, and a feed's sequence numbers."""
+
+    def __init__(self, **limits: int) -> None:
+        self.limits = LIMITS | limits
+        req_ids = itertools.count(1)
+        self.session = SessionManager(self.limits.__getitem__, lambda: next(req_ids))
+        self.now_s = 100.0
+        self.seq = 0
+        self.session.connected(self.now_s)
+
+    def declare(self, request: Any, priority: int = 0) -> Subscription:
+        subscription = self.session.declare(request, 0, self.now_s, priority=priority)
+        self.session.join(subscription)
+        return subscription
+
+    def sent(self) -> list[Any]:
+        return self.session.take_requests()
+
+    def data(self, *subscriptions: Subscription) -> None:
+        """One record comes on each."""
+        for subscription in subscriptions:
+            self.seq += 1
+            record = self.seq, 1_000_000 * self.seq
+            messages = subscription.messages + 1
+            self.session.progress(subscription, self.now_s, messages, record, record)
+
+    def live(self, *requests: Any) -> list[Subscription]:
+        """Declare, and bring data."""
+        subscriptions = [self.declare(request) for request in requests]
+        self.data(*subscriptions)
+        self.sent()
+        self.session.take_gaps()
+        self.session.take_happenings()
+        return subscriptions
+
+    def later(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.session.tick(self.now_s)
+
+    def told(self) -> list[str]:
+        return [happening.name for happening in self.session.take_happenings()]
+
+
+def test_a_declaration_is_asked_for_and_lives_by_its_first_data() -> None:
+    desk = Desk()
+    subscription = desk.declare(quotes(1))
+    assert desk.sent() == [replace(quotes(1), req_id=1)]
+    assert subscription.state is SubscriptionState.OPENING
+    desk.data(subscription)
+    assert subscription.state is SubscriptionState.LIVE
+    assert desk.session.take_gaps() == []
+
+
+def test_the_same_wanted_twice_takes_one_line_until_nobody_wants_it() -> None:
+    desk = Desk()
+    first, second = desk.declare(quotes(1)), desk.declare(quotes(1))
+    assert first is second
+    assert len(desk.sent()) == 1
+    desk.session.leave(first, desk.now_s)
+    assert desk.sent() == []
+    desk.session.leave(second, desk.now_s)
+    assert desk.sent() == [CancelMarketData(1)]
+    assert (second.state, desk.session.subscriptions) == (SubscriptionState.ENDED, {})
+
+
+def test_a_reconnect_restores_by_priority_with_new_ids_and_reports_each_gap() -> None:
+    desk = Desk(lines=5)
+    low, high = (desk.declare(quotes(number), priority) for number, priority in ((1, 0), (2, 5)))
+    desk.session.set_market_data_type(MarketDataType.DELAYED)
+    desk.data(low, high)
+    desk.sent()
+    desk.session.disconnected()
+    assert [gap.recovered for gap in desk.session.take_gaps()] == [False, False]
+    assert {low.state, high.state} == {SubscriptionState.PENDING}
+    desk.now_s += 60
+    desk.session.connected(desk.now_s)
+    kind, *requests = desk.sent()
+    assert kind == MarketDataTypeRequest(MarketDataType.DELAYED)
+    assert requests == [replace(quotes(2), req_id=3), replace(quotes(1), req_id=4)]
+    assert desk.session.plan == [high, low]
+    desk.seq = 50
+    desk.data(high)
+    (gap,) = desk.session.take_gaps()
+    assert (gap.subscription, gap.scope, gap.cause) == (high, Scope.CONNECTION, GapCause.CONNECTION_LOST)
+    assert (gap.first_seq, gap.last_seq, gap.recovered) == (3, 51, True)
+    assert (low.state, high.state) == (SubscriptionState.OPENING, SubscriptionState.LIVE)
+    assert high.req_ids == [2, 3]
+
+
+def test_data_lost_asks_for_everything_again_without_cancelling() -> None:
+    desk = Desk()
+    desk.live(quotes(1), trades(2))
+    desk.session.link_lost()
+    desk.session.link_lost()
+    assert desk.session.take_gaps() == []
+    desk.session.link_restored(desk.now_s, data_lost=True)
+    assert desk.sent() == [replace(quotes(1), req_id=3), replace(trades(2), req_id=4)]
+    assert [gap.cause for gap in desk.session.take_gaps()] == [GapCause.LINK_LOST] * 2
+    assert desk.told() == ["link_lost", "link_restored"]
+
+
+def test_data_kept_is_verified_and_only_the_silent_is_renewed() -> None:
+    desk = Desk()
+    alive, silent = desk.live(quotes(1), quotes(2))
+    desk.session.link_lost()
+    desk.session.link_restored(desk.now_s, data_lost=False)
+    assert desk.sent() == []
+    assert desk.session.take_marks() == [1, 2]
+    desk.data(alive)
+    (gap,) = desk.session.take_gaps()
+    assert (gap.subscription, gap.first_seq, gap.last_seq) == (alive, 2, 3)
+    assert desk.session.next_s() == desk.now_s + policy.VERIFY_S
+    desk.later(policy.VERIFY_S)
+    assert desk.sent() == [CancelMarketData(2), replace(quotes(2), req_id=3)]
+    desk.data(silent)
+    assert [g.cause for g in desk.session.take_gaps() if g.recovered] == [GapCause.LINK_LOST]
+
+
+def test_a_broken_farm_waits_for_its_recovery_and_then_renews_what_stays_silent() -> None:
+    desk = Desk()
+    alive, silent = desk.live(quotes(1), quotes(2))
+    desk.session.farm_broken("usfarm", desk.now_s)
+    desk.data(alive)
+    desk.session.silent(silent, desk.now_s)
+    assert desk.sent() == []
+    desk.session.farm_restored("usfarm", desk.now_s)
+    desk.later(policy.VERIFY_S)
+    assert desk.sent() == [CancelMarketData(2), replace(quotes(2), req_id=3)]
+    assert alive.req_id == 1
+
+
+def test_a_farm_that_nobody_reports_well_does_not_hold_renewals_back_for_ever() -> None:
+    desk = Desk()
+    (silent,) = desk.live(quotes(1))
+    desk.session.farm_broken("usfarm", desk.now_s)
+    desk.later(policy.FARM_WAIT_S)
+    desk.session.silent(silent, desk.now_s)
+    assert desk.sent() == [CancelMarketData(1), replace(quotes(1), req_id=2)]
+
+
+def test_another_session_suspends_with_one_event_and_its_end_resumes() -> None:
+    desk = Desk()
+    first, second = desk.live(quotes(1), quotes(2))
+    desk.session.suspend(desk.now_s)
+    desk.session.suspend(desk.now_s)
+    assert desk.told() == ["suspended"]
+    assert {first.state, second.state} == {SubscriptionState.SUSPENDED}
+    assert [gap.cause for gap in desk.session.take_gaps()] == [GapCause.OTHER_SESSION] * 2
+    desk.later(policy.RESUME_PROBE_S)
+    assert desk.sent() == [CancelMarketData(1), replace(quotes(1), req_id=3)]
+    desk.data(first)
+    assert not desk.session.is_suspended
+    assert desk.told() == ["live", "resumed"]
+    desk.later(policy.VERIFY_S)
+    assert desk.sent() == [CancelMarketData(2), replace(quotes(2), req_id=4)]
+
+
+def test_a_new_subscription_that_is_refused_is_over_and_a_restored_one_is_asked_for_again() -> None:
+    desk = Desk()
+    new = desk.declare(quotes(1))
+    assert desk.session.refused(new, desk.now_s, REFUSED)
+    assert (new.state, new.error, desk.session.subscriptions) == (SubscriptionState.REFUSED, REFUSED, {})
+    (old,) = desk.live(quotes(2))
+    for attempt in range(1, policy.RESTORE_ATTEMPTS + 1):
+        assert not desk.session.refused(old, desk.now_s, REFUSED)
+        desk.later(policy.RETRY_S * attempt)
+        assert [request.req_id for request in desk.sent()] == [old.req_id]
+    assert desk.session.refused(old, desk.now_s, REFUSED)
+    assert old.state is SubscriptionState.REFUSED
+
+
+def test_lines_go_to_the_highest_priority_and_come_back_when_one_is_free() -> None:
+    desk = Desk(lines=2)
+    low, middle = desk.declare(quotes(1), 1), desk.declare(quotes(2), 2)
+    desk.data(low, middle)
+    desk.sent()
+    high = desk.declare(quotes(3), 3)
+    assert desk.sent() == [CancelMarketData(1), replace(quotes(3), req_id=3)]
+    assert (low.state, low.req_id) == (SubscriptionState.WAITING, 0)
+    assert "waiting_for_line" in desk.told()
+    assert [gap.cause for gap in desk.session.take_gaps()] == [GapCause.NO_LINE]
+    desk.session.leave(high, desk.now_s)
+    assert desk.sent() == [CancelMarketData(3), replace(quotes(1), req_id=4)]
+
+
+def test_a_line_that_the_gateway_does_not_have_is_asked_for_again_later() -> None:
+    desk = Desk()
+    subscription = desk.declare(quotes(1))
+    desk.sent()
+    desk.session.no_line(subscription, desk.now_s, "Max number of tickers has been reached")
+    desk.later(policy.LINE_RETRY_S - 1)
+    assert desk.sent() == []
+    assert subscription.state is SubscriptionState.WAITING
+    desk.later(1)
+    assert desk.sent() == [replace(quotes(1), req_id=2)]
+
+
+def test_renewals_that_bring_nothing_come_ever_more_rarely() -> None:
+    desk = Desk()
+    (subscription,) = desk.live(quotes(1))
+    pauses = []
+    for _ in range(9):
+        desk.session.silent(subscription, desk.now_s)
+        began_s = desk.now_s
+        while not subscription.req_id:
+            desk.later(1)
+        pauses.append(desk.now_s - began_s)
+    assert pauses == [0, 5, 10, 20, 40, 80, 160, 300, 300]
+
+
+def test_a_dead_stream_is_renewed_without_a_cancel_that_nobody_would_know() -> None:
+    desk = Desk()
+    (subscription,) = desk.live(trades(1))
+    desk.session.renew(subscription, desk.now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "10182", is_dead=True)
+    assert desk.sent() == [replace(trades(1), req_id=2)]
+
+
+def test_a_reset_book_is_a_gap_until_it_comes_anew() -> None:
+    desk = Desk()
+    (book,) = desk.live(MarketDepth(0, Contract(con_id=1), 5, is_smart_depth=True))
+    desk.session.book_reset(book)
+    assert desk.session.take_marks() == [1]
+    desk.data(book)
+    begun, ended = desk.session.take_gaps()
+    assert (begun.cause, begun.recovered, ended.recovered) == (GapCause.BOOK_RESET, False, True)
+    assert desk.sent() == []
+    desk.session.leave(book, desk.now_s)
+    assert desk.sent() == [CancelMarketDepth(1, True)]
+
+
+def test_a_reroute_asks_for_the_other_contract_under_the_same_id() -> None:
+    desk = Desk()
+    subscription = desk.declare(quotes(1))
+    desk.sent()
+    desk.session.reroute(subscription, 77, "IBIS")
+    assert desk.sent() == [MarketData(1, Contract(con_id=77, exchange="IBIS"))]
+
+
+def test_it_moves_to_another_connection_with_its_gap() -> None:
+    here, there = Desk(), Desk()
+    (subscription,) = here.live(trades(1))
+    here.session.surrender(subscription, here.now_s)
+    assert here.sent() == [CancelTickByTick(1)]
+    there.session.adopt(subscription, there.now_s)
+    assert [type(request) for request in there.sent()] == [TickByTick]
+    there.data(subscription)
+    (gap,) = there.session.take_gaps()
+    assert (gap.cause, gap.recovered) == (GapCause.MOVED, True)
+
+
+def test_what_a_dead_process_wanted_has_a_gap_since_it_lived() -> None:
+    desk = Desk()
+    subscription = desk.declare(quotes(1))
+    desk.session.continue_from(subscription, 12345)
+    desk.data(subscription)
+    (gap,) = desk.session.take_gaps()
+    assert (gap.cause, gap.first_ns, gap.last_seq) == (GapCause.PROCESS_ENDED, 12345, 1)
+
+
+@pytest.mark.parametrize("event", ["disconnected", "link_lost"])
+def test_nothing_is_asked_for_while_there_is_no_way(event: str) -> None:
+    desk = Desk()
+    desk.live(quotes(1))
+    getattr(desk.session, event)()
+    desk.sent()
+    desk.declare(quotes(2))
+    desk.later(1000)
+    assert desk.sent() == []
+
+
+REQUESTS = st.sampled_from([quotes(n) for n in range(6)] + [trades(n) for n in range(4)])
+
+
+class AnySession(RuleBasedStateMachine):
+    """Whatever happens in whatever order, the books agree with what was sent."""
+
+    wanted = Bundle("wanted")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk = Desk()
+        self.at_gateway: dict[int, Any] = {}
+        self.used: set[int] = set()
+
+    def settle(self) -> None:
+        for request in self.desk.sent():
+            if isinstance(request, MarketDataTypeRequest):
+                continue
+            if isinstance(request, MarketData | TickByTick):
+                assert request.req_id not in self.used
+                self.used.add(request.req_id)
+                self.at_gateway[request.req_id] = request
+            else:
+                del self.at_gateway[request.req_id]
+
+    @rule(target=wanted, request=REQUESTS, priority=st.integers(0, 3))
+    def want(self, request: Any, priority: int) -> Subscription:
+        return self.desk.declare(request, priority)
+
+    @rule(subscription=consumes(wanted))
+    def leave(self, subscription: Subscription) -> None:
+        if self.desk.session.subscriptions.get(subscription.request) is subscription:
+            self.desk.session.leave(subscription, self.desk.now_s)
+
+    @rule(subscription=wanted)
+    def data(self, subscription: Subscription) -> None:
+        if subscription.req_id and self.desk.session.is_connected:
+            self.desk.data(subscription)
+
+    @rule(subscription=wanted)
+    def silence(self, subscription: Subscription) -> None:
+        if subscription.req_id:
+            self.desk.session.silent(subscription, self.desk.now_s)
+
+    @rule(subscription=wanted, verdict=st.sampled_from(["refused", "no_line", "dead"]))
+    def refuse(self, subscription: Subscription, verdict: str) -> None:
+        self.settle()
+        if not subscription.req_id:
+            return
+        del self.at_gateway[subscription.req_id]
+        session, now_s = self.desk.session, self.desk.now_s
+        if verdict == "refused":
+            session.refused(subscription, now_s, REFUSED)
+        elif verdict == "no_line":
+            session.no_line(subscription, now_s, "no line")
+        else:
+            session.renew(subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "dead", is_dead=True)
+
+    @rule(name=st.sampled_from(["link_lost", "kept", "lost", "suspend", "resume", "farm", "farm ok"]))
+    def notice(self, name: str) -> None:
+        session, now_s = self.desk.session, self.desk.now_s
+        if not session.is_connected:
+            return
+        if name == "lost":
+            self.settle()
+            self.at_gateway.clear()
+        {
+            "link_lost": session.link_lost,
+            "kept": lambda: session.link_restored(now_s, data_lost=False),
+            "lost": lambda: session.link_restored(now_s, data_lost=True),
+            "suspend": lambda: session.suspend(now_s),
+            "resume": lambda: session.resume(now_s),
+            "farm": lambda: session.farm_broken("usfarm", now_s),
+            "farm ok": lambda: session.farm_restored("usfarm", now_s),
+        }[name]()
+
+    @rule()
+    def reconnect(self) -> None:
+        self.desk.session.disconnected()
+        self.at_gateway.clear()
+        self.desk.sent()
+        self.desk.session.connected(self.desk.now_s)
+
+    @rule(seconds=st.sampled_from([1, 10, 100, 1000]))
+    def wait(self, seconds: float) -> None:
+        self.desk.later(seconds)
+
+    @invariant()
+    def the_gateway_has_what_the_books_say(self) -> None:
+        self.settle()
+        session = self.desk.session
+        open_now = {s.req_id: replace(s.request, req_id=s.req_id) for s in session.open_subscriptions()}
+        assert self.at_gateway == open_now
+        for family, limit in self.desk.limits.items():
+            assert sum(s.family == family for s in session.open_subscriptions()) <= limit
+
+    @invariant()
+    def every_gap_that_ends_has_a_range(self) -> None:
+        for gap in self.desk.session.take_gaps():
+            assert gap.first_seq > 0
+            assert not gap.recovered or gap.last_seq >= gap.first_seq - 1
+
+    def teardown(self) -> None:
+        """In the end, with everything well, all that fits is open."""
+        session = self.desk.session
+        if session.is_connected:
+            session.link_restored(self.desk.now_s, data_lost=True)
+            session.farm_restored("usfarm", self.desk.now_s)
+            session.resume(self.desk.now_s)
+            for _ in range(5):
+                self.desk.later(policy.MOST_RENEW_S)
+            for family, limit in self.desk.limits.items():
+                wanted = sum(s.family == family for s in session.subscriptions.values())
+                assert sum(s.family == family for s in session.open_subscriptions()) == min(wanted, limit)
+
+
+AnySession.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+TestAnySession = AnySession.TestCase
