@@ -17,6 +17,8 @@ __all__ = ["Cadence", "SilenceLimits", "StreamState", "StreamWatch"]
 
 PRIOR_S = 5.0
 """The cadence of a stream of which nothing is known yet: the snapshot that opens a stream says nothing about it."""
+PRIOR_WEIGHT_S = 1.0
+"""As much data as the prior stands for: a fast stream is known within seconds."""
 MEAN_WEIGHT, TAIL_WEIGHT = 1 / 20, 1 / 50
 """What a gap of a second or more changes: a burst after a long quiet shortens the mean by a twentieth, not at once."""
 TAIL_MARGIN = 1.5
@@ -62,8 +64,8 @@ class SilenceLimits:
     stale_s: float = 10.0
     dead_s: float = 30.0
     quiet_gaps: float = 10.0
-    stale_gaps: float = 40.0
-    dead_gaps: float = 120.0
+    stale_gaps: float = 20.0
+    dead_gaps: float = 40.0
     first_data_s: float = 15.0
 
     def __post_init__(self) -> None:
@@ -102,21 +104,23 @@ class Cadence:
     """How long a stream is silent between messages, learned from what comes.
 
     Attributes:
-        mean_s: the time from message to message, a decaying average over looks that found something. A burst counts as
-            one look, however many messages it has.
+        mean_s: the time from message to message, an average over looks that found something, at first over all of them,
+            later a decaying one. A burst counts as one look, however many messages it has.
         tail_s: the longest gap between two such looks, forgotten slowly.
     """
 
-    __slots__ = ("mean_s", "tail_s")
+    __slots__ = ("_seen_s", "mean_s", "tail_s")
 
     def __init__(self, mean_s: float) -> None:
         self.mean_s = mean_s
         self.tail_s = 0.0
+        self._seen_s = PRIOR_WEIGHT_S
 
     def learn(self, gap_s: float, messages: int) -> None:
         """Take in that so many messages came after a gap."""
         weight = min(1.0, gap_s)  # looks that follow each other faster teach less each
-        self.mean_s += (gap_s / messages - self.mean_s) * weight * MEAN_WEIGHT
+        self._seen_s += gap_s
+        self.mean_s += (gap_s / messages - self.mean_s) * max(weight * MEAN_WEIGHT, weight / self._seen_s)
         self.tail_s = max(gap_s, self.tail_s + (gap_s - self.tail_s) * weight * TAIL_WEIGHT)
 
     def learn_renewal(self, silence_s: float) -> None:
