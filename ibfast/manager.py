@@ -7,6 +7,7 @@ The rule of the file: it puts the parts together and owns them; what to do and w
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Self
@@ -33,6 +34,8 @@ from ibfast.wire.responses import Response
 
 __all__ = ["IBKRConnectionManager", "limits_of"]
 
+logger = logging.getLogger("ibfast")
+
 COMBO = "BAG"
 NS_PER_S = 1_000_000_000
 
@@ -51,6 +54,7 @@ class IBKRConnectionManager(Questions):
         config: where and how to connect.
         feed: where market data goes; made with `config.feed_capacity` if None. It outlives every connection, and
             several managers of one thread may fill the same one.
+        errors: what IB's messages mean and who is told; by default IB's table, and failures of callbacks are logged.
         account: limits that are shared with other connections of the same account.
 
     Attributes:
@@ -64,12 +68,17 @@ class IBKRConnectionManager(Questions):
     """
 
     def __init__(
-        self, config: Config | None = None, feed: Feed | None = None, *, account: AccountLimits | None = None
+        self,
+        config: Config | None = None,
+        feed: Feed | None = None,
+        *,
+        errors: ErrorHandler | None = None,
+        account: AccountLimits | None = None,
     ) -> None:
         config = config or Config()
         feed = feed or Feed(config.feed_capacity)
         self.monitor = ConnectionMonitor()
-        self.errors = ErrorHandler()
+        self.errors = errors or ErrorHandler(report=_report)
         account = account or limits_of(config)
         limiter = RateLimiter(config.pacing.lines, account=account, max_queue=config.pacing.max_queue)
         outbox = Outbox(limiter, self._observe_wait)
@@ -78,6 +87,7 @@ class IBKRConnectionManager(Questions):
         self._supervisor = Supervisor(self)
         self._combos: dict[Contract, int] = {}
         self._streams: dict[Subscription, list[Stream]] = {}
+        self.monitor.watch("stream_rows_lost", self._rows_lost, "Rows that live streams lost to the ring's lapping")
         self._listeners: list[Callable[[Response], None]] = []
         self.on_login: Callable[[tuple[str, ...]], None] = lambda accounts: None
 
@@ -119,6 +129,13 @@ class IBKRConnectionManager(Questions):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.disconnect()
+
+    def plan(self) -> list[tuple[Subscription, float]]:
+        """Return what does not flow yet, in the order in which it is asked for, and in how many seconds each is sent.
+
+        0 is sent already, and its first data awaited; infinite is not known: it waits for a session, a line or a retry.
+        """
+        return [(subscription, self._supervisor.eta_s(subscription)) for subscription in self.session.plan]
 
     def health(self) -> Health:
         """Tell whether data that should flow does flow; if not, why."""
@@ -251,6 +268,9 @@ class IBKRConnectionManager(Questions):
         self._supervisor.act()
         return joined_bars(await self._answer_to(req_id, query))
 
+    def _rows_lost(self) -> int:
+        return sum(stream.lost for streams in self._streams.values() for stream in streams)
+
     def _observe_wait(self, seconds: float) -> None:
         self.monitor.pacing_wait.observe(int(seconds * NS_PER_S))
 
@@ -281,6 +301,10 @@ class IBKRConnectionManager(Questions):
         self.session.leave(stream.subscription, time.monotonic())
         self._supervisor.remember(stream.subscription)
         self._supervisor.act()
+
+
+def _report(callback: Callable[..., object], error: Exception) -> None:
+    logger.error("a callback for IB's messages failed: %r", callback, exc_info=error)
 
 
 def limits_of(config: Config) -> AccountLimits:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -201,6 +202,11 @@ class Supervisor:
             if isinstance(ticket.request, SUBSCRIPTION_REQUESTS)
         )
         return limiter.free(family, time.monotonic()) + own
+
+    def eta_s(self, subscription: Subscription) -> float:
+        """Return in how many seconds its request is going to be sent; 0 if it was, infinite if nobody knows."""
+        ticket = self._tickets.get(subscription.req_id)
+        return math.inf if ticket is None else self._outbox.limiter.eta_s(ticket, time.monotonic())
 
     def ticket_of(self, req_id: int) -> Ticket | None:
         """Return the ticket of an open subscription's request."""
@@ -650,9 +656,24 @@ class Supervisor:
             "ring_published", lambda: {name: ring.published for name, ring in rings.items()},
             "Rows published", "ring", is_counter=True,
         )  # fmt: skip
+        self._monitor.watch(
+            "ring_rows", lambda: {name: len(ring) for name, ring in rings.items()}, "Rows that a ring holds", "ring"
+        )
+        self._monitor.watch(
+            "ring_capacity", lambda: {name: ring.capacity for name, ring in rings.items()}, "Rows that fit", "ring"
+        )
+        limiter = self._outbox.limiter
+        self._monitor.watch("limit_used", lambda: self._limits(0), "What is used of IB's limits", "rule")
+        self._monitor.watch("limit", lambda: self._limits(1), "IB's limits, as configured and learned", "rule")
+        self._monitor.watch("requests_waiting", lambda: len(limiter), "Requests that wait for IB's limits")
+        self._monitor.watch("feed_seq", lambda: self._feed.seq, "Records of all rings", is_counter=True)
         self._monitor.watch("subscriptions", self._count_states, "Subscriptions by state", "state")
         self._monitor.watch("requests_sent", lambda: self._outbox.requests_sent, "Requests sent", is_counter=True)
         self._monitor.watch("quarantined", lambda: self._quarantined, "Malformed messages of this connection")
+
+    def _limits(self, index: int) -> dict[str, float]:
+        limits = self._outbox.limiter.limits(time.monotonic())
+        return {rule: pair[index] for rule, pair in limits.items()}
 
     def _observe_read(self, decode_ns: int, messages: int) -> None:
         self._monitor.decode_read.observe(decode_ns)

@@ -1,0 +1,309 @@
+"""What a manager does by itself: reconnecting, restoring, telling; on real sockets, with a gateway that misbehaves.
+
+The whole list of faults is gone through by `python -m benchmarks faults`; here stands what it does not look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Run, until
+from conversations import AAPL, answer_details, small_feed, trade
+from peer import Caller, Peer, Script
+
+from ibfast import Config, ErrorHandler, IBKRConnectionManager
+from ibfast.config import AuthConfig, HeartbeatConfig, ReconnectionConfig, SessionConfig
+from ibfast.enums import GapCause, MarketDataType, Scope
+from ibfast.errors import AuthError, NotConnectedError
+from ibfast.feed import NO_INSTRUMENT
+from ibfast.policy.session import SubscriptionState
+from ibfast.sim.gateway import Gateway
+from ibfast.wire.requests import (
+    CurrentTimeInMillisRequest,
+    HeadTimestamp,
+    MarketData,
+    MarketDataTypeRequest,
+    OpenOrdersRequest,
+    TickByTick,
+)
+from ibfast.wire.responses import ManagedAccounts, NextValidId
+
+QUICK = ReconnectionConfig(delay_s=0.01, max_delay_s=0.05)
+NERVOUS = HeartbeatConfig(interval_s=0.1, timeout_s=0.1)
+
+
+@contextlib.asynccontextmanager
+async def kept(*scripts: Script, **settings: Any) -> AsyncIterator[tuple[IBKRConnectionManager, Peer]]:
+    """A manager that reconnects, and a peer that goes through the scripts."""
+    async with (
+        Peer(*scripts, abandon=True) as peer,
+        IBKRConnectionManager(Config(port=peer.port, reconnection=QUICK, **settings), small_feed()) as manager,
+    ):
+        yield manager, peer
+
+
+async def stays(caller: Caller) -> None:
+    await caller.start()
+    await caller.gone()
+
+
+def names(manager: IBKRConnectionManager) -> list[str]:
+    return [event.name for event in manager.monitor.events]
+
+
+def test_a_stream_goes_on_after_a_reconnect_and_tells_its_gap(run: Run) -> None:
+    async def first(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        caller.send(trade((await caller.request(TickByTick)).req_id, 1.5))
+        await seen.wait()
+        caller.reset()
+
+    async def second(caller: Caller) -> None:
+        await caller.start()
+        request = await caller.request(MarketDataTypeRequest)
+        assert request.market_data_type == MarketDataType.DELAYED
+        await caller.gone()
+
+    seen = asyncio.Event()
+
+    async def test() -> None:
+        async with kept(first, second) as (manager, peer):
+            stream = await manager.subscribe("AAPL", "LAST")
+            assert (await anext(stream))["price"].tolist() == [1.5]
+            assert stream.state is SubscriptionState.OPENING or stream.state is SubscriptionState.LIVE
+            await until(lambda: stream.state is SubscriptionState.LIVE)
+            manager.set_market_data_type(MarketDataType.DELAYED)
+            seen.set()
+            await until(lambda: len(peer.callers) == 2 and manager.connected)
+            await until(lambda: stream.state is SubscriptionState.OPENING)
+            gaps = stream.take_gaps()
+            own = gaps[gaps["instrument"] == stream.instrument]
+            assert own["cause"].tolist() == [GapCause.CONNECTION_LOST]
+            assert own["first_seq"].tolist() == [2]
+            assert set(gaps["scope"]) == {Scope.CONNECTION}
+            assert NO_INSTRUMENT in gaps["instrument"]
+            # One tick-by-tick request for an instrument in 15 s: the plan says when the next one may go.
+            ((planned, eta_s),) = manager.plan()
+            assert planned is stream.subscription
+            assert 10 < eta_s < 16
+            assert not manager.health()
+            assert "OPENING" in manager.health().reasons[0]
+
+    run(test())
+
+
+def test_a_mute_gateway_is_found_out_and_left(run: Run) -> None:
+    async def mute(caller: Caller) -> None:
+        await caller.start()
+        await caller.request(CurrentTimeInMillisRequest)
+        await caller.gone()
+
+    async def test() -> None:
+        async with kept(mute, stays, heartbeat=NERVOUS) as (manager, peer):
+            await until(lambda: len(peer.callers) > 1 and manager.connected)
+            assert isinstance(manager.last_error, NotConnectedError) or manager.last_error is None
+            assert "connection_lost" in names(manager)
+
+    run(test())
+
+
+def test_it_gives_up_after_so_many_attempts_and_says_why(run: Run) -> None:
+    async def leaves(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        caller.send(trade((await caller.request(TickByTick)).req_id, 1.5))
+        caller.hang_up()
+
+    async def refuses(caller: Caller) -> None:
+        caller.reset()
+
+    async def test() -> None:
+        reconnection = ReconnectionConfig(delay_s=0.01, max_delay_s=0.02, max_attempts=3)
+        async with Peer(leaves, refuses) as peer:
+            manager = IBKRConnectionManager(Config(port=peer.port, reconnection=reconnection), small_feed())
+            assert await manager.connect()
+            stream = await manager.subscribe("AAPL", "LAST")
+            assert len(await anext(stream)) == 1
+            with pytest.raises(NotConnectedError):
+                await anext(stream)
+            assert "gave_up" in names(manager)
+            assert manager.monitor.state == "GAVE_UP"
+            with pytest.raises(NotConnectedError, match="connect"):
+                await manager.subscribe("AAPL", "LAST")
+            await manager.disconnect()
+
+    run(test())
+
+
+def test_a_disconnect_during_the_reconnection_leaves_nothing_behind(run: Run) -> None:
+    async def leaves(caller: Caller) -> None:
+        await caller.start()
+        caller.hang_up()
+
+    async def never_answers(caller: Caller) -> None:
+        await caller.gone()
+
+    async def test() -> None:
+        async with Peer(leaves, never_answers) as peer:
+            manager = IBKRConnectionManager(Config(port=peer.port, reconnection=QUICK), small_feed())
+            assert await manager.connect()
+            await until(lambda: len(peer.callers) == 2)
+            await manager.disconnect()
+            assert not manager.connected
+
+    run(test())
+
+
+PAPER = ("DU1234567",)
+LOGINS: dict[str, tuple[AuthConfig, tuple[str, ...]]] = {
+    "a live account behind a paper configuration": (AuthConfig(account_type="paper"), ("U1234567",)),
+    "another account": (AuthConfig(accounts=("DU7654321",)), PAPER),
+}
+
+
+@pytest.mark.parametrize("case", LOGINS)
+def test_a_login_that_is_not_the_declared_one_gets_no_request(run: Run, case: str) -> None:
+    auth, accounts = LOGINS[case]
+
+    async def gateway(caller: Caller) -> None:
+        await caller.handshake()
+        caller.send(ManagedAccounts(accounts), NextValidId(1))
+        assert await caller.gone() == b""
+
+    async def test() -> None:
+        async with Peer(gateway) as peer:
+            manager = IBKRConnectionManager(Config(port=peer.port, auth=auth), small_feed())
+            assert not await manager.connect()
+            assert isinstance(manager.last_error, AuthError)
+            assert "1234567" not in str(manager.last_error)
+            assert len(peer.callers) == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_read_only_wish_is_checked_at_the_gateway(run: Run, read_only: bool) -> None:
+    async def test() -> None:
+        async with Gateway(read_only=read_only) as gateway:
+            manager = IBKRConnectionManager(Config(port=gateway.port, auth=AuthConfig(read_only=True)), small_feed())
+            assert await manager.connect() is read_only
+            assert gateway.received[OpenOrdersRequest] == 1
+            if not read_only:
+                assert isinstance(manager.last_error, AuthError)
+            await manager.disconnect()
+
+    run(test())
+
+
+def test_a_gateway_that_does_not_say_whether_it_is_read_only_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibfast.reactions.READ_ONLY_TIMEOUT_S", 0.05)
+
+    async def test() -> None:
+        async with Peer(stays) as peer:
+            manager = IBKRConnectionManager(Config(port=peer.port, auth=AuthConfig(read_only=True)), small_feed())
+            assert not await manager.connect()
+            assert isinstance(manager.last_error, AuthError)
+
+    run(test())
+
+
+def test_what_was_wanted_survives_the_process(run: Run, tmp_path: Path) -> None:
+    async def first(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        request = await caller.request(MarketData)
+        assert request.contract == AAPL
+        await caller.gone()
+
+    async def again(caller: Caller) -> None:
+        await caller.start()
+        assert (await caller.request(MarketDataTypeRequest)).market_data_type == MarketDataType.FROZEN
+        assert (await caller.request(MarketData)).contract == AAPL
+        asked.set()
+        await caller.gone()
+
+    asked = asyncio.Event()
+
+    async def test() -> None:
+        asked.clear()
+        store = tmp_path / asyncio.get_running_loop().__class__.__module__
+        async with Peer(first, again) as peer:
+            config = Config(port=peer.port, session=SessionConfig(store=store))
+            async with IBKRConnectionManager(config, small_feed()) as manager:
+                await manager.subscribe("AAPL", "QUOTES", priority=3)
+                manager.set_market_data_type(MarketDataType.FROZEN)
+            async with IBKRConnectionManager(config, small_feed()) as manager:
+                await asked.wait()
+                (subscription,) = manager.session.subscriptions.values()
+                assert (subscription.priority, subscription.shares) == (3, 0)
+                assert subscription.gap is not None
+                assert subscription.gap.cause is GapCause.PROCESS_ENDED
+
+    run(test())
+
+
+def test_a_store_that_can_not_be_used_stops_nothing(run: Run, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with kept(stays, session=SessionConfig(store=tmp_path / "no" / "such" / "folder")) as (manager, _):
+            assert manager.connected
+            assert "store_failed" in names(manager)
+
+    run(test())
+
+
+def test_identical_historical_questions_share_one_request(run: Run) -> None:
+    async def test() -> None:
+        async with Gateway() as gateway, IBKRConnectionManager(Config(port=gateway.port), small_feed()) as manager:
+            await manager.qualify("AAPL")
+            one, other = await asyncio.gather(manager.head_timestamp("AAPL"), manager.head_timestamp("AAPL"))
+            assert one == other
+            assert gateway.received[HeadTimestamp] == 1
+            patient, impatient = (asyncio.create_task(manager.head_timestamp("MSFT")) for _ in range(2))
+            await asyncio.sleep(0)
+            impatient.cancel()
+            assert await patient
+            assert gateway.violations == gateway.violations.__class__()
+
+    run(test())
+
+
+def test_callbacks_hear_of_messages_and_hurt_nobody(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        heard: list[int] = []
+        errors = ErrorHandler(report=lambda callback, error: heard.append(-1))
+        errors.on(lambda message, rule: heard.append(message.code), scope=Scope.FARM)
+        errors.on(lambda message, rule: 1 / 0, code=2104)
+        async with Peer(stays) as peer:
+            manager = IBKRConnectionManager(Config(port=peer.port), small_feed(), errors=errors)
+            async with manager:
+                await until(lambda: len(heard) == 2)
+                assert heard == [2104, -1]
+
+    with caplog.at_level(logging.INFO, "ibfast"):
+        run(test())
+
+
+def test_metrics_are_there(run: Run) -> None:
+    async def test() -> None:
+        async with Gateway() as gateway, IBKRConnectionManager(Config(port=gateway.port), small_feed()) as manager:
+            stream = await manager.subscribe("AAPL", "QUOTES")
+            await anext(stream)
+            text = manager.monitor.exposition().decode()
+            for line in (
+                'ibfast_ring_published_total{ring="quotes"}', 'ibfast_limit{rule="lines"} 100.0',
+                'ibfast_limit_used{rule="lines"} 1.0', "ibfast_requests_sent_total", "ibfast_decode_read_seconds_count",
+                "ibfast_socket_to_reader_seconds_count 1.0", 'ibfast_state{state="CONNECTED"} 1.0',
+            ):  # fmt: skip
+                assert line in text
+            assert "ibfast_metric_failures_total{" not in text
+
+    run(test())
