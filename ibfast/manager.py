@@ -22,8 +22,9 @@ from ibfast.errors import NotConnectedError
 from ibfast.feed import Feed
 from ibfast.monitor import ConnectionMonitor, Health
 from ibfast.outbox import Outbox
+from ibfast.owner import Membership
 from ibfast.policy.error_handler import ErrorHandler
-from ibfast.policy.pacing import AccountLimits, RateLimiter
+from ibfast.policy.pacing import AccountLimits, RateLimiter, TicketState
 from ibfast.policy.session import SessionManager, Subscription, SubscriptionState
 from ibfast.protocol import Protocol
 from ibfast.questions import Questions, joined_bars
@@ -38,6 +39,8 @@ logger = logging.getLogger("ibfast")
 
 COMBO = "BAG"
 NS_PER_S = 1_000_000_000
+# Without a list in the configuration, so many client ids after the configured one are tried at a reconnect.
+SPARE_CLIENT_IDS = 3
 
 
 class IBKRConnectionManager(Questions):
@@ -64,7 +67,7 @@ class IBKRConnectionManager(Questions):
         session: the subscriptions that are wanted, and how each fares.
         errors: callbacks for IB's messages.
         monitor: states, events, metrics.
-        on_login: called with the accounts of every new session, before anything is asked of it.
+        membership: what it has to do with other connections that fill the feed.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class IBKRConnectionManager(Questions):
     ) -> None:
         config = config or Config()
         feed = feed or Feed(config.feed_capacity)
+        self.membership = Membership(tuple(range(config.client_id + 1, config.client_id + 1 + SPARE_CLIENT_IDS)))
         self.monitor = ConnectionMonitor()
         self.errors = errors or ErrorHandler(report=_report)
         account = account or limits_of(config)
@@ -89,7 +93,6 @@ class IBKRConnectionManager(Questions):
         self._streams: dict[Subscription, list[Stream]] = {}
         self.monitor.watch("stream_rows_lost", self._rows_lost, "Rows that live streams lost to the ring's lapping")
         self._listeners: list[Callable[[Response], None]] = []
-        self.on_login: Callable[[tuple[str, ...]], None] = lambda accounts: None
 
     # --- connection ---
 
@@ -98,14 +101,17 @@ class IBKRConnectionManager(Questions):
         """Why the last attempt failed or the connection was lost."""
         return self._supervisor.last_error
 
-    async def connect(self) -> bool:
+    async def connect(self, *, persist: bool = False) -> bool:
         """Connect and wait until the session is ready, for `config.connect_timeout_s` at most.
+
+        Args:
+            persist: after a failure go on to try, until `disconnect`, as for a connection that was lost.
 
         Returns:
             Whether the session is ready. If not, `last_error` (a ConnectError) says at which stage it failed, why, and
-            what can be done. Only after a success is a lost connection made again.
+            what can be done. Without `persist`, only after a success is a lost connection made again.
         """
-        return await self._supervisor.connect()
+        return await self._supervisor.connect(persist=persist)
 
     async def disconnect(self) -> None:
         """End the session and every stream. Does nothing if there is none."""
@@ -216,10 +222,14 @@ class IBKRConnectionManager(Questions):
         if not self._supervisor.is_running:
             raise NotConnectedError("nothing can be subscribed to: there is no session, call connect() first")
         qualified, want = await self.wanted(contract, data_type, **options)
+        return await self.open(qualified, want, priority=priority)
+
+    async def open(self, contract: Contract, want: Wanted, *, priority: int = 0) -> Stream:
+        """Subscribe to what `wanted` has returned. It is declared before anything is waited for."""
         subscription = self.session.declare(
-            want.request, self.instrument_of(qualified), time.monotonic(), priority=priority
+            want.request, self.instrument_of(contract), time.monotonic(), priority=priority
         )
-        stream = self._join(subscription, qualified, want)
+        stream = self._join(subscription, contract, want)
         try:
             if isinstance(want.request, HistoricalBars):
                 stream.history = await self._history_of(subscription)
@@ -237,19 +247,46 @@ class IBKRConnectionManager(Questions):
         qualified = description if description.sec_type == COMBO else await self.qualify(description)
         return qualified, wanted(qualified, data_type, **options)
 
-    def hand_over(self, subscription: Subscription, other: IBKRConnectionManager) -> None:
-        """Have another manager, which fills the same feed, serve a subscription and its streams."""
+    def share_contracts(self, other: IBKRConnectionManager) -> None:
+        """Know of contracts what another manager knows, which fills the same feed."""
+        self._qualified, self._details, self._combos = other._qualified, other._details, other._combos
+
+    def unsent(self, family: str) -> int:
+        """Return how many subscriptions of a family are declared and not asked for: what is free is theirs first."""
+        tickets = (
+            self._supervisor.ticket_of(s.req_id) for s in self.session.subscriptions.values() if s.family == family
+        )
+        return sum(ticket is None or ticket.state is TicketState.QUEUED for ticket in tickets)
+
+    def hand_over(self, subscription: Subscription, other: IBKRConnectionManager, *, pause_s: float = 0.0) -> None:
+        """Have another manager, which fills the same feed, serve a subscription and its streams.
+
+        Args:
+            subscription: one that `other` does not have.
+            other: which.
+            pause_s: how long until it is asked for, at least.
+        """
         now_s = time.monotonic()
+        self._supervisor.heartbeat.forget(subscription)
         self.session.surrender(subscription, now_s)
         self._supervisor.act()
         streams = self._streams.pop(subscription, [])
         for stream in streams:
             stream.released_by(other.release)
-        other._adopt(subscription, streams)
+        other._adopt(subscription, streams, now_s, now_s + pause_s)
+        if self._book != other._book:
+            self._supervisor.remember(subscription)
+        self.monitor.event("moved", subscription=repr(subscription), to_client_id=other.config.client_id)
 
-    def _adopt(self, subscription: Subscription, streams: list[Stream]) -> None:
+    @property
+    def _book(self) -> tuple[object, str]:
+        """Where subscriptions are remembered; sessions of the same name share it."""
+        return self.config.session.store, self.config.session.name
+
+    def _adopt(self, subscription: Subscription, streams: list[Stream], now_s: float, due_s: float) -> None:
         self._streams[subscription] = streams
-        self.session.adopt(subscription, time.monotonic())
+        self.session.adopt(subscription, now_s, due_s)
+        self._supervisor.remember(subscription)
         self._supervisor.act()
 
     def _join(self, subscription: Subscription, contract: Contract, want: Wanted) -> Stream:
@@ -298,6 +335,7 @@ class IBKRConnectionManager(Questions):
         streams.remove(stream)
         if not streams:
             del self._streams[stream.subscription]
+            self._supervisor.heartbeat.forget(stream.subscription)
         self.session.leave(stream.subscription, time.monotonic())
         self._supervisor.remember(stream.subscription)
         self._supervisor.act()

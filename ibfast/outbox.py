@@ -51,11 +51,11 @@ class Outbox:
         self._protocol = protocol
         self._flush = flush
 
-    def end(self) -> None:
+    def end(self, now_s: float) -> None:
         """The link is gone, and with it all that waits and all that was open."""
         self._protocol = None
         self._parcels.clear()
-        self.limiter.connection_lost()
+        self.limiter.connection_lost(now_s)
 
     def submit(
         self,

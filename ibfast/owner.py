@@ -1,4 +1,4 @@
-"""What the parts that keep a connection need of the manager that owns them.
+"""What the parts that keep a connection need of the manager that owns them, and of others that fill the same feed.
 
 The rule of the file: types only. It is the door between the manager and its supervisor, so that neither imports more.
 """
@@ -6,6 +6,7 @@ The rule of the file: types only. It is the door between the manager and its sup
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol as Door
 
 from ibfast.config import Config
@@ -14,11 +15,30 @@ from ibfast.feed import Feed
 from ibfast.monitor import ConnectionMonitor
 from ibfast.outbox import Outbox
 from ibfast.policy.error_handler import ErrorHandler
-from ibfast.policy.session import SessionManager, Subscription
+from ibfast.policy.session import SessionManager, Subscription, SubscriptionRequest
 from ibfast.protocol import Protocol
 from ibfast.wire.responses import Response
 
-__all__ = ["Owner"]
+__all__ = ["Membership", "Owner"]
+
+
+@dataclass(slots=True)
+class Membership:
+    """What a connection has to do with others that fill the same feed. By default it is alone.
+
+    Attributes:
+        spare_client_ids: to take at a reconnect while its own is in use, if none are configured.
+        fills_feed_alone: whether its end is the end of all data in the feed.
+        on_login: called with the accounts of every new session, before anything is asked of it.
+        on_give_up: called before all its streams end because there will be no connection again.
+        is_elsewhere: whether another one has a subscription.
+    """
+
+    spare_client_ids: tuple[int, ...] = ()
+    fills_feed_alone: bool = True
+    on_login: Callable[[tuple[str, ...]], None] = lambda accounts: None
+    on_give_up: Callable[[], None] = lambda: None
+    is_elsewhere: Callable[[SubscriptionRequest], bool] = lambda request: False
 
 
 class Owner(Door):
@@ -31,7 +51,7 @@ class Owner(Door):
     session: SessionManager
     monitor: ConnectionMonitor
     errors: ErrorHandler
-    on_login: Callable[[tuple[str, ...]], None]
+    membership: Membership
 
     def begin_session(self, protocol: Protocol) -> None:
         """Speak through a new session."""

@@ -1,26 +1,40 @@
 """Several connections as one: subscriptions are spread over them and move when one fails, and all fill one feed.
 
 The rule of the file: a member is a manager like any other. The pool decides which one serves a subscription, and no
-more; restoring is each member's own business.
+more; connecting, pacing and restoring are each member's own business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+
 from ibfast.config import Config
+from ibfast.contracts import Contract
+from ibfast.enums import MarketDataType
 from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.feed import Feed
-from ibfast.manager import IBKRConnectionManager, limits_of
+from ibfast.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, limits_of
 from ibfast.monitor import STATE_EVENT, Event, Health
 from ibfast.policy.pacing import AccountLimits
-from ibfast.policy.session import family_of
-from ibfast.stream import Stream
+from ibfast.policy.session import Subscription, SubscriptionRequest, SubscriptionState, family_of
+from ibfast.stream import Stream, Wanted
 
 __all__ = ["ConnectionPool"]
+
+# How long a gateway may take to hear of a cancel or of the end of a connection, before another connection of the same
+# account takes the line.
+SETTLE_S = 0.5
+# How often lines are looked for where subscriptions wait for one.
+SWEEP_S = 1.0
+# A gateway that has lost IB is given so long to find it again before its subscriptions move.
+LINK_PATIENCE_S = 10.0
 
 
 class ConnectionPool:
@@ -29,73 +43,103 @@ class ConnectionPool:
         async with ConnectionPool([Config(client_id=1), Config(client_id=2)]) as pool:
             stream = await pool.subscribe("AAPL", "LAST")
 
+    A subscription goes where there is room for it. It moves when its member loses its connection, when the member's
+    gateway has lost IB for 10 s, and when it waits for a line that is free elsewhere; its streams go on, and their gaps
+    tell what may be missing. Nothing that flows moves back.
+
     Members of one gateway have one login, and so share its market-data lines and its other limits; members whose
-    gateways manage the same accounts do so too.
+    gateways manage the same accounts do so too. Members with the same `session.store` and `session.name` share one book
+    of subscriptions; in any case a subscription is remembered once.
 
     Args:
         configs: one for each member.
         feed: where all market data goes; made with the largest `feed_capacity` if None.
 
     Attributes:
-        members: the managers.
+        members: the managers, in the order of `configs`.
         feed: as given or made.
+        registry: the metrics of all members, each with the label `member`: "host:port/client id". Rows published are
+            those of the one feed under every member.
 
     Raises:
-        ConfigError: two members have one client id at one gateway, or there is none at all.
+        ConfigError: there is no member, two have one client id at one gateway, or two of one gateway differ in their
+            limits.
     """
 
+    content_type = CONTENT_TYPE_LATEST
+    """Of `exposition()`, for an HTTP reply."""
+
     def __init__(self, configs: Sequence[Config], feed: Feed | None = None) -> None:
-        identities = [(config.host, config.port, config.client_id) for config in configs]
-        if not configs:
-            raise ConfigError("configs=[] is not possible: give one Config for each member")
-        if len(set(identities)) < len(identities):
-            raise ConfigError(
-                "configs: two members have one client id at one gateway: give each a client_id of its own"
-            )
+        _check(configs)
         self.feed = feed or Feed(max(config.feed_capacity for config in configs))
-        self._limits: dict[object, AccountLimits] = {}
-        self.members = [self._member(config) for config in configs]
+        self._of_gateway: dict[tuple[str, int], AccountLimits] = {}
+        self._of_accounts: dict[frozenset[str], AccountLimits] = {}
+        self.members: list[IBKRConnectionManager] = []
+        for config in configs:
+            self._add(config, _spare_ids(config, configs), is_alone=len(configs) == 1)
+        self._note_sharing()
+        self._over: set[IBKRConnectionManager] = set()
+        self._unlinked_s: dict[IBKRConnectionManager, float] = {}
         self._stop_listening: list[Callable[[], None]] = []
-        self._rebalancing: asyncio.Handle | None = None
+        self._next_sweep: asyncio.TimerHandle | None = None
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
 
-    def _member(self, config: Config) -> IBKRConnectionManager:
-        gateway = config.host, config.port
-        limits = self._limits.setdefault(gateway, limits_of(config))
-        manager = IBKRConnectionManager(config, self.feed, account=limits)
-        manager.on_login = lambda accounts: self._share_limits(manager, gateway, accounts)
-        return manager
+    def _add(self, config: Config, spare_client_ids: tuple[int, ...], *, is_alone: bool) -> None:
+        limits = self._of_gateway.setdefault((config.host, config.port), limits_of(config))
+        member = IBKRConnectionManager(config, self.feed, account=limits)
+        member.membership.spare_client_ids = spare_client_ids
+        member.membership.fills_feed_alone = is_alone
+        member.membership.on_login = partial(self._on_login, member)
+        member.membership.on_give_up = partial(self._on_give_up, member)
+        member.membership.is_elsewhere = lambda request: self._server_of(request) not in (None, member)
+        if self.members:
+            member.share_contracts(self.members[0])
+        self.members.append(member)
 
-    def _share_limits(self, member: IBKRConnectionManager, gateway: object, accounts: tuple[str, ...]) -> None:
-        """Before a member asks for anything: it shares the limits of all who manage its accounts."""
-        limits = self._limits.setdefault(frozenset(accounts), self._limits[gateway])
-        self._limits[gateway] = limits
-        member.outbox.limiter.account = limits
+    # --- connection ---
 
     async def connect(self) -> bool:
-        """Connect all members. True if any is connected; `errors` says what is wrong with the others."""
-        results = await asyncio.gather(*(member.connect() for member in self.members))
-        self._stop_listening = [member.monitor.listen(self._on_event) for member in self.members]
-        return any(results)
+        """Connect all members, in the time that the slowest of them may take.
+
+        Returns:
+            Whether any is connected. If so, the others are tried again and again; `errors` says what is wrong with
+            them. If not, none is.
+        """
+        self._over.clear()
+        if not self._stop_listening:
+            self._stop_listening = [member.monitor.listen(self._on_event) for member in self.members]
+            self._sweep()
+        attempts = [asyncio.create_task(member.connect(persist=True)) for member in self.members]
+        try:
+            connected = any(await asyncio.gather(*attempts))
+        except BaseException:
+            for attempt in attempts:
+                attempt.cancel()
+            await asyncio.gather(*attempts, return_exceptions=True)
+            await self.disconnect()
+            raise
+        if not connected:
+            await self.disconnect()
+        return connected
 
     async def disconnect(self) -> None:
         """End all sessions and every stream."""
         for stop in self._stop_listening:
             stop()
         self._stop_listening.clear()
-        if self._rebalancing is not None:
-            self._rebalancing.cancel()
+        if self._next_sweep is not None:
+            self._next_sweep.cancel()
         await asyncio.gather(*(member.disconnect() for member in self.members))
 
     async def __aenter__(self) -> Self:
         """Connect.
 
         Raises:
-            ConnectError: no member could.
+            ConnectError: no member could; this is the error of the first.
         """
         if not await self.connect():
-            error = next(iter(self.errors.values()))
-            await self.disconnect()
-            raise error
+            raise next(iter(self.errors.values()))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -104,8 +148,10 @@ class ConnectionPool:
     @property
     def errors(self) -> dict[IBKRConnectionManager, Exception]:
         """What is wrong with the members that are not connected."""
-        nothing = NotConnectedError("it was not connected yet")
-        return {member: member.last_error or nothing for member in self.members if not member.connected}
+        nothing = NotConnectedError("there is no session: call connect()")
+        return {member: member.last_error or nothing for member in self.members if not member.session.is_connected}
+
+    # --- subscriptions ---
 
     async def subscribe(
         self, contract: object, data_type: str = "QUOTES", *, priority: int = 0, **options: Any
@@ -117,45 +163,205 @@ class ConnectionPool:
         Raises:
             NotConnectedError: no member is connected.
         """
-        candidates = self._connected()
-        if not candidates:
+        qualified, want = await self._wanted(contract, data_type, **options)
+        # From here to the declaration nothing is waited for, so that nobody else can declare the same elsewhere.
+        member = self._server_of(want.request) or self._best(family_of(want.request), priority, self._connected())
+        if member is None:
             raise NotConnectedError("no member of the pool is connected")
-        _, want = await candidates[0].wanted(contract, data_type, **options)
-        serving = next((m for m in candidates if want.request in m.session.subscriptions), None)
-        member = serving or self._roomiest(family_of(want.request), candidates)
-        return await member.subscribe(contract, data_type, priority=priority, **options)
+        return await member.open(qualified, want, priority=priority)
+
+    async def _wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
+        """Ask one member after the other what is meant, should connections be lost meanwhile."""
+        for member in self._connected():
+            try:
+                return await member.wanted(contract, data_type, **options)
+            except NotConnectedError:
+                continue
+        raise NotConnectedError("no member of the pool is connected")
+
+    def set_market_data_type(self, market_data_type: MarketDataType) -> None:
+        """Choose real-time, frozen or delayed level 1 at all members, now and after every reconnect."""
+        for member in self.members:
+            if member.session.is_connected:
+                member.set_market_data_type(market_data_type)
+            else:
+                member.session.set_market_data_type(market_data_type)
+
+    # --- health and metrics ---
 
     def health(self) -> Health:
         """Tell whether data that should flow does flow, over all members; a member without a task hurts nobody."""
         reasons = [
-            f"client {member.config.client_id} of {member.config.host}:{member.config.port}: {reason}"
+            f"{_name(member)}: {reason}"
             for member in self.members
             if member.session.subscriptions or not self._connected()
             for reason in member.health().reasons
         ]
         return Health(not reasons, tuple(reasons))
 
-    # --- inside ---
+    def exposition(self) -> bytes:
+        """Return the metrics of all members in Prometheus' text format, of type `content_type`."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of all members. Called by the registry."""
+        return _merged((_name(member), member.monitor.collect()) for member in self.members)
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield them without values. Called by the registry."""
+        return self.members[0].monitor.describe()
+
+    # --- limits ---
+
+    def _on_login(self, member: IBKRConnectionManager, accounts: Sequence[str]) -> None:
+        """Before a member asks for anything: it shares the limits of all who manage an account of its login."""
+        gateway, owned = (member.config.host, member.config.port), frozenset(accounts)
+        limits = next((limits for known, limits in self._of_accounts.items() if known & owned), None)
+        if limits is None:
+            limits = self._of_gateway[gateway]
+            if any(limits is other for other in self._of_accounts.values()):
+                limits = limits_of(member.config)  # another login than before
+        if owned:
+            self._of_accounts[owned] = limits
+            self._of_gateway[gateway] = limits
+        member.outbox.limiter.share(limits)
+        self._note_sharing()
+
+    def _note_sharing(self) -> None:
+        for member in self.members:
+            limits = member.outbox.limiter.account
+            limits.settle_s = SETTLE_S if len(self._sharers(limits)) > 1 else 0.0
+
+    def _sharers(self, limits: AccountLimits) -> list[IBKRConnectionManager]:
+        return [member for member in self.members if member.outbox.limiter.account is limits]
+
+    def _room(self, member: IBKRConnectionManager, family: str) -> int:
+        """Return how much room is left to a member, less what has been promised."""
+        limiter = member.outbox.limiter
+        promised = sum(sharer.unsent(family) for sharer in self._sharers(limiter.account))
+        return limiter.free(family, time.monotonic()) - promised
+
+    # --- who serves what ---
 
     def _connected(self) -> list[IBKRConnectionManager]:
-        return [member for member in self.members if member.connected]
+        return [member for member in self.members if member.session.is_connected]
 
-    def _roomiest(self, family: str, candidates: Sequence[IBKRConnectionManager]) -> IBKRConnectionManager:
-        """Return the member with the most room in its account for this; among equals the one that serves least."""
-        now_s = time.monotonic()
-        return max(candidates, key=lambda m: (m.outbox.limiter.free(family, now_s), -len(m.session.subscriptions)))
+    def _server_of(self, request: SubscriptionRequest) -> IBKRConnectionManager | None:
+        return next((member for member in self.members if request in member.session.subscriptions), None)
+
+    def _best(
+        self, family: str, priority: int, candidates: Iterable[IBKRConnectionManager]
+    ) -> IBKRConnectionManager | None:
+        """Return who should serve something: the healthy before the others, and among them who has the most room.
+
+        Where none has room left: who serves something that is less important.
+        """
+        best, best_rank = None, None
+        for member in candidates:
+            session = member.session
+            room = self._room(member, family)
+            rank = (
+                session.is_link_up and not session.is_suspended,
+                room > 0,
+                room <= 0 and _has_less_important(member, family, priority),
+                room,
+                -len(session.subscriptions),
+            )
+            if best_rank is None or rank > best_rank:
+                best, best_rank = member, rank
+        return best
+
+    def _move(
+        self, subscription: Subscription, member: IBKRConnectionManager, candidates: Iterable[IBKRConnectionManager]
+    ) -> None:
+        """Have the best of these members serve it, if there is one."""
+        able = [other for other in candidates if subscription.request not in other.session.subscriptions]
+        best = self._best(subscription.family, subscription.priority, able)
+        if best is not None:
+            pause_s = SETTLE_S if best.outbox.limiter.account is member.outbox.limiter.account else 0.0
+            member.hand_over(subscription, best, pause_s=pause_s)
+
+    def _move_all(self, member: IBKRConnectionManager, candidates: Sequence[IBKRConnectionManager]) -> None:
+        for subscription in sorted(member.session.subscriptions.values(), key=lambda s: s.rank):
+            self._move(subscription, member, candidates)
 
     def _on_event(self, event: Event) -> None:
-        if event.name == STATE_EVENT and self._rebalancing is None:
-            self._rebalancing = asyncio.get_running_loop().call_soon(self._rebalance)
+        """Move at once what a member served that is not connected any more."""
+        connected = self._connected()
+        if event.name == STATE_EVENT and connected:
+            for member in self.members:
+                if not member.session.is_connected:
+                    self._move_all(member, connected)
 
-    def _rebalance(self) -> None:
-        """Move what a failed member served to those that are connected."""
-        self._rebalancing = None
-        candidates = self._connected()
-        if not candidates:
-            return
-        for member in self.members:
-            if not member.connected:
-                for subscription in sorted(member.session.subscriptions.values(), key=lambda s: s.rank):
-                    member.hand_over(subscription, self._roomiest(subscription.family, candidates))
+    def _on_give_up(self, member: IBKRConnectionManager) -> None:
+        """With nobody connected, what a member served waits with one that has not given up."""
+        self._over.add(member)
+        self._move_all(member, self._connected() or [other for other in self.members if other not in self._over])
+
+    def _sweep(self) -> None:
+        """Look for lines for what waits for one, and for another gateway where one has lost IB for too long."""
+        now_s = time.monotonic()
+        self._next_sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        linked = [member for member in self._connected() if member.session.is_link_up]
+        for member in self._connected():
+            if member in linked:
+                self._unlinked_s.pop(member, None)
+                self._relieve(member, [other for other in linked if other is not member])
+            elif now_s - self._unlinked_s.setdefault(member, now_s) >= LINK_PATIENCE_S:
+                self._move_all(member, linked)
+
+    def _relieve(self, member: IBKRConnectionManager, others: Sequence[IBKRConnectionManager]) -> None:
+        """Move what waits for a line at a member to where there is one for it."""
+        waiting = [s for s in member.session.subscriptions.values() if s.state is SubscriptionState.WAITING]
+        for subscription in sorted(waiting, key=lambda s: s.rank):
+            family, priority = subscription.family, subscription.priority
+            limits = member.outbox.limiter.account
+            better = [
+                other
+                for other in others
+                if (other.outbox.limiter.account is not limits and self._room(other, family) > 0)
+                or _has_less_important(other, family, priority)
+            ]
+            self._move(subscription, member, better)
+
+
+def _check(configs: Sequence[Config]) -> None:
+    if not configs:
+        raise ConfigError("configs=[] is not possible: give one Config for each member")
+    if len({(config.host, config.port, config.client_id) for config in configs}) < len(configs):
+        raise ConfigError("configs: two members have one client id at one gateway: give each a client_id of its own")
+    limits: dict[tuple[str, int], tuple[int, int | None, bool]] = {}
+    for config in configs:
+        own = config.pacing.lines, config.pacing.tick_by_tick, config.pacing.enforced
+        if limits.setdefault((config.host, config.port), own) != own:
+            raise ConfigError(
+                f"configs: the members of {config.host}:{config.port} share one login: "
+                "give them the same pacing.lines, pacing.tick_by_tick and pacing.enforced"
+            )
+
+
+def _spare_ids(config: Config, configs: Sequence[Config]) -> tuple[int, ...]:
+    """Return client ids that no other member of the gateway has or takes."""
+    of_gateway = [other for other in configs if (other.host, other.port) == (config.host, config.port)]
+    taken = [client_id for other in of_gateway for client_id in (other.client_id, *other.session.client_ids)]
+    first = max(taken) + 1 + SPARE_CLIENT_IDS * of_gateway.index(config)
+    return tuple(range(first, first + SPARE_CLIENT_IDS))
+
+
+def _name(member: IBKRConnectionManager) -> str:
+    return f"{member.config.host}:{member.config.port}/{member.config.client_id}"
+
+
+def _has_less_important(member: IBKRConnectionManager, family: str, priority: int) -> bool:
+    """Tell whether a member serves something of a family that would have to give its line to this priority."""
+    return any(s.family == family and s.req_id and s.priority < priority for s in member.session.subscriptions.values())
+
+
+def _merged(labelled: Iterable[tuple[str, Iterable[Metric]]]) -> Iterator[Metric]:
+    """Yield each family of metrics once, with the samples of all members, each labelled with its member."""
+    families: dict[str, Metric] = {}
+    for name, metrics in labelled:
+        for metric in metrics:
+            family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+            family.samples += [sample._replace(labels={**sample.labels, "member": name}) for sample in metric.samples]
+    yield from families.values()

@@ -183,15 +183,17 @@ class Questions:
         """One who waited has the answer, or gives up; the last to give up takes the question back."""
         ticket = query.ticket
         is_over = query.answer.done() or ticket is None or not self.connected
+        cancelled_s = None
         if not is_over and ticket is not None:
             if self.outbox.withdraw(ticket) and query.cancel is not None:
                 self._submit(query.cancel)
+                cancelled_s = time.monotonic()
                 is_over = True
             is_over |= ticket.state is TicketState.WITHDRAWN
         if is_over and self._queries.get(req_id) is query:
             del self._queries[req_id]
             if ticket is not None and ticket.state is TicketState.SENT:
-                self.outbox.limiter.finish(ticket)
+                self.outbox.limiter.finish(ticket, cancelled_s=cancelled_s)
 
     async def _answer(self, query: _Query) -> list[Any]:
         # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes together with the answer.

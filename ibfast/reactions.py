@@ -44,7 +44,7 @@ class Reactions:
         protocol = link.protocol
         is_read_only = await self._ask_read_only(link) if auth.needs_probe else None
         login = auth.check(protocol.accounts, port=self._manager.config.port, is_read_only=is_read_only)
-        self._manager.on_login(protocol.accounts)
+        self._manager.membership.on_login(protocol.accounts)
         for warning in auth.warnings(login, self._manager.config.port):
             self._manager.monitor.event("auth_warning", warning=warning)
 

@@ -51,8 +51,6 @@ KEEP_BINDING_S = 30.0
 # How often the store is told that the session lives: by so much too early begins the gap that a killed process leaves.
 ALIVE_S = 5.0
 LEASE_S = 60.0
-# Without a list in the configuration, so many client ids after the configured one are tried at a reconnect.
-SPARE_CLIENT_IDS = 3
 REAL_TIME_BAR_S = 5.0
 NS = 1_000_000_000
 
@@ -128,8 +126,8 @@ class Supervisor:
         """Whether the connection is kept."""
         return self._task is not None
 
-    async def connect(self) -> bool:
-        """Make the first connection, or wait for the one that is being made."""
+    async def connect(self, *, persist: bool) -> bool:
+        """Make the first connection, or wait for the one that is being made. Persistence goes on after a failure."""
         async with self._connecting:
             if self._task is not None:
                 return await self._is_ready_in_time()
@@ -140,7 +138,7 @@ class Supervisor:
             except BaseException:
                 await self._end()
                 raise
-            if ready:
+            if ready or persist:
                 self._task = asyncio.create_task(self._run(), name="ibfast supervisor")
             else:
                 await self._end()
@@ -179,19 +177,20 @@ class Supervisor:
         if self._store is None:
             return
         wanted = self._session.subscriptions.get(subscription.request) is subscription
-        subscription.is_durable = wanted
         with self._storing() as store:
             if wanted:
+                subscription.is_durable = True
                 store.remember(subscription.request, subscription.priority)
             else:
                 store.forget(subscription.request)
 
-    def _finish(self, req_id: int) -> None:
+    def _finish(self, req_id: int, *, cancelled: bool = False) -> None:
         """A subscription's request is over at the gateway: its slot is free, its binding not yet."""
         ticket = self._tickets.pop(req_id, None)
         if ticket is not None:
-            self._outbox.limiter.finish(ticket)
-            self._bound.append((time.monotonic() + KEEP_BINDING_S, req_id))
+            now_s = time.monotonic()
+            self._outbox.limiter.finish(ticket, cancelled_s=now_s if cancelled else None)
+            self._bound.append((now_s + KEEP_BINDING_S, req_id))
 
     def room(self, family: str) -> int:
         """Return how many subscriptions of a family this connection may have: what is free, and what it has."""
@@ -390,9 +389,7 @@ class Supervisor:
         yield self._client_id
         spare = self._manager.config.session.client_ids
         if not spare and self._outage is not None:
-            spare = tuple(
-                range(self._manager.config.client_id + 1, self._manager.config.client_id + 1 + SPARE_CLIENT_IDS)
-            )
+            spare = self._manager.membership.spare_client_ids
         for client_id in (self._manager.config.client_id, *spare):
             if client_id != self._client_id and self._lease(client_id):
                 yield client_id
@@ -461,7 +458,7 @@ class Supervisor:
         self._session.set_market_data_type(remembered.market_data_type)
         now_s = time.monotonic()
         for request, priority in remembered.subscriptions:
-            if request not in self._session.subscriptions:
+            if request not in self._session.subscriptions and not self._manager.membership.is_elsewhere(request):
                 instrument = self._manager.instrument_of(request.contract)
                 subscription = self._session.declare(request, instrument, now_s, priority=priority)
                 subscription.is_durable = True
@@ -487,15 +484,17 @@ class Supervisor:
     def _forget_link(self) -> None:
         for subscription in self._session.open_subscriptions():
             self.heartbeat.forget(subscription)
-        self.heartbeat.disconnected(time.monotonic())
+        now_s = time.monotonic()
+        self.heartbeat.disconnected(now_s)
         self._session.disconnected()
-        self._outbox.end()
+        self._outbox.end(now_s)
         self._feed.forget_requests([*self._tickets, *(req_id for _, req_id in self._bound)])
         self._tickets.clear()
         self._bound.clear()
 
     def _give_up(self) -> None:
-        """There will be no connection again: every stream ends with the reason."""
+        """There will be no connection again: every stream that no other connection takes over ends with the reason."""
+        self._manager.membership.on_give_up()
         reason = self.last_error or NotConnectedError("the connection was lost")
         if not isinstance(reason, NotConnectedError):
             reason, cause = NotConnectedError(f"the connection was lost: {reason}"), reason
@@ -572,7 +571,7 @@ class Supervisor:
         if ticket is None:
             self._outbox.submit(request, now_s)
         elif self._outbox.withdraw(ticket):
-            self._outbox.submit(request, now_s, sent=lambda: self._finish(req_id))
+            self._outbox.submit(request, now_s, sent=lambda: self._finish(req_id, cancelled=True))
         else:
             del self._tickets[req_id]
             self._feed.forget_requests([req_id])
@@ -602,7 +601,12 @@ class Supervisor:
         )  # fmt: skip
 
     def _record_outage(self, first_seq: int, first_ns: int, last_seq: int = 0, last_ns: int = 0) -> None:
-        """Record the loss of the connection: open, or with its end when there is a connection again."""
+        """Record the loss of the connection: open, or with its end when there is a connection again.
+
+        Where others fill the feed too it is no matter of all readers: the gaps of the subscriptions tell it.
+        """
+        if not self._manager.membership.fills_feed_alone:
+            return
         self._feed.add_gap(
             last_ns or first_ns, Scope.CONNECTION, GapCause.CONNECTION_LOST,
             first_seq=first_seq, last_seq=last_seq, first_ns=first_ns, last_ns=last_ns, recovered=last_ns != 0,

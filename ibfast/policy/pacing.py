@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,8 +22,10 @@ from ibfast.policy.pacing_rules import (
     ACCOUNT_RULES,
     AT_ONCE,
     CONNECTION_RULES,
+    EVERYTHING,
     LEAST_LINES,
     RULES,
+    Charges,
     Lane,
     Lesson,
     Reaction,
@@ -48,22 +51,31 @@ _TOLD_MOST = re.compile(r"max=(\d+)")
 class AccountLimits:
     """What one account may have at once and ask for in a time, over all its connections.
 
-    Between two connections nothing keeps the order of a cancel and the request that takes its place: call `finish`
-    of what was cancelled a round trip later where several share this.
+    Between two connections nothing keeps the order of a cancel and the request that takes its place, so where several
+    share this, what was cancelled counts for `settle_s` longer.
 
     Args:
         lines: market-data lines; as many as are to be used here, if some are kept for the windows of TWS.
         tick_by_tick: subscriptions at once; by default one per 20 lines (some accounts have fewer).
         enforced: False counts and limits nothing: for a gateway that has no limits, such as the embedded one can be.
+        settle_s: how long the gateway may take to hear of a cancel, or of the end of a connection; may be set later.
 
     Raises:
         ConfigError: an argument is less than 1.
     """
 
-    def __init__(self, lines: int = LEAST_LINES, *, tick_by_tick: int | None = None, enforced: bool = True) -> None:
+    def __init__(
+        self,
+        lines: int = LEAST_LINES,
+        *,
+        tick_by_tick: int | None = None,
+        enforced: bool = True,
+        settle_s: float = 0.0,
+    ) -> None:
         require_whole("lines", lines, at_least=1)
         self.lines = lines
         self.enforced = enforced
+        self.settle_s = settle_s
         self.ledger = Ledger(ACCOUNT_RULES if enforced else unlimited(ACCOUNT_RULES), lines)
         if tick_by_tick is not None:
             require_whole("tick_by_tick", tick_by_tick, at_least=1)
@@ -124,6 +136,8 @@ class RateLimiter:
         self._open: set[Ticket] = set()
         self._shared: dict[Request, Ticket] = {}
         self._expired: list[Ticket] = []
+        # What was cancelled here and still counts, and until when.
+        self._settling: deque[tuple[float, Charges]] = deque()
 
     def __len__(self) -> int:
         """How many tickets wait."""
@@ -213,10 +227,26 @@ class RateLimiter:
         """Return the queue in the order in which it is going to be sent, with `eta_s` of each that is finite."""
         return list(self._play(now_s))
 
-    def finish(self, ticket: Ticket) -> None:
+    def share(self, account: AccountLimits) -> None:
+        """Count against these limits from now on, with the other connections of their account.
+
+        Raises:
+            ConfigError: requests wait or are open; a connection learns whose it is before it asks for anything.
+        """
+        if self._open or len(self._queue):
+            raise ConfigError("account can't be changed now: share limits before any request is submitted")
+        self.account = account
+        self._queue = Queue(account.ledger, self._connection)
+        self._settling.clear()
+
+    def finish(self, ticket: Ticket, *, cancelled_s: float | None = None) -> None:
         """End a ticket that was sent: the answer is complete, or refused, or its cancel was sent.
 
         What it held is given back. A ticket that has ended already stays as it is.
+
+        Args:
+            ticket: which.
+            cancelled_s: when its cancel was sent, or its connection lost; None: the gateway itself has ended it.
 
         Raises:
             ConfigError: the ticket still waits; `withdraw` it.
@@ -229,7 +259,17 @@ class RateLimiter:
         self._unshare(ticket)
         if ticket in self._open:
             self._open.remove(ticket)
-            self.account.ledger.give_back(ticket.owed)
+            self._give_back(ticket.owed, cancelled_s)
+
+    def _give_back(self, owed: Charges, cancelled_s: float | None) -> None:
+        if cancelled_s is None or not self.account.settle_s:
+            self.account.ledger.give_back(owed)
+            return
+        settled_s = cancelled_s + self.account.settle_s
+        self.account.ledger.give_back(owed, settled_s)
+        while self._settling and self._settling[0][0] <= cancelled_s:
+            self._settling.popleft()
+        self._settling.append((settled_s, owed))
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Let one of the callers that share a ticket take it back; with the last of them a waiting ticket ends.
@@ -250,16 +290,19 @@ class RateLimiter:
         self._withdrawn(ticket)
         return False
 
-    def connection_lost(self) -> list[Ticket]:
+    def connection_lost(self, now_s: float | None = None) -> list[Ticket]:
         """End everything of this connection, since request ids end with it.
 
         Open tickets give back what they hold; the windows of the account stay, as does what was learned.
+
+        Args:
+            now_s: the time; None if the gateway has long known.
 
         Returns:
             The tickets that waited, now WITHDRAWN, in their order: submit again what is still wanted.
         """
         for ticket in list(self._open):
-            self.finish(ticket)
+            self.finish(ticket, cancelled_s=now_s)
         waiting = self._queue.clear()
         for ticket in waiting:
             self._withdrawn(ticket)
@@ -302,13 +345,22 @@ class RateLimiter:
     def free(self, name: str, now_s: float) -> int:
         """Return how many requests, of weight 1, there is room for now under a rule; what waits is not deducted.
 
+        What this connection has just cancelled leaves room for it, if only in `settle_s`.
+
         Raises:
             ConfigError: there is no such rule, or it counts keys.
         """
         if name not in RULES or RULES[name].key is not None:
             names = ", ".join(rule.name for rule in RULES.values() if rule.key is None)
             raise ConfigError(f"name={name!r} is not possible: give one of {names}")
-        return self._ledger(name).free(name, now_s)
+        settling = sum(
+            weight
+            for until_s, owed in self._settling
+            if until_s > now_s
+            for meter, weight in owed
+            if meter == (name, EVERYTHING) and meter in AT_ONCE
+        )
+        return self._ledger(name).free(name, now_s, settling)
 
     def _ticket(self, request: Request, now_s: float, deadline_s: float, priority: int) -> Ticket:
         return Ticket(request, lane_of(request), next(self._numbers), charges(request), now_s, deadline_s, priority)

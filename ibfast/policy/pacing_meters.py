@@ -71,8 +71,11 @@ class _Count:
         if ends_s is not None:
             self._ends.append((ends_s, weight))
 
-    def give_back(self, weight: int) -> None:
-        self._used -= weight
+    def give_back(self, weight: int, at_s: float | None) -> None:
+        if at_s is None:
+            self._used -= weight
+        else:
+            self._ends.append((at_s, weight))
 
     def room_s(self, weight: int, limit: _Limit, now_s: float) -> float:
         excess = self.used(now_s) + weight - limit.at(now_s)
@@ -121,11 +124,11 @@ class Ledger:
                 self._forget(rule.name, now_s)
                 self._ends[rule.name].append((ends_s, meter))
 
-    def give_back(self, owed: Charges) -> None:
-        """Take back the weights of what was open."""
+    def give_back(self, owed: Charges, at_s: float | None = None) -> None:
+        """Take back the weights of what was open, now or at a time that is no earlier than those given before."""
         for meter, weight in owed:
             if self._rules[meter[0]].window_s is None:
-                self._counts[meter].give_back(weight)
+                self._counts[meter].give_back(weight, at_s)
 
     def used(self, name: str, now_s: float) -> int:
         """Return the sum of weights that count for a rule; for one that counts keys, that of the fullest."""
@@ -137,9 +140,11 @@ class Ledger:
         """Return a rule's limit as it is now."""
         return self._limits[name].at(now_s)
 
-    def free(self, name: str, now_s: float) -> int:
-        """Return the room under a rule without keys."""
-        return 0 if self.is_held(name, now_s) else max(0, self.limit(name, now_s) - self.used(name, now_s))
+    def free(self, name: str, now_s: float, besides: int = 0) -> int:
+        """Return the room under a rule without keys, of which so much that is used does not count."""
+        if self.is_held(name, now_s):
+            return 0
+        return max(0, self.limit(name, now_s) - self.used(name, now_s) + besides)
 
     def is_held(self, name: str, now_s: float) -> bool:
         """Tell whether there is no room until some time, whatever has been counted."""

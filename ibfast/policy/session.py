@@ -258,9 +258,9 @@ class SessionManager:
         subscription.state = SubscriptionState.PENDING
         self._reconcile(now_s)
 
-    def adopt(self, subscription: Subscription, now_s: float) -> None:
-        """Take it over from another connection."""
-        subscription.due_s = now_s
+    def adopt(self, subscription: Subscription, now_s: float, due_s: float = 0.0) -> None:
+        """Take it over from another connection, and ask for it at `due_s` at the earliest."""
+        subscription.due_s = max(now_s, due_s)
         subscription.refusals = subscription.renewals = 0
         self.subscriptions[subscription.request] = subscription
         self._reconcile(now_s)
