@@ -1,6 +1,6 @@
 """The socket: reads into the decoder's own buffer, one clock read per socket read, writes what the protocol has to say.
 
-The rule of the file: transport only, no parsing and no policy. It knows asyncio and a Protocol, and one callback.
+The rule of the file: transport only, no parsing and no policy. It knows asyncio and a Protocol, and two callbacks.
 """
 
 from __future__ import annotations
