@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import decode, faults
+from benchmarks import decode, faults, soak
 
-BENCHMARKS = {"decode": decode, "faults": faults}
+BENCHMARKS = {"decode": decode, "faults": faults, "soak": soak}
 
 
 def main(arguments: list[str] | None = None) -> int:
