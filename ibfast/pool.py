@@ -172,7 +172,7 @@ class ConnectionPool:
 
     async def _wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
         """Ask one member after the other what is meant, should connections be lost meanwhile."""
-        for member in self._connected():
+        for member in sorted(self._connected(), key=lambda member: not member.session.is_link_up):
             try:
                 return await member.wanted(contract, data_type, **options)
             except NotConnectedError:

@@ -1,0 +1,87 @@
+"""Limits of an account with several connections: what one cancels, another may not take too soon."""
+
+from __future__ import annotations
+
+import pytest
+
+from ibfast.contracts import Contract
+from ibfast.errors import ConfigError
+from ibfast.policy.pacing import AccountLimits, RateLimiter, Ticket
+from ibfast.wire.requests import MarketDepth
+
+SETTLE_S = 0.5
+DEPTH_AT_ONCE = 3
+
+
+def depth(limiter: RateLimiter, count: int, now_s: float) -> list[Ticket]:
+    """Submit so many, and return those that may be sent."""
+    for number in range(count):
+        limiter.submit(MarketDepth(number, Contract(con_id=number), 5, True), now_s)
+    return limiter.due(now_s)
+
+
+@pytest.fixture
+def pair() -> tuple[RateLimiter, RateLimiter]:
+    account = AccountLimits(settle_s=SETTLE_S)
+    return RateLimiter(account=account), RateLimiter(account=account)
+
+
+def test_what_was_cancelled_counts_until_the_gateway_has_heard_of_it(pair: tuple[RateLimiter, RateLimiter]) -> None:
+    one, other = pair
+    first, second, _ = depth(one, DEPTH_AT_ONCE, 0.0)
+    assert depth(other, 2, 0.0) == []
+    one.finish(first, cancelled_s=1.0)
+    one.finish(second, cancelled_s=1.25)
+    assert (other.due(1.25), other.next_s(1.25), other.free("depth", 1.25)) == ([], 1.5, 0)
+    assert [other.eta_s(ticket, 1.25) for ticket, _ in other.plan(1.25)] == [0.25, 0.5]
+    assert len(other.due(1.5)) == 1
+    assert other.next_s(1.5) == 1.75
+    assert len(other.due(1.75)) == 1
+
+
+def test_what_was_cancelled_is_room_for_whoever_had_it(pair: tuple[RateLimiter, RateLimiter]) -> None:
+    """It may plan with it; it is sent when all may have it."""
+    one, other = pair
+    tickets = depth(one, DEPTH_AT_ONCE, 0.0)
+    one.finish(tickets[0], cancelled_s=1.0)
+    assert (one.free("depth", 1.25), other.free("depth", 1.25)) == (1, 0)
+    assert depth(one, 1, 1.25) == []
+    assert len(one.due(1.5)) == 1
+    assert (one.free("depth", 1.5), other.free("depth", 1.5)) == (0, 0)
+
+
+def test_what_the_gateway_has_ended_itself_is_free_at_once(pair: tuple[RateLimiter, RateLimiter]) -> None:
+    one, other = pair
+    tickets = depth(one, DEPTH_AT_ONCE, 0.0)
+    one.finish(tickets[0])
+    assert (one.free("depth", 1.0), other.free("depth", 1.0)) == (1, 1)
+    assert len(depth(other, 2, 1.0)) == 1
+
+
+def test_the_end_of_a_connection_is_heard_of_later_too(pair: tuple[RateLimiter, RateLimiter]) -> None:
+    one, other = pair
+    depth(one, DEPTH_AT_ONCE, 0.0)
+    depth(other, DEPTH_AT_ONCE, 0.0)
+    one.connection_lost(1.0)
+    assert (other.due(1.0), other.next_s(1.0)) == ([], 1.5)
+    assert len(other.due(1.5)) == DEPTH_AT_ONCE
+
+
+def test_alone_a_connection_waits_for_nobody() -> None:
+    limiter = RateLimiter()
+    tickets = depth(limiter, DEPTH_AT_ONCE, 0.0)
+    limiter.finish(tickets[0], cancelled_s=1.0)
+    assert len(depth(limiter, 2, 1.0)) == 1
+
+
+def test_a_connection_learns_whose_it_is() -> None:
+    one, other = RateLimiter(), RateLimiter()
+    other.share(one.account)
+    assert other.account is one.account
+    tickets = depth(one, DEPTH_AT_ONCE, 0.0)
+    assert depth(other, 1, 0.0) == []
+    for limiter in (one, other):  # one has something open, and in the other something waits
+        with pytest.raises(ConfigError, match="before any request"):
+            limiter.share(AccountLimits())
+    one.finish(tickets[0])
+    assert len(other.due(0.0)) == 1
