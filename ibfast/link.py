@@ -49,6 +49,12 @@ class Link:
         self._connection: Connection | None = None
 
     @property
+    def ended(self) -> asyncio.Future[None]:
+        """Done when the socket is gone; only after `open`."""
+        assert self._connection is not None
+        return self._connection.closed
+
+    @property
     def ready(self) -> bool:
         """Whether requests can be sent."""
         return self.protocol.state is State.READY
@@ -77,8 +83,8 @@ class Link:
             self._connection = await open_connection(
                 host, port, self.protocol, self._notice, self._config.tls, self._on_read
             )
-        except ConfigError:
-            raise
+        except ConfigError as error:  # a certificate's file is gone: it may come back
+            raise ConnectError("tls", str(error), "put the file back, or change the setting") from None
         except ssl.SSLError as error:
             raise explain(error) from None
         except ConnectionRefusedError:

@@ -82,7 +82,7 @@ class IBKRConnectionManager(Questions):
         feed = feed or Feed(config.feed_capacity)
         self.membership = Membership(tuple(range(config.client_id + 1, config.client_id + 1 + SPARE_CLIENT_IDS)))
         self.monitor = ConnectionMonitor()
-        self.errors = errors or ErrorHandler(report=_report)
+        self.errors = errors or ErrorHandler(report=report)
         account = account or limits_of(config)
         limiter = RateLimiter(config.pacing.lines, account=account, max_queue=config.pacing.max_queue)
         outbox = Outbox(limiter, self._observe_wait)
@@ -341,7 +341,8 @@ class IBKRConnectionManager(Questions):
         self._supervisor.act()
 
 
-def _report(callback: Callable[..., object], error: Exception) -> None:
+def report(callback: Callable[..., object], error: Exception) -> None:
+    """Log that a callback for IB's messages failed: the `report` of an ErrorHandler."""
     logger.error("a callback for IB's messages failed: %r", callback, exc_info=error)
 
 

@@ -185,8 +185,9 @@ class Questions:
         is_over = query.answer.done() or ticket is None or not self.connected
         cancelled_s = None
         if not is_over and ticket is not None:
-            if self.outbox.withdraw(ticket) and query.cancel is not None:
-                self._submit(query.cancel)
+            if self.outbox.withdraw(ticket):
+                if query.cancel is not None:
+                    self._submit(query.cancel)
                 cancelled_s = time.monotonic()
                 is_over = True
             is_over |= ticket.state is TicketState.WITHDRAWN

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ibfast.enums import GapCause, Scope
-from ibfast.errors import RequestError
+from ibfast.errors import ConnectError, RequestError
 from ibfast.owner import Owner
 from ibfast.policy.codes import FARM_SERVICES, Action, FarmService, Severity, farm_name, new_port, says_read_only
 from ibfast.policy.session import Subscription
@@ -27,6 +27,8 @@ __all__ = ["Reactions"]
 
 # How long the gateway may take to say whether it is read-only.
 READ_ONLY_TIMEOUT_S = 5.0
+# How soon a line is asked for again that an earlier connection of ours may still hold.
+LINE_RETRY_AT_START_S = 5.0
 
 
 class Reactions:
@@ -42,7 +44,11 @@ class Reactions:
     async def authenticate(self, link: Link, auth: AuthManager) -> None:
         """Check the login before anything is subscribed to; AuthError if it is not what was declared."""
         protocol = link.protocol
-        is_read_only = await self._ask_read_only(link) if auth.needs_probe else None
+        is_read_only = None
+        if auth.needs_probe:
+            is_read_only = await self._ask_read_only(link)
+            if is_read_only is None:
+                raise ConnectError("auth", "the gateway did not say whether it is read-only", "connect again")
         login = auth.check(protocol.accounts, port=self._manager.config.port, is_read_only=is_read_only)
         self._manager.membership.on_login(protocol.accounts)
         for warning in auth.warnings(login, self._manager.config.port):
@@ -55,7 +61,9 @@ class Reactions:
             link.protocol.send(OpenOrdersRequest())
             link.flush()
             async with asyncio.timeout(READ_ONLY_TIMEOUT_S):
-                return await self._read_only
+                waiting: set[asyncio.Future[Any]] = {self._read_only, link.ended}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                return self._read_only.result() if self._read_only.done() else None
         except TimeoutError:
             return None
         finally:
@@ -72,7 +80,6 @@ class Reactions:
 
     def react(self, message: ErrorMessage, now_s: float) -> None:
         """Do what a message asks for."""
-        self.hear(message)
         handled = self._manager.errors.handle(message, now_s)
         action = handled.rule.action
         if not handled.repeated:  # a nightly reset says the same a hundred times; `errors.counts` has them all
@@ -99,7 +106,7 @@ class Reactions:
         error = RequestError(message.req_id, message.code, message.message)
         ticket = self._supervisor.ticket_of(req_id)
         match action:
-            case Action.END_REQUEST | Action.HISTORICAL_PACING:
+            case Action.END_REQUEST:
                 if session.refused(subscription, now_s, error):
                     self._manager.fail_streams(subscription, error)
                     self._supervisor.remember(subscription)
@@ -107,6 +114,11 @@ class Reactions:
                 session.renew(
                     subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, message.message, is_dead=True
                 )
+            case Action.HISTORICAL_PACING:
+                session.no_line(subscription, now_s, message.message)
+            case Action.NO_LINE | Action.NO_TICK_BY_TICK if self._supervisor.is_young(now_s):
+                # What is full may be full of what an earlier connection left open: no lesson for the limits.
+                session.no_line(subscription, now_s, message.message, retry_s=LINE_RETRY_AT_START_S)
             case Action.NO_LINE | Action.NO_TICK_BY_TICK:
                 self._limiter.learn(message.code, now_s, ticket, message.message)
                 session.no_line(subscription, now_s, message.message)
@@ -123,12 +135,13 @@ class Reactions:
         match action:
             case Action.SLOW_DOWN:
                 self._limiter.learn(message.code, now_s, None, message.message)
+                self._supervisor.repeat(now_s)
             case Action.FARM_BROKEN if FARM_SERVICES[message.code] is FarmService.MARKET_DATA:
                 session.farm_broken(farm_name(message.message), now_s)
             case Action.FARM_OK | Action.FARM_INACTIVE if FARM_SERVICES[message.code] is FarmService.MARKET_DATA:
                 session.farm_restored(farm_name(message.message), now_s)
             case Action.LINK_LOST:
-                session.link_lost()
+                session.link_lost(now_s)
             case Action.LINK_RESTORED:
                 session.link_restored(now_s, data_lost=False)
             case Action.LINK_RESTORED_DATA_LOST:

@@ -23,7 +23,8 @@ from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTi
 
 __all__ = ["Remembered", "Store"]
 
-BUSY_TIMEOUT_S = 5.0
+# Writing happens on the event loop, so it waits for other processes for a moment only; it is tried again later.
+BUSY_TIMEOUT_S = 0.05
 REQUESTS = {kind.__name__: kind for kind in (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)}
 
 SCHEMA = """
@@ -102,10 +103,10 @@ class Store:
             state = self._database.execute(
                 "SELECT market_data_type, alive_ns FROM sessions WHERE session = ?", (self.session,)
             ).fetchone()
-        except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
+            market_data_type, alive_ns = state or (MarketDataType.REALTIME, 0)
+            return Remembered(subscriptions, MarketDataType(market_data_type), alive_ns)
+        except (sqlite3.Error, AttributeError, KeyError, TypeError, ValueError) as error:
             raise StoreError(f"the store {self.path} can't be read: {error}: move it away to begin anew") from None
-        market_data_type, alive_ns = state or (MarketDataType.REALTIME, 0)
-        return Remembered(subscriptions, MarketDataType(market_data_type), alive_ns)
 
     def remember(self, request: SubscriptionRequest, priority: int) -> None:
         """Add a subscription, or change its priority."""

@@ -109,7 +109,9 @@ def wanted(contract: Contract, data_type: str, **options: Any) -> Wanted:
         return Wanted(TickByTick(0, contract, tick_type, **options), ring, frozenset({row_kind}))
     if kind is DataType.DEPTH:
         options = {"num_rows": 10, "is_smart_depth": contract.exchange == "SMART"} | options
-        return Wanted(MarketDepth(0, contract, **options), "depth", frozenset({Kind.DEPTH, Kind.DEPTH_L2}))
+        return Wanted(
+            MarketDepth(0, contract, **options), "depth", frozenset({Kind.DEPTH, Kind.DEPTH_L2, Kind.DEPTH_RESET})
+        )
     if kind in (DataType.BARS, DataType.UPDATING_BARS):
         return _bars(contract, kind, **options)
     return _level_1(contract, kind, **options)

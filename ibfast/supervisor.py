@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from ibfast.enums import GapCause, Scope, ServerVersion
-from ibfast.errors import ClientIdInUseError, ConnectError, NotConnectedError, PacingError, StoreError
+from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, NotConnectedError, PacingError, StoreError
 from ibfast.link import Link
 from ibfast.owner import Owner
 from ibfast.policy.auth import AuthManager
@@ -48,6 +48,10 @@ EAGER_S, CALM_S = 0.02, 0.25
 LEAST_PAUSE_S = 0.001
 # Ticks keep arriving after a cancel, so a request's binding to its instrument outlives it.
 KEEP_BINDING_S = 30.0
+# After an error 100 nobody knows which requests were not taken: those of this time are repeated, so many at most.
+REPEATED_S, REPEATABLE = 1.5, 256
+# The gateway may hold what an earlier connection of ours had open for so long.
+YOUNG_S = 60.0
 # How often the store is told that the session lives: by so much too early begins the gap that a killed process leaves.
 ALIVE_S = 5.0
 LEASE_S = 60.0
@@ -112,6 +116,9 @@ class Supervisor:
         self._store: Store | None = None
         self._alive_at_s = 0.0
         self._tickets: dict[int, Ticket] = {}
+        self._watched: set[Subscription] = set()
+        self._cancelled: deque[tuple[float, requests.Request]] = deque(maxlen=REPEATABLE)
+        self._connected_s = 0.0
         self._bound: deque[tuple[float, int]] = deque()
         self._outage: tuple[int, int] | None = None
         self._quarantined = 0
@@ -132,8 +139,8 @@ class Supervisor:
             if self._task is not None:
                 return await self._is_ready_in_time()
             self._feed.claim(self)
-            self._begin()
             try:
+                self._begin()
                 ready = await self._attempt()
             except BaseException:
                 await self._end()
@@ -149,8 +156,7 @@ class Supervisor:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
         self.reconnection.stop()
         await self._end()
         self._outage = None
@@ -187,10 +193,30 @@ class Supervisor:
     def _finish(self, req_id: int, *, cancelled: bool = False) -> None:
         """A subscription's request is over at the gateway: its slot is free, its binding not yet."""
         ticket = self._tickets.pop(req_id, None)
-        if ticket is not None:
+        if ticket is not None and ticket.state is TicketState.QUEUED:  # the gateway never heard of it
+            self._outbox.withdraw(ticket)
+            self._feed.forget_requests([req_id])
+        elif ticket is not None:
             now_s = time.monotonic()
             self._outbox.limiter.finish(ticket, cancelled_s=now_s if cancelled else None)
             self._bound.append((now_s + KEEP_BINDING_S, req_id))
+
+    def is_young(self, now_s: float) -> bool:
+        """Tell whether the gateway may still hold lines of an earlier connection."""
+        return now_s - self._connected_s < YOUNG_S
+
+    def repeat(self, now_s: float) -> None:
+        """Ask again for what may not have been taken, since the requests came too fast (100)."""
+        for sent_s, cancel in tuple(self._cancelled):
+            if now_s - sent_s < REPEATED_S:
+                self._outbox.submit(cancel, now_s)
+        for subscription in self._session.open_subscriptions():
+            ticket = self._tickets.get(subscription.req_id)
+            is_new = ticket is not None and ticket.state is TicketState.SENT and now_s - ticket.sent_s < REPEATED_S
+            if is_new and not subscription.messages:
+                self._session.renew(
+                    subscription, now_s, Scope.CONNECTION, GapCause.STREAM_ENDED, "it may not have been taken"
+                )
 
     def room(self, family: str) -> int:
         """Return how many subscriptions of a family this connection may have: what is free, and what it has."""
@@ -315,8 +341,8 @@ class Supervisor:
         self._tell_quarantine()
         self.act()
         self._wake.clear()
-        times = [self._session.next_s(), self._outbox.limiter.next_s(now_s), self.heartbeat.next_s(now_s)]
-        pause_s = EAGER_S if self._session.awaits_data else CALM_S
+        times = [self._session.next_s(now_s), self._outbox.limiter.next_s(now_s), self.heartbeat.next_s(now_s)]
+        pause_s = EAGER_S if self._session.awaits_data(now_s) else CALM_S
         due_s = min(at_s for at_s in (now_s + pause_s, *times) if at_s is not None)
         return max(due_s - time.monotonic(), LEAST_PAUSE_S)
 
@@ -334,6 +360,9 @@ class Supervisor:
 
     def _judge_streams(self, now_s: float) -> None:
         """Have silent streams renewed, unless there is a reason for their silence that a renewal does not end."""
+        for subscription in self._watched - set(self._session.subscriptions.values()):
+            self.heartbeat.forget(subscription)
+            self._watched.discard(subscription)
         is_muted = self._session.is_suspended or not self._session.is_link_up
         for subscription in self._session.open_subscriptions():
             if subscription.req_id in self._tickets:
@@ -353,7 +382,8 @@ class Supervisor:
 
     async def _attempt(self) -> bool:
         """Try once, with one client id after the other if need be."""
-        self.reconnection.attempt()
+        if not self.reconnection.attempt():
+            return False
         self._monitor.transition(LinkState.CONNECTING.name)
         failure: ConnectError | None = None
         for client_id in self._client_ids():
@@ -365,6 +395,9 @@ class Supervisor:
                 continue
             except ConnectError as error:
                 failure = error
+            except Exception:
+                self.reconnection.failed(time.monotonic(), time.time())
+                raise
             else:
                 self._client_id = client_id
                 self._on_connected()
@@ -377,7 +410,7 @@ class Supervisor:
             time.monotonic(),
             time.time(),
             needs_login=failure.stage in ("handshake", "start") and not isinstance(failure, ClientIdInUseError),
-            fatal=failure.stage == "auth",
+            fatal=isinstance(failure, AuthError),
         )
         self._monitor.transition(self.reconnection.state.name, str(failure))
         if needs_human and self.reconnection.state is LinkState.NEEDS_LOGIN:
@@ -412,6 +445,8 @@ class Supervisor:
         try:
             await link.open()
             await self._reactions.authenticate(link, self.auth)
+            if not link.ready:
+                raise ConnectError("start", "the gateway closed the session as soon as it was ready", "connect again")
         except BaseException:
             self._link = None
             await link.close()
@@ -419,7 +454,7 @@ class Supervisor:
 
     def _on_connected(self) -> None:
         assert self._link is not None
-        now_s = time.monotonic()
+        now_s = self._connected_s = time.monotonic()
         self.last_error = None
         self.reconnection.connected(now_s)
         self.heartbeat.connected(now_s)
@@ -442,6 +477,7 @@ class Supervisor:
         """Start from the configuration; open the store, and declare what it remembers."""
         self._port = self._manager.config.port
         self._client_id = self._manager.config.client_id
+        self.reconnection.stop()
         # An event belongs to the loop on which it was waited for first, and a manager may see several.
         self._wake, self._ready = asyncio.Event(), asyncio.Event()
         path = self._manager.config.session.store
@@ -462,19 +498,22 @@ class Supervisor:
                 instrument = self._manager.instrument_of(request.contract)
                 subscription = self._session.declare(request, instrument, now_s, priority=priority)
                 subscription.is_durable = True
-                self._session.continue_from(subscription, remembered.alive_ns)
+                if remembered.alive_ns:
+                    self._session.continue_from(subscription, remembered.alive_ns)
 
     async def _end(self) -> None:
         """Close everything; what is declared stays in the store."""
         link, self._link = self._link, None
+        was_ready = self._ready.is_set()
         self._ready.clear()
         if link is not None:
             self.poll(time.monotonic())
+            if was_ready:
+                self._stay_alive(float("inf"))
             self._forget_link()
             self._manager.end_session(NotConnectedError("the connection was closed"))
             await link.close()
         if self._store is not None:
-            self._stay_alive(float("inf"))
             self._store.close()
             self._store = None
         self._session.clear()
@@ -482,8 +521,10 @@ class Supervisor:
         self._monitor.transition(self.reconnection.state.name)
 
     def _forget_link(self) -> None:
-        for subscription in self._session.open_subscriptions():
+        for subscription in self._watched:
             self.heartbeat.forget(subscription)
+        self._watched.clear()
+        self._cancelled.clear()
         now_s = time.monotonic()
         self.heartbeat.disconnected(now_s)
         self._session.disconnected()
@@ -528,6 +569,7 @@ class Supervisor:
             self.act()
 
     def _handle(self, message: Response, now_s: float) -> None:
+        self._reactions.hear(message)
         if isinstance(message, ErrorMessage):
             self._reactions.react(message, now_s)
         elif isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis):
@@ -551,8 +593,14 @@ class Supervisor:
         self._submit_other(request, now_s)
 
     def _open_subscription(self, subscription: Subscription, request: SubscriptionRequest, now_s: float) -> None:
-        rerouted = request.req_id in self._tickets
+        rerouted = self._tickets.pop(request.req_id, None)
+        if rerouted is not None:  # the gateway has let go of the first contract
+            self._outbox.limiter.finish(rerouted)
+            self._tickets[request.req_id] = self._outbox.submit(request, now_s, priority=subscription.priority)
+            return
         self._feed.bind(request.req_id, subscription.instrument)
+        if isinstance(request, requests.MarketDepth) and len(subscription.req_ids) > 1:
+            self._feed.add_book_reset(time.time_ns(), request.req_id)
         expected_s = REAL_TIME_BAR_S if isinstance(request, requests.RealTimeBars) else None
         self.heartbeat.watch(subscription, self._hours_of(subscription), expected_s)
         try:
@@ -561,8 +609,8 @@ class Supervisor:
             if self._session.refused(subscription, now_s, error):
                 self._manager.fail_streams(subscription, error)
             return
-        if not rerouted:
-            self._tickets[request.req_id] = ticket
+        self._tickets[request.req_id] = ticket
+        self._watched.add(subscription)
 
     def _submit_other(self, request: requests.Request, now_s: float) -> None:
         """Send a cancel, which gives a slot back once it is sent, or anything else."""
@@ -571,10 +619,14 @@ class Supervisor:
         if ticket is None:
             self._outbox.submit(request, now_s)
         elif self._outbox.withdraw(ticket):
-            self._outbox.submit(request, now_s, sent=lambda: self._finish(req_id, cancelled=True))
+            self._outbox.submit(request, now_s, sent=lambda: self._on_cancelled(req_id, request))
         else:
             del self._tickets[req_id]
             self._feed.forget_requests([req_id])
+
+    def _on_cancelled(self, req_id: int, request: requests.Request) -> None:
+        self._cancelled.append((time.monotonic(), request))
+        self._finish(req_id, cancelled=True)
 
     def _hours_of(self, subscription: Subscription) -> TradingHours | None:
         details = self._manager.details_of(subscription.request.contract.con_id)
@@ -617,7 +669,8 @@ class Supervisor:
             return
         self._alive_at_s = time.monotonic() + ALIVE_S
         with self._storing() as store:
-            store.alive(time.time_ns(), self._session.market_data_type)
+            interrupted = [s.gap.first_ns for s in self._session.subscriptions.values() if s.gap and s.gap.first_ns]
+            store.alive(min([time.time_ns(), *interrupted]), self._session.market_data_type)
             if self._client_id != self._manager.config.client_id:
                 self._lease(self._client_id)
 

@@ -57,7 +57,7 @@ def all_sent(limiter: RateLimiter, requests: list[Request], now_s: float) -> lis
     return tickets
 
 
-def filled(limiter: RateLimiter, seconds_apart: float = 1.05) -> float:
+def filled(limiter: RateLimiter, seconds_apart: float = 1.25) -> float:
     """Use up the sixty historical requests; return the time."""
     for number in range(60):
         all_sent(limiter, [bars(number, con_id=number + 100)], number * seconds_apart)
@@ -81,11 +81,11 @@ def test_fifty_in_a_second_and_a_margin_for_the_network() -> None:
     for number in range(101):
         limiter.submit(ContractDetailsRequest(number, contract()), 0.0)
     assert len(limiter.due(0.0)) == 50
-    assert limiter.due(1.049) == []
-    assert limiter.next_s(1.049) == 1.05
-    assert len(limiter.due(1.05)) == 50
-    assert limiter.next_s(1.05) == 2.1
-    assert len(limiter.due(2.1)) == 1
+    assert limiter.due(1.249) == []
+    assert limiter.next_s(1.249) == 1.25
+    assert len(limiter.due(1.25)) == 50
+    assert limiter.next_s(1.25) == 2.5
+    assert len(limiter.due(2.5)) == 1
 
 
 def test_more_lines_are_more_requests_per_second() -> None:
@@ -110,7 +110,7 @@ def test_a_cancel_overtakes_what_waits_for_the_rate() -> None:
         limiter.submit(ContractDetailsRequest(number, contract()), 0.0)
     limiter.due(0.0)
     limiter.submit(CancelMarketData(99), 0.5)
-    assert sent(limiter, 1.05)[0] == CancelMarketData(99)
+    assert sent(limiter, 1.25)[0] == CancelMarketData(99)
 
 
 def test_who_waits_holds_up_nobody_of_other_rules() -> None:
@@ -131,10 +131,10 @@ def test_light_requests_do_not_overtake_a_heavy_one_at_its_rule() -> None:
     filled(limiter)
     heavy = limiter.submit(bars(1, what="BID_ASK"), 300.0)
     light = limiter.submit(bars(2, con_id=2), 300.0)
-    assert limiter.due(600.05) == []
-    assert limiter.next_s(600.05) == pytest.approx(601.1)
-    assert limiter.due(601.11) == [heavy]
-    assert limiter.due(602.16) == [light]
+    assert limiter.due(600.25) == []
+    assert limiter.next_s(600.25) == pytest.approx(601.5)
+    assert limiter.due(601.51) == [heavy]
+    assert limiter.due(602.76) == [light]
 
 
 def test_a_withdrawn_one_makes_way_for_the_light_ones_behind_it() -> None:
@@ -142,10 +142,10 @@ def test_a_withdrawn_one_makes_way_for_the_light_ones_behind_it() -> None:
     filled(limiter)
     heavy = limiter.submit(bars(1, what="BID_ASK"), 300.0)
     light = limiter.submit(bars(2, con_id=2), 300.0)
-    assert limiter.due(600.06) == []
+    assert limiter.due(600.26) == []
     limiter.withdraw(heavy)
-    assert limiter.next_s(600.06) == 600.06
-    assert limiter.due(600.06) == [light]
+    assert limiter.next_s(600.26) == 600.26
+    assert limiter.due(600.26) == [light]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_snapshots_take_no_line() -> None:
     all_sent(limiter, [MarketData(2, contract(), snapshot=True), MarketData(3, contract(), snapshot=True)], 0.0)
     for req_id in (4, 5):
         limiter.submit(MarketData(req_id, contract(), regulatory_snapshot=True), 0.0)
-    assert [len(limiter.due(now_s)) for now_s in (0.0, 1.0, 1.05)] == [1, 0, 1]
+    assert [len(limiter.due(now_s)) for now_s in (0.0, 1.0, 1.25)] == [1, 0, 1]
 
 
 def test_the_same_instrument_tick_by_tick_waits_15_s() -> None:
@@ -184,8 +184,8 @@ def test_the_same_instrument_tick_by_tick_waits_15_s() -> None:
     limiter.finish(ticket)
     limiter.submit(ticks(2), 1.0)
     assert limiter.due(15.0) == []
-    assert limiter.next_s(15.0) == 15.05
-    assert sent(limiter, 15.05) == [ticks(2)]
+    assert limiter.next_s(15.0) == 15.25
+    assert sent(limiter, 15.25) == [ticks(2)]
 
 
 def test_a_slot_that_another_connection_gives_back_is_seen() -> None:
@@ -206,7 +206,7 @@ def test_connections_share_windows_of_the_account_and_no_rate() -> None:
     all_sent(one, [bars(1)], 0.0)
     other.submit(bars(2), 0.0)
     assert other.due(0.0) == []
-    assert other.next_s(0.0) == 15.05
+    assert other.next_s(0.0) == 15.25
     for _ in range(60):
         one.submit(CurrentTimeRequest(), 0.0)
         other.submit(CurrentTimeRequest(), 0.0)
@@ -229,7 +229,7 @@ def test_identical_historical_requests_are_one(request_: Request) -> None:
     again = limiter.submit(replace(request_, req_id=4), 17.0)
     assert again is not ticket
     assert limiter.due(30.0) == []
-    assert limiter.due(30.05) == [again]
+    assert limiter.due(30.25) == [again]
 
 
 def test_a_sharer_can_hurry_it() -> None:
@@ -245,7 +245,7 @@ def test_bars_that_are_kept_up_to_date_are_not_shared_but_identical() -> None:
     first, second = limiter.submit(bars(1, kept=True), 0.0), limiter.submit(bars(2, kept=True), 0.0)
     behind = limiter.submit(bars(3, "x"), 0.0)
     assert limiter.due(0.0) == [first, behind]
-    assert limiter.due(15.05) == [second]
+    assert limiter.due(15.25) == [second]
 
 
 def test_what_expires_is_told_once_and_never_sent() -> None:
@@ -355,14 +355,14 @@ def test_nothing_joins_what_ended_with_its_connection(was_sent: bool) -> None:
     limiter.connection_lost()
     again = limiter.submit(bars(2), 0.0)
     assert again is not lost
-    assert limiter.due(15.05) == [again]
+    assert limiter.due(15.25) == [again]
 
 
 def test_an_eta_is_known_before_anything_is_submitted() -> None:
     limiter = RateLimiter()
     assert limiter.eta_s(subscription(), 0.0) == 0.0
     now_s = filled(limiter)
-    assert limiter.eta_s(bars(9), now_s) == pytest.approx(600.05 - now_s)
+    assert limiter.eta_s(bars(9), now_s) == pytest.approx(600.25 - now_s)
     assert len(limiter) == 0
     ticket = limiter.submit(bars(9), now_s)
     assert limiter.eta_s(ticket, now_s) == limiter.eta_s(replace(bars(9), req_id=10), now_s)
@@ -386,9 +386,9 @@ def test_an_eta_assumes_that_questions_are_answered() -> None:
     limiter = RateLimiter()
     for number in range(101):
         limiter.submit(long_bars(number), 0.0)
-    assert [eta_s for _, eta_s in limiter.plan(0.0)] == [0.0] * 50 + [1.05] * 50 + [2.1]
+    assert [eta_s for _, eta_s in limiter.plan(0.0)] == [0.0] * 50 + [1.25] * 50 + [2.5]
     assert len(limiter.due(0.0)) == 50
-    assert limiter.eta_s(long_bars(999), 1.05) == 1.05
+    assert limiter.eta_s(long_bars(999), 1.25) == 1.25
 
 
 def test_error_100_slows_the_connection_down_for_long() -> None:
@@ -398,8 +398,8 @@ def test_error_100_slows_the_connection_down_for_long() -> None:
         assert limiter.learn(100, 0.0)
     assert limiter.limits(0.0)["request_rate"] == (0, 40)
     assert limiter.due(1.0) == []
-    assert limiter.next_s(1.0) == 1.05
-    assert len(limiter.due(1.05)) == 1
+    assert limiter.next_s(1.0) == 1.25
+    assert len(limiter.due(1.25)) == 1
     assert limiter.limits(599.9)["request_rate"][1] == 40
     assert limiter.limits(600.0)["request_rate"][1] == 41
     assert limiter.limits(1e6)["request_rate"][1] == 50
@@ -458,8 +458,8 @@ def test_error_10190_for_the_same_instrument_holds_that_instrument() -> None:
     limiter.finish(refused)
     limiter.submit(ticks(2), 2.0)
     assert sent(limiter, 17.0) == []
-    assert sent(limiter, 17.05) == [ticks(2)]
-    assert limiter.limits(17.05)["tick_by_tick"] == (1, 5)
+    assert sent(limiter, 17.25) == [ticks(2)]
+    assert limiter.limits(17.25)["tick_by_tick"] == (1, 5)
     assert not limiter.learn(10190, 18.0, None, text)
 
 

@@ -241,7 +241,7 @@ submissions = st.tuples(
     st.just("submit"), connections, st.sampled_from([*MAKERS]), st.sampled_from([1, 50]),
     st.sampled_from([60, 20, 5, 2, 1]), st.integers(0, 1), st.sampled_from([math.inf, 30.0, 0.5]),
 )  # fmt: skip
-pauses = st.tuples(st.just("pass"), st.one_of(st.floats(0, 3), st.floats(0, 700), st.sampled_from([0.05, 1.05, 15.05])))
+pauses = st.tuples(st.just("pass"), st.one_of(st.floats(0, 3), st.floats(0, 700), st.sampled_from([0.25, 1.25, 15.25])))
 steps = st.lists(
     st.one_of(
         submissions,

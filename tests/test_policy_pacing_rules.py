@@ -74,7 +74,7 @@ def test_other_limits_are_fixed(name: str, limit: int, window_s: float | None) -
     assert RULES[name].limit(100) == RULES[name].limit(1000) == limit
     assert RULES[name].window_s == window_s
     if window_s is not None:
-        assert RULES[name].span_s == window_s + 0.05
+        assert RULES[name].span_s == window_s + 0.25
 
 
 def test_only_windows_have_keys() -> None:

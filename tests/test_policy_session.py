@@ -131,8 +131,8 @@ def test_a_reconnect_restores_by_priority_with_new_ids_and_reports_each_gap() ->
 def test_data_lost_asks_for_everything_again_without_cancelling() -> None:
     desk = Desk()
     desk.live(quotes(1), trades(2))
-    desk.session.link_lost()
-    desk.session.link_lost()
+    desk.session.link_lost(desk.now_s)
+    desk.session.link_lost(desk.now_s)
     assert desk.session.take_gaps() == []
     desk.session.link_restored(desk.now_s, data_lost=True)
     assert desk.sent() == [replace(quotes(1), req_id=3), replace(trades(2), req_id=4)]
@@ -143,14 +143,14 @@ def test_data_lost_asks_for_everything_again_without_cancelling() -> None:
 def test_data_kept_is_verified_and_only_the_silent_is_renewed() -> None:
     desk = Desk()
     alive, silent = desk.live(quotes(1), quotes(2))
-    desk.session.link_lost()
+    desk.session.link_lost(desk.now_s)
     desk.session.link_restored(desk.now_s, data_lost=False)
     assert desk.sent() == []
     assert desk.session.take_marks() == [1, 2]
     desk.data(alive)
     (gap,) = desk.session.take_gaps()
     assert (gap.subscription, gap.first_seq, gap.last_seq) == (alive, 2, 3)
-    assert desk.session.next_s() == desk.now_s + policy.VERIFY_S
+    assert desk.session.next_s(desk.now_s) == desk.now_s + policy.VERIFY_S
     desk.later(policy.VERIFY_S)
     assert desk.sent() == [CancelMarketData(2), replace(quotes(2), req_id=3)]
     desk.data(silent)
@@ -165,6 +165,7 @@ def test_a_broken_farm_waits_for_its_recovery_and_then_renews_what_stays_silent(
     desk.session.silent(silent, desk.now_s)
     assert desk.sent() == []
     desk.session.farm_restored("usfarm", desk.now_s)
+    desk.data(alive)
     desk.later(policy.VERIFY_S)
     assert desk.sent() == [CancelMarketData(2), replace(quotes(2), req_id=3)]
     assert alive.req_id == 1
@@ -302,11 +303,125 @@ def test_what_a_dead_process_wanted_has_a_gap_since_it_lived() -> None:
 def test_nothing_is_asked_for_while_there_is_no_way(event: str) -> None:
     desk = Desk()
     desk.live(quotes(1))
-    getattr(desk.session, event)()
+    desk.session.disconnected() if event == "disconnected" else desk.session.link_lost(desk.now_s)
     desk.sent()
     desk.declare(quotes(2))
     desk.later(1000)
     assert desk.sent() == []
+
+
+def test_a_silence_during_a_farm_outage_that_nobody_ends_is_remembered() -> None:
+    desk = Desk()
+    (silent,) = desk.live(quotes(1))
+    desk.session.farm_broken("usfarm", desk.now_s)
+    desk.session.silent(silent, desk.now_s)
+    desk.later(policy.FARM_WAIT_S - 1)
+    assert desk.sent() == []
+    desk.later(1)
+    assert desk.sent() == [CancelMarketData(1), replace(quotes(1), req_id=2)]
+
+
+def test_a_tick_that_was_under_way_does_not_hide_an_outage() -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    desk.session.farm_broken("usfarm", desk.now_s)
+    desk.data(stream)
+    desk.session.farm_restored("usfarm", desk.now_s)
+    desk.data(stream)
+    assert [(gap.first_seq, gap.last_seq) for gap in desk.session.take_gaps()] == [(2, 2), (3, 3)]
+
+
+def test_a_refusal_of_a_live_stream_is_a_gap() -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    assert not desk.session.refused(stream, desk.now_s, REFUSED)
+    desk.later(policy.RETRY_S)
+    desk.data(stream)
+    begun, ended = desk.session.take_gaps()
+    assert (begun.cause, ended.first_seq, ended.last_seq) == (GapCause.STREAM_ENDED, 2, 2)
+
+
+@pytest.mark.parametrize("blow", ["data lost", "dead", "another one"])
+def test_a_suspension_ends_however_few_subscriptions_are_left(blow: str) -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    desk.session.suspend(desk.now_s)
+    if blow == "data lost":
+        desk.session.link_restored(desk.now_s, data_lost=True)
+    elif blow == "dead":
+        desk.session.renew(stream, desk.now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "10182", is_dead=True)
+    else:
+        desk.session.leave(stream, desk.now_s)
+        stream = desk.declare(quotes(2))
+    desk.sent()
+    desk.later(policy.RESUME_PROBE_S)
+    (request,) = desk.sent()
+    desk.data(stream)
+    assert (request.req_id, stream.state) == (stream.req_id, SubscriptionState.LIVE)
+    assert not desk.session.is_suspended
+
+
+def test_probes_go_round() -> None:
+    desk = Desk()
+    desk.live(quotes(1), quotes(2))
+    desk.session.suspend(desk.now_s)
+    asked = []
+    for _ in range(4):
+        desk.later(policy.RESUME_PROBE_S)
+        asked.append(next(r.contract.con_id for r in desk.sent() if isinstance(r, MarketData)))
+    assert asked == [1, 2, 1, 2]
+
+
+def test_a_tick_that_was_under_way_does_not_end_a_suspension() -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    desk.session.suspend(desk.now_s)
+    desk.data(stream)
+    assert desk.session.is_suspended
+    desk.now_s += policy.UNDER_WAY_S
+    desk.data(stream)
+    assert not desk.session.is_suspended
+
+
+def test_data_prove_that_the_link_is_back_if_nobody_says_so() -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    desk.session.link_lost(desk.now_s)
+    desk.data(stream)
+    assert not desk.session.is_link_up
+    desk.now_s += policy.UNDER_WAY_S
+    desk.data(stream)
+    assert desk.session.is_link_up
+
+
+def test_what_was_said_before_the_session_was_ready_holds() -> None:
+    desk = Desk()
+    desk.live(quotes(1))
+    desk.session.disconnected()
+    desk.session.link_lost(desk.now_s)
+    desk.session.connected(desk.now_s)
+    assert desk.sent() == []
+    desk.session.link_restored(desk.now_s, data_lost=True)
+    assert desk.sent() == [replace(quotes(1), req_id=2)]
+
+
+def test_one_that_waits_asks_for_no_look_at_the_clock() -> None:
+    desk = Desk(lines=1)
+    desk.declare(quotes(1), 1)
+    desk.declare(quotes(2))
+    desk.session.disconnected()
+    desk.session.connected(desk.now_s)
+    assert desk.session.next_s(desk.now_s) is None
+
+
+def test_a_lowered_limit_takes_the_line_of_a_lower_priority_at_once() -> None:
+    desk = Desk(lines=3)
+    low, high = desk.declare(quotes(1), 0), desk.declare(quotes(2), 9)
+    desk.sent()
+    desk.limits["lines"] = 1
+    desk.session.no_line(high, desk.now_s, "Max number of tickers has been reached")
+    assert desk.sent() == [CancelMarketData(1), replace(quotes(2), req_id=3)]
+    assert (low.state, high.state) == (SubscriptionState.WAITING, SubscriptionState.OPENING)
 
 
 REQUESTS = st.sampled_from([quotes(n) for n in range(6)] + [trades(n) for n in range(4)])
@@ -376,7 +491,7 @@ class AnySession(RuleBasedStateMachine):
             self.settle()
             self.at_gateway.clear()
         {
-            "link_lost": session.link_lost,
+            "link_lost": lambda: session.link_lost(now_s),
             "kept": lambda: session.link_restored(now_s, data_lost=False),
             "lost": lambda: session.link_restored(now_s, data_lost=True),
             "suspend": lambda: session.suspend(now_s),

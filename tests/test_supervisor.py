@@ -20,7 +20,7 @@ from peer import Caller, Peer, Script
 from ibfast import Config, ErrorHandler, IBKRConnectionManager
 from ibfast.config import AuthConfig, HeartbeatConfig, ReconnectionConfig, SessionConfig
 from ibfast.enums import GapCause, MarketDataType, Scope
-from ibfast.errors import AuthError, NotConnectedError
+from ibfast.errors import AuthError, ConnectError, NotConnectedError
 from ibfast.feed import NO_INSTRUMENT
 from ibfast.policy.session import SubscriptionState
 from ibfast.sim.gateway import Gateway
@@ -161,6 +161,26 @@ def test_a_disconnect_during_the_reconnection_leaves_nothing_behind(run: Run) ->
     run(test())
 
 
+def test_a_connection_by_hand_after_giving_up_is_kept_again(run: Run) -> None:
+    async def leaves(caller: Caller) -> None:
+        await caller.start()
+        caller.hang_up()
+
+    async def test() -> None:
+        reconnection = ReconnectionConfig(delay_s=0.01, max_delay_s=0.02, max_attempts=2)
+        async with Peer(leaves, lambda caller: caller.gone(), leaves, stays, abandon=True) as peer:
+            config = Config(port=peer.port, reconnection=reconnection, connect_timeout_s=0.2)
+            manager = IBKRConnectionManager(config, small_feed())
+            assert await manager.connect()
+            await until(lambda: manager.monitor.state == "GAVE_UP")
+            await asyncio.sleep(0)
+            assert await manager.connect()
+            await until(lambda: len(peer.callers) == 4 and manager.connected)
+            await manager.disconnect()
+
+    run(test())
+
+
 PAPER = ("DU1234567",)
 LOGINS: dict[str, tuple[AuthConfig, tuple[str, ...]]] = {
     "a live account behind a paper configuration": (AuthConfig(account_type="paper"), ("U1234567",)),
@@ -211,7 +231,8 @@ def test_a_gateway_that_does_not_say_whether_it_is_read_only_is_refused(
         async with Peer(stays) as peer:
             manager = IBKRConnectionManager(Config(port=peer.port, auth=AuthConfig(read_only=True)), small_feed())
             assert not await manager.connect()
-            assert isinstance(manager.last_error, AuthError)
+            assert isinstance(manager.last_error, ConnectError)
+            assert manager.last_error.stage == "auth"
 
     run(test())
 

@@ -179,10 +179,10 @@ def _covered(records: list[Record], gap: Any) -> range:
 
 
 def _closed(gaps: NDArray[Any]) -> Iterator[Any]:
-    """Yield the gaps, one that was told open and then with its end only in its last form."""
+    """Yield the gaps, one that was told open and then with its end (of another request) only in its last form."""
     latest: dict[tuple[int, ...], Any] = {}
     for gap in gaps:
-        key = tuple(int(gap[name]) for name in ("scope", "cause", "instrument", "req_id", "first_seq"))
+        key = tuple(int(gap[name]) for name in ("scope", "cause", "instrument", "first_seq"))
         latest[key] = gap
     yield from latest.values()
 

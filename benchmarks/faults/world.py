@@ -11,11 +11,11 @@ import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.faults.subject import WISHES, Subject, Wish, config
 from benchmarks.faults.witness import Witness
@@ -34,6 +34,8 @@ START_S = 30.0
 LIMIT_S = 60.0
 POLL_S = 0.005
 OPEN_FILES = Path("/proc/self/fd")
+
+PeerType = TypeVar("PeerType")
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,10 @@ class World:
                 self._reading.cancel()
                 await asyncio.gather(self._reading, return_exceptions=True)
             await self._stack.aclose()
+
+    async def enter(self, peer: AbstractAsyncContextManager[PeerType]) -> PeerType:
+        """Enter what must last until the scenario has been judged."""
+        return await self._stack.enter_async_context(peer)
 
     async def start(self, port: int = 0, **settings: Any) -> None:
         """Make the subject, connect it (through the proxy if no port is given), and wait for data on all streams."""

@@ -232,6 +232,7 @@ _REQUESTS: tuple[_Row, ...] = (
     (10091, Scope.SUBSCRIPTION, Severity.ADVISORY, Action.ADVISE, "a part of the data needs an API subscription"),
     (10167, Scope.SUBSCRIPTION, Severity.ADVISORY, Action.ADVISE, "not subscribed; delayed data comes instead"),
     (10182, Scope.SUBSCRIPTION, Severity.ERROR, Action.RENEW, "this subscription died with its farm"),
+    (309, Scope.SUBSCRIPTION, Severity.ERROR, Action.NO_LINE, "no market-depth subscription is left"),
     (10190, Scope.SUBSCRIPTION, Severity.ERROR, Action.NO_TICK_BY_TICK, "no tick-by-tick subscription is left"),
     (10225, Scope.SUBSCRIPTION, Severity.ERROR, Action.RENEW, "a trade was busted; bars must be requested again"),
 )
@@ -246,7 +247,6 @@ _REFUSALS: dict[int, str] = {
     300: "no market data was requested under this id",
     301: "the request is invalid",
     302: "the request is invalid",
-    309: "no market-depth subscription is left",
     310: "no market depth was requested under this id",
     312: "the combination is invalid",
     313: "a leg of the combination is invalid",

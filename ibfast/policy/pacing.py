@@ -163,7 +163,7 @@ class RateLimiter:
         shared = None if key is None else self._shared.get(key)
         if shared is not None:
             return self._join(shared, deadline_s, priority)
-        if len(self._queue) >= self._max_queue:
+        if len(self._queue) >= self._max_queue and lane_of(request) not in (Lane.CANCEL, Lane.CONTROL):
             self.counters.refused += 1
             raise PacingError(len(self._queue))
         ticket = self._ticket(request, now_s, deadline_s, priority)

@@ -47,8 +47,8 @@ __all__ = [
 LEAST_LINES = 100
 """Every account has so many market-data lines; fewer are a wish of the user, who keeps some for the windows of TWS."""
 
-MARGIN_S = 0.05
-"""Added to every window: requests that leave 1.00 s apart may reach the gateway 0.95 s apart."""
+MARGIN_S = 0.25
+"""Added to every window: a gateway that stalls for so long takes in requests nearer to each other than they left."""
 
 EVERYTHING = ""
 """The key of a rule that counts all its requests together."""

@@ -62,6 +62,10 @@ RENEW_S, MOST_RENEW_S = 5.0, 300.0
 FARM_WAIT_S = 60.0
 # How often one of the suspended subscriptions is asked for again, to learn whether the other session has ended.
 RESUME_PROBE_S = 30.0
+# What was under way when another session took the data, or the link was lost, arrives within this.
+UNDER_WAY_S = 2.0
+# For so long after something was asked for, its first data is looked for eagerly.
+EAGER_S = 5.0
 # A line that was refused is asked for again after this, since other programs give lines back without a word.
 LINE_RETRY_S = 60.0
 # So many request ids of a subscription's past still mean it: rows of theirs may wait in a reader.
@@ -217,6 +221,10 @@ class SessionManager:
         self._happenings: list[Happening] = []
         self._farms: dict[str, _Farm] = {}
         self._probe_at_s = 0.0
+        self._probes = -1
+        self._suspended_s = 0.0
+        self._link_lost_s = 0.0
+        self._eager_until_s = 0.0
 
     # --- wanted ---
 
@@ -276,8 +284,8 @@ class SessionManager:
         for subscription in self.subscriptions.values():
             subscription.state = SubscriptionState.ENDED
         self.subscriptions.clear()
-        self._by_req_id.clear()
-        self._requests.clear()
+        for of_the_past in (self._by_req_id, self._requests, self._gaps, self._marks, self._ended, self._happenings):
+            of_the_past.clear()
 
     def set_market_data_type(self, market_data_type: MarketDataType) -> None:
         """Want real-time, frozen or delayed level 1, now and after every reconnect."""
@@ -293,9 +301,7 @@ class SessionManager:
 
     def connected(self, now_s: float) -> None:
         """The session is ready: everything that is wanted must be asked for."""
-        self.is_connected = self.is_link_up = True
-        self.is_suspended = False
-        self._farms.clear()
+        self.is_connected = True
         if self.market_data_type is not MarketDataType.REALTIME:
             self._requests.append(MarketDataTypeRequest(self.market_data_type))
         for subscription in self.subscriptions.values():
@@ -308,7 +314,9 @@ class SessionManager:
 
     def disconnected(self, cause: GapCause = GapCause.CONNECTION_LOST) -> None:
         """The connection is gone, and all request ids with it."""
-        self.is_connected = False
+        self.is_connected = self.is_suspended = False
+        self.is_link_up = True
+        self._farms.clear()
         self._requests.clear()
         for subscription in self.subscriptions.values():
             if subscription.req_id:
@@ -318,8 +326,9 @@ class SessionManager:
             subscription.verify_at_s = None
         self._by_req_id.clear()
 
-    def link_lost(self) -> None:
+    def link_lost(self, now_s: float) -> None:
         """The gateway has lost IB (1100, 2110): the socket lives and the data stops."""
+        self._link_lost_s = now_s
         if not self.is_link_up:
             return
         self.is_link_up = False
@@ -330,6 +339,7 @@ class SessionManager:
     def link_restored(self, now_s: float, *, data_lost: bool) -> None:
         """The gateway has IB again: with its subscriptions (1102), which are verified, or without (1101)."""
         self.is_link_up = True
+        self._eager_until_s = now_s + EAGER_S
         self._tell("link_restored", data_lost=data_lost)
         for subscription in self.open_subscriptions():
             self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=data_lost)
@@ -352,12 +362,15 @@ class SessionManager:
         """The farm is well (2104): what stays silent in spite of it is renewed."""
         if self._farms.pop(farm, None) is not None:
             self._tell("farm_restored", farm=farm)
+            self._eager_until_s = now_s + EAGER_S
             for subscription in self.open_subscriptions():
-                if subscription.gap is not None and subscription.verify_at_s is None:
-                    subscription.verify_at_s = now_s + VERIFY_S
+                # Again, since a tick that was under way may have ended the gap that began with the notice.
+                self._interrupt(subscription, Scope.FARM, GapCause.FARM_BROKEN, tell=False)
+                subscription.verify_at_s = now_s + VERIFY_S
 
     def suspend(self, now_s: float) -> None:
         """Another session has the account's data (10197): one event, however many requests it is said of."""
+        self._suspended_s = now_s
         if self.is_suspended:
             return
         self.is_suspended = True
@@ -410,12 +423,15 @@ class SessionManager:
         """It has been silent for so long that it must be dead (`HeartbeatMonitor`)."""
         if self.is_suspended or not self.is_link_up:
             return
-        held_by = [farm for farm in self._farms.values() if now_s - farm.broken_at_s < FARM_WAIT_S]
-        if not held_by:
+        held_until_s = max((farm.broken_at_s + FARM_WAIT_S for farm in self._farms.values()), default=now_s)
+        if held_until_s <= now_s:
             self.renew(subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_SILENT, "silent")
+        elif subscription.verify_at_s is None:
+            subscription.verify_at_s = held_until_s
 
     def refused(self, subscription: Subscription, now_s: float, error: Exception) -> bool:
         """The gateway has ended it. True if that is final; else it is asked for again in a while."""
+        self._interrupt(subscription, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED)
         self._bury(subscription)
         if subscription.was_live and subscription.refusals < RESTORE_ATTEMPTS:
             subscription.refusals += 1
@@ -430,11 +446,18 @@ class SessionManager:
         self._reconcile(now_s)
         return True
 
-    def no_line(self, subscription: Subscription, now_s: float, reason: str) -> None:
-        """The gateway has no line for it now (101, 10190, 309): it waits for one."""
+    def no_line(self, subscription: Subscription, now_s: float, reason: str, *, retry_s: float = LINE_RETRY_S) -> None:
+        """The gateway has no line for it now (101, 10190, 309), or no time (420): it waits for one.
+
+        If the limit has been lowered to what is open, one of a lower priority gives its line up for it at once.
+        """
         self._interrupt(subscription, Scope.ACCOUNT, GapCause.NO_LINE)
         self._bury(subscription)
-        subscription.due_s = now_s + LINE_RETRY_S
+        family = subscription.family
+        rivals = [s for s in self.open_subscriptions() if s.family == family]
+        is_full = len(rivals) >= self._limit(family)
+        can_displace = is_full and any(s.priority < subscription.priority for s in rivals)
+        subscription.due_s = now_s if can_displace else now_s + retry_s
         self._set(subscription, SubscriptionState.WAITING, reason)
         self._tell("waiting_for_line", subscription=repr(subscription), reason=reason)
         self._reconcile(now_s)
@@ -469,6 +492,8 @@ class SessionManager:
             return
         subscription.messages = messages
         subscription.last_seq, subscription.last_ns = last
+        if self.is_suspended and now_s - self._suspended_s < UNDER_WAY_S:
+            return
         if subscription.gap is not None:
             self._end_gap(subscription, *first)
         subscription.verify_at_s = None
@@ -479,6 +504,8 @@ class SessionManager:
             self._tell("live", subscription=repr(subscription))
         if self.is_suspended:
             self.resume(now_s)
+        if not self.is_link_up and now_s - self._link_lost_s >= UNDER_WAY_S:
+            self.link_restored(now_s, data_lost=False)
 
     def tick(self, now_s: float) -> None:
         """Do what has become due. Call it at `next_s` at the latest."""
@@ -488,20 +515,20 @@ class SessionManager:
             self._probe_at_s = now_s + RESUME_PROBE_S
             self._probe(now_s)
         for subscription in [s for s in self._by_req_id.values() if s.verify_at_s is not None]:
-            assert subscription.verify_at_s is not None
-            if now_s >= subscription.verify_at_s:
+            # A renewal may have deprived another one of its line meanwhile.
+            if subscription.verify_at_s is not None and now_s >= subscription.verify_at_s:
                 subscription.verify_at_s = None
                 gap = subscription.gap
                 scope, cause = (gap.scope, gap.cause) if gap else (Scope.SUBSCRIPTION, GapCause.STREAM_SILENT)
                 self.renew(subscription, now_s, scope, cause, "no data after its source came back")
         self._reconcile(now_s)
 
-    def next_s(self) -> float | None:
-        """Return when `tick` is due."""
+    def next_s(self, now_s: float) -> float | None:
+        """Return when `tick` is due again, after one at `now_s`."""
         if not self.is_connected:
             return None
         times = [s.verify_at_s for s in self._by_req_id.values() if s.verify_at_s is not None]
-        times += [s.due_s for s in self.subscriptions.values() if s.state in _UNOPENED and s.due_s]
+        times += [s.due_s for s in self.subscriptions.values() if s.state in _UNOPENED and s.due_s > now_s]
         if self.is_suspended:
             times.append(self._probe_at_s)
         return min(times, default=None)
@@ -541,10 +568,11 @@ class SessionManager:
             key=lambda s: s.rank,
         )
 
-    @property
-    def awaits_data(self) -> bool:
-        """Whether any open subscription is to show its first data, or its first after an interruption."""
-        return any(s.state is SubscriptionState.OPENING or s.gap is not None for s in self._by_req_id.values())
+    def awaits_data(self, now_s: float) -> bool:
+        """Whether first data, or the first after an interruption, is expected any moment."""
+        return now_s < self._eager_until_s and any(
+            s.state is SubscriptionState.OPENING or s.gap is not None for s in self._by_req_id.values()
+        )
 
     def open_subscriptions(self) -> list[Subscription]:
         """Return those that a request serves now."""
@@ -556,20 +584,19 @@ class SessionManager:
         """Give the lines to those that come first, and ask for what is not open."""
         if not self.is_connected or not self.is_link_up:
             return
-        used: dict[str, int] = {}
+        wanted = sorted(self.subscriptions.values(), key=lambda s: s.rank)
+        room = {family: self._limit(family) for family in {s.family for s in wanted}}
         to_open: list[Subscription] = []
-        for subscription in sorted(self.subscriptions.values(), key=lambda s: s.rank):
-            family = subscription.family
-            if used.get(family, 0) >= self._limit(family):
+        for subscription in wanted:
+            if room[subscription.family] <= 0:
                 self._deprive(subscription)
-                continue
-            if subscription.req_id:
-                used[family] = used.get(family, 0) + 1
+            elif subscription.req_id:
+                room[subscription.family] -= 1
             elif subscription.due_s <= now_s and not self.is_suspended:
-                used[family] = used.get(family, 0) + 1
+                room[subscription.family] -= 1
                 to_open.append(subscription)
         for subscription in to_open:
-            self._ask(subscription)
+            self._ask(subscription, now_s)
 
     def _deprive(self, subscription: Subscription) -> None:
         """Others come first: it waits for a line."""
@@ -581,7 +608,8 @@ class SessionManager:
         self._set(subscription, SubscriptionState.WAITING, f"no {subscription.family} left for its priority")
         self._tell("waiting_for_line", subscription=repr(subscription), reason=subscription.reason)
 
-    def _ask(self, subscription: Subscription) -> None:
+    def _ask(self, subscription: Subscription, now_s: float) -> None:
+        self._eager_until_s = now_s + EAGER_S
         subscription.req_id = self._next_req_id()
         subscription.req_ids.append(subscription.req_id)
         del subscription.req_ids[:-KEPT_REQ_IDS]
@@ -612,11 +640,14 @@ class SessionManager:
     def _probe(self, now_s: float) -> None:
         """Ask for one of the suspended subscriptions again: 10197 comes at once if the other session is still there."""
         suspended = [s for s in self.open_subscriptions() if s.state is SubscriptionState.SUSPENDED]
-        if suspended:
-            first = min(suspended, key=lambda s: s.rank)
-            self._close(first)
-            self._ask(first)
-            self._set(first, SubscriptionState.SUSPENDED, "asked whether the other session has ended")
+        candidates = sorted(suspended or self.subscriptions.values(), key=lambda s: s.rank)
+        if candidates:
+            # One after the other, since any of them may be silent for reasons of its own.
+            self._probes += 1
+            asked = candidates[self._probes % len(candidates)]
+            self._close(asked)
+            self._ask(asked, now_s)
+            self._set(asked, SubscriptionState.SUSPENDED, "asked whether the other session has ended")
 
     def _set(self, subscription: Subscription, state: SubscriptionState, reason: str = "") -> None:
         subscription.state = state
