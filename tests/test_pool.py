@@ -287,6 +287,25 @@ def test_a_gap_names_the_rows_between_which_data_is_missing(run: Run) -> None:
     run(test())
 
 
+def test_a_stream_that_flows_can_be_handed_over(run: Run) -> None:
+    async def test() -> None:
+        async with gateway() as source, pool_of(config(source.port, 1), config(source.port, 2)) as pool:
+            stream = await pool.subscribe("SYM000", "TICKS")
+            await all_flow([stream])
+            first, second = pool.members
+            first.hand_over(stream.subscription, second)
+            await until(lambda: stream.state is SubscriptionState.OPENING)
+            await all_flow([stream])
+            moved = Scope.CONNECTION, GapCause.MOVED
+            assert gaps_of(stream) == [(*moved, False), (*moved, True)]
+            await until(lambda: len(source.subscriptions()) == 1)
+            assert {session.client_id for session in source.sessions if session.desk.subscriptions} == {2}
+            stream.unsubscribe()
+            await until(lambda: not source.subscriptions())
+
+    run(test())
+
+
 def test_all_fail_and_the_first_to_return_serves_everything(run: Run) -> None:
     async def test() -> None:
         async with (
