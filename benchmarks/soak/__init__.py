@@ -43,7 +43,7 @@ from typing import Any
 from benchmarks.soak.child import ChildError
 from benchmarks.soak.latency import Latencies
 from benchmarks.soak.market import INSTRUMENTS
-from benchmarks.soak.report import Closing, Memory
+from benchmarks.soak.report import Closing, Memory, shown_us
 from benchmarks.soak.rig import Rig, Sample
 from benchmarks.soak.trouble import FAULTS, make_trouble
 
@@ -177,7 +177,8 @@ class Soak:
         self._sent, self._told_s, self._cpu_s = gateway["sent"], now_s, cpu_s
         self._say(
             f"{elapsed_s:>6,.0f} {rate:>7,.0f} {sample.own_mb:>6.1f} {cpu:>5.0%} {len(rig.log):>6} "
-            f"{witness['lost']:>10,} {witness['reported']:>10,} {latencies.percentile_us(50):>7,.0f} {latencies.percentile_us(99):>8,.0f}  "
+            f"{witness['lost']:>10,} {witness['reported']:>10,} "
+            f"{shown_us(latencies, 50):>7} {shown_us(latencies, 99):>8}  "
             f"{subject['state']}, {subject['live']} live"
         )
 

@@ -151,8 +151,7 @@ class Closing:
             f"{memory.fitted_hours * 60:.1f} min; with the rings {memory.end_total_mb:.1f} MB",
             "socket to reader in another process, by quarter:",
             *(
-                f"    {number}: p50 {part.percentile_us(50):,.0f} µs, p99 {part.percentile_us(99):,.0f} µs, "
-                f"max {part.max_us / 1000:,.1f} ms"
+                f"    {number}: p50 {shown_us(part, 50)} µs, p99 {shown_us(part, 99)} µs, max {part.max_us / 1000:,.1f} ms"
                 for number, part in enumerate(self.latencies, 1)
             ),
             "processor: " + ", ".join(f"{name} {share:.1%}" for name, share in self.cpu.items()),
@@ -161,3 +160,9 @@ class Closing:
             "passed" if not self.problems else "FAILED",
         ]
         return "\n".join(lines)
+
+
+def shown_us(latencies: Latencies, percent: float) -> str:
+    """Return a percentile as text; "-" if nothing was counted."""
+    value = latencies.percentile_us(percent)
+    return "-" if math.isnan(value) else f"{value:,.0f}"
