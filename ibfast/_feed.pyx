@@ -15,7 +15,8 @@ import numpy as np
 
 from ibfast._atomic cimport fence_full, store_release
 from ibfast._records cimport (
-    KIND_DEPTH_RESET, KIND_GAP, NO_INSTRUMENT, bar_t, depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
+    KIND_BACKFILL_BAR, KIND_BACKFILL_QUOTE, KIND_BACKFILL_TRADE, KIND_DEPTH_RESET, KIND_GAP, NO_INSTRUMENT, bar_t,
+    depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
 )
 
 from ibfast.errors import FeedError
@@ -362,6 +363,25 @@ cdef class FeedCore:
         row["seq"], row["recv_ns"], row["req_id"], row["kind"] = self.c.seq, recv_ns, req_id, KIND_DEPTH_RESET
         row["instrument"] = request_of(&self.c, req_id).instrument
         self.depth_ring.append(row)
+
+    def text_id(self, str text):
+        """The id of a text, interned on first use."""
+        encoded = text.encode()
+        return intern(&self.c, <const unsigned char *> <char *> encoded, len(encoded))
+
+    def add_history(self, str ring, rows):
+        """Append rows of the past to `trades`, `quotes` or `bars`, numbered anew and marked, and publish them."""
+        cdef Ring target
+        target, kind = {
+            "trades": (self.trades_ring, KIND_BACKFILL_TRADE),
+            "quotes": (self.quotes_ring, KIND_BACKFILL_QUOTE),
+            "bars": (self.bars_ring, KIND_BACKFILL_BAR),
+        }[ring]
+        marked = np.array(rows, target.dtype)
+        marked["kind"] = kind
+        marked["seq"] = np.arange(len(marked), dtype=np.uint64) + self.c.seq + 1
+        self.c.seq += <uint64_t> len(marked)
+        target.append(marked)
 
     def add_gap(self, int64_t recv_ns, int scope, int cause, uint32_t instrument, int32_t req_id, uint64_t first_seq,
                 uint64_t last_seq, int64_t first_ns, int64_t last_ns, uint64_t count, bint recovered):

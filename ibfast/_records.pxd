@@ -27,6 +27,9 @@ cdef enum:
     KIND_OPTION = 16
     KIND_GAP = 17
     KIND_DEPTH_RESET = 18
+    KIND_BACKFILL_TRADE = 19
+    KIND_BACKFILL_QUOTE = 20
+    KIND_BACKFILL_BAR = 21
 
 cdef enum:
     # Instrument of a row whose req_id found no place in the instrument table.

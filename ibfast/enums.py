@@ -56,6 +56,9 @@ class Kind(IntEnum):
     OPTION = 16
     GAP = 17
     DEPTH_RESET = 18
+    BACKFILL_TRADE = 19
+    BACKFILL_QUOTE = 20
+    BACKFILL_BAR = 21
 
 
 class Scope(IntEnum):

@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 
 from ibfast._feed import ACTIVITY, DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
 from ibfast._ring import CONTROL_BYTES, fence_reads
-from ibfast.enums import GapCause, Scope
+from ibfast.enums import GapCause, Kind, Scope
 from ibfast.errors import FeedError
 from ibfast.ring import RingBuffer
 from ibfast.segment import Segment
 
-__all__ = ["ACTIVITY", "NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
+__all__ = ["ACTIVITY", "BACKFILL_KINDS", "NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
 
 RINGS = ("ticks", "trades", "quotes", "depth", "bars", "greeks", "gaps")
+BACKFILL_KINDS = {"trades": Kind.BACKFILL_TRADE, "quotes": Kind.BACKFILL_QUOTE, "bars": Kind.BACKFILL_BAR}
+"""Ring → the kind of its rows that come from history."""
 NO_INSTRUMENT = NO_INSTRUMENT_INDEX
 
 MAGIC = int.from_bytes(b"ibfast\0\1", "little")
@@ -339,6 +341,27 @@ class Feed(FeedView):
     def add_book_reset(self, recv_ns: int, req_id: int) -> None:
         """Tell readers of `depth`, by a row of kind DEPTH_RESET, that the book of a request begins anew."""
         self.core.add_book_reset(recv_ns, req_id)
+
+    def text_id(self, text: str) -> int:
+        """Return the id of a text in `texts`; it is put there, as far as there is room."""
+        return self.core.text_id(text)
+
+    def add_history(self, ring: str, rows: NDArray[np.void]) -> None:
+        """Append rows of the past, in the thread that has claimed the feed.
+
+        They get the next sequence numbers, and a kind that marks them: see `BACKFILL_KINDS`. Neither last values nor
+        `activity` change: what is old must not look fresh.
+
+        Args:
+            ring: "trades", "quotes" or "bars".
+            rows: of that ring's dtype, complete but for `seq` and `kind`.
+
+        Raises:
+            FeedError: there is no such ring for history.
+        """
+        if ring not in BACKFILL_KINDS:
+            raise FeedError(f"history goes to {', '.join(BACKFILL_KINDS)}, not to {ring!r}")
+        self.core.add_history(ring, rows)
 
     def add_gap(
         self,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.enums import MarketDataType
+from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import NotConnectedError
 from ibfast.feed import Feed
 from ibfast.monitor import ConnectionMonitor, Health
@@ -317,6 +317,10 @@ class IBKRConnectionManager(Questions):
     def details_of(self, con_id: int) -> ContractDetails | None:
         """Return what the gateway has told of a contract, if it has."""
         return self._details.get(con_id)
+
+    def kinds_of(self, subscription: Subscription) -> frozenset[Kind]:
+        """Return the kinds of rows that its streams show; none if it has no streams. For the supervisor."""
+        return frozenset().union(*(stream.kinds for stream in self._streams.get(subscription, ())))
 
     def instrument_of(self, contract: Contract) -> int:
         """Return the feed's index of a contract: made once, the same across reconnects."""

@@ -9,8 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol as Door
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
+from ibfast.enums import Kind
 from ibfast.feed import Feed
 from ibfast.monitor import ConnectionMonitor
 from ibfast.outbox import Outbox
@@ -70,6 +74,27 @@ class Owner(Door):
 
     def instrument_of(self, contract: Contract) -> int:
         """Return the feed's index of a contract."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be sent."""
+        ...
+
+    def kinds_of(self, subscription: Subscription) -> frozenset[Kind]:
+        """Return the kinds of rows that the streams of a subscription show; none if it has no streams."""
+        ...
+
+    async def historical_bars(
+        self, contract: object, duration: str, bar_size: str, what_to_show: str, use_rth: bool, end: str
+    ) -> NDArray[np.void]:
+        """Return historical bars."""
+        ...
+
+    async def historical_ticks(
+        self, contract: object, what_to_show: str, start: str, *, use_rth: bool, ignore_size: bool
+    ) -> NDArray[np.void]:
+        """Return 1,000 historical ticks at most."""
         ...
 
     def details_of(self, con_id: int) -> ContractDetails | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ibfast.contracts import Contract
 from ibfast.enums import Kind
-from ibfast.feed import NO_INSTRUMENT, FeedView
+from ibfast.feed import BACKFILL_KINDS, NO_INSTRUMENT, FeedView
 from ibfast.policy.session import Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.ring import Reader
 from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
@@ -160,6 +160,7 @@ class Stream:
         contract: what is subscribed to, as the gateway knows it.
         instrument: its index in the feed: `feed.last[stream.instrument]`.
         subscription: what serves it, maybe shared with other streams.
+        kinds: of its rows; those of BACKFILL_… tell what an interruption had hidden, later and out of order.
         history: UPDATING_BARS only: the bars up to the subscription (dtype `HISTORICAL_BAR`).
         error: why the stream ended by itself, None while it lives and after `unsubscribe`.
     """
@@ -180,7 +181,9 @@ class Stream:
         self.error: Exception | None = None
         self._reader: Reader = getattr(feed, want.ring).reader(start="next")
         self._gaps: Reader = feed.gaps.reader(start="next")
-        self._kinds = np.array(sorted(want.kinds), np.uint8)
+        marked = {BACKFILL_KINDS[want.ring]} if want.ring in BACKFILL_KINDS else set()
+        self.kinds = want.kinds | marked
+        self._kinds = np.array(sorted(self.kinds), np.uint8)
         self._release = release
         self._delivered = delivered
 

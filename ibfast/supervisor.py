@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
+from ibfast.backfill import Backfiller
 from ibfast.enums import GapCause, Scope, ServerVersion
 from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, NotConnectedError, PacingError, StoreError
 from ibfast.link import Link
@@ -106,6 +107,7 @@ class Supervisor:
         self._outbox = manager.outbox
         self._monitor = manager.monitor
         self._reactions = Reactions(manager, self)
+        self._backfiller = Backfiller(manager)
         self._port = 0
         self._client_id = 0
         self._link: Link | None = None
@@ -513,6 +515,7 @@ class Supervisor:
             self._forget_link()
             self._manager.end_session(NotConnectedError("the connection was closed"))
             await link.close()
+        await self._backfiller.stop()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -651,6 +654,8 @@ class Supervisor:
             first_seq=gap.first_seq, last_seq=gap.last_seq, first_ns=gap.first_ns, last_ns=gap.last_ns,
             recovered=gap.recovered,
         )  # fmt: skip
+        if gap.recovered and self._manager.config.session.backfill:
+            self._backfiller.add(gap)
 
     def _record_outage(self, first_seq: int, first_ns: int, last_seq: int = 0, last_ns: int = 0) -> None:
         """Record the loss of the connection: open, or with its end when there is a connection again.
