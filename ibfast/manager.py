@@ -87,7 +87,7 @@ class IBKRConnectionManager(Questions):
         limiter = RateLimiter(config.pacing.lines, account=account, max_queue=config.pacing.max_queue)
         outbox = Outbox(limiter, self._observe_wait)
         super().__init__(config, Protocol(feed, config.client_id, zone=config.zone), feed, outbox)
-        self.session = SessionManager(lambda family: self._supervisor.room(family), feed.next_req_id)
+        self.session = SessionManager(lambda family: self._supervisor.lines.room(family), feed.next_req_id)
         self._supervisor = Supervisor(self)
         self._combos: dict[Contract, int] = {}
         self._streams: dict[Subscription, list[Stream]] = {}
@@ -141,7 +141,7 @@ class IBKRConnectionManager(Questions):
 
         0 is sent already, and its first data awaited; infinite is not known: it waits for a session, a line or a retry.
         """
-        return [(subscription, self._supervisor.eta_s(subscription)) for subscription in self.session.plan]
+        return [(subscription, self._supervisor.lines.eta_s(subscription)) for subscription in self.session.plan]
 
     def health(self) -> Health:
         """Tell whether data that should flow does flow; if not, why."""
@@ -254,7 +254,9 @@ class IBKRConnectionManager(Questions):
     def unsent(self, family: str) -> int:
         """Return how many subscriptions of a family are declared and not asked for: what is free is theirs first."""
         tickets = (
-            self._supervisor.ticket_of(s.req_id) for s in self.session.subscriptions.values() if s.family == family
+            self._supervisor.lines.ticket_of(s.req_id)
+            for s in self.session.subscriptions.values()
+            if s.family == family
         )
         return sum(ticket is None or ticket.state is TicketState.QUEUED for ticket in tickets)
 
@@ -267,7 +269,7 @@ class IBKRConnectionManager(Questions):
             pause_s: how long until it is asked for, at least.
         """
         now_s = time.monotonic()
-        self._supervisor.heartbeat.forget(subscription)
+        self._supervisor.lines.forget(subscription)
         self.session.surrender(subscription, now_s)
         self._supervisor.act()
         streams = self._streams.pop(subscription, [])
@@ -275,7 +277,7 @@ class IBKRConnectionManager(Questions):
             stream.released_by(other.release)
         other._adopt(subscription, streams, now_s, now_s + pause_s)
         if self._book != other._book:
-            self._supervisor.remember(subscription)
+            self._supervisor.book.write(subscription)
         self.monitor.event("moved", subscription=repr(subscription), to_client_id=other.config.client_id)
 
     @property
@@ -286,14 +288,14 @@ class IBKRConnectionManager(Questions):
     def _adopt(self, subscription: Subscription, streams: list[Stream], now_s: float, due_s: float) -> None:
         self._streams[subscription] = streams
         self.session.adopt(subscription, now_s, due_s)
-        self._supervisor.remember(subscription)
+        self._supervisor.book.write(subscription)
         self._supervisor.act()
 
     def _join(self, subscription: Subscription, contract: Contract, want: Wanted) -> Stream:
         stream = Stream(contract, subscription, self.feed, want, self.release, self._observe_delivery)
         self.session.join(subscription)
         self._streams.setdefault(subscription, []).append(stream)
-        self._supervisor.remember(subscription)
+        self._supervisor.book.write(subscription)
         return stream
 
     async def _history_of(self, subscription: Subscription) -> NDArray[np.void] | None:
@@ -339,9 +341,9 @@ class IBKRConnectionManager(Questions):
         streams.remove(stream)
         if not streams:
             del self._streams[stream.subscription]
-            self._supervisor.heartbeat.forget(stream.subscription)
+            self._supervisor.lines.forget(stream.subscription)
         self.session.leave(stream.subscription, time.monotonic())
-        self._supervisor.remember(stream.subscription)
+        self._supervisor.book.write(stream.subscription)
         self._supervisor.act()
 
 

@@ -27,11 +27,11 @@ KEPT = 1024
 STATE_EVENT = "state"
 
 LEVELS: Mapping[str, int] = MappingProxyType({
-    **dict.fromkeys(("live", "stream_live", "stream_quiet", "stream_opened"), logging.DEBUG),
+    **dict.fromkeys(("attempt_failed", "live", "stream_live", "stream_quiet"), logging.DEBUG),
     **dict.fromkeys(
         (
             "auth_warning", "client_id_in_use", "connect_failed", "connection_lost", "error_message", "farm_broken",
-            "instruments_full", "link_lost", "link_suspect", "quarantined", "refused_for_now", "renewed", "stream_dead",
+            "instruments_full", "link_lost", "quarantined", "refused_for_now", "renewed", "stream_dead",
             "stream_stale", "suspended", "waiting_for_line",
         ),
         logging.WARNING,

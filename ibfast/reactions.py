@@ -88,11 +88,13 @@ class Reactions:
             self._manager.monitor.event(
                 name, code=message.code, req_id=message.req_id, text=message.message, severity=severity.name
             )
-        self._supervisor.poll(now_s)
+        self._supervisor.lines.poll(now_s)
         if action.ends_request:
             error = RequestError(message.req_id, message.code, message.message)
             if action is Action.HISTORICAL_PACING:
-                self._limiter.learn(message.code, now_s, self._supervisor.ticket_of(message.req_id), message.message)
+                self._limiter.learn(
+                    message.code, now_s, self._supervisor.lines.ticket_of(message.req_id), message.message
+                )
             self._manager.refuse(message.req_id, error)
         subscription = self._session.of_request(message.req_id)
         if subscription is not None:
@@ -104,12 +106,12 @@ class Reactions:
     ) -> None:
         session, req_id = self._session, subscription.req_id
         error = RequestError(message.req_id, message.code, message.message)
-        ticket = self._supervisor.ticket_of(req_id)
+        ticket = self._supervisor.lines.ticket_of(req_id)
         match action:
             case Action.END_REQUEST:
                 if session.refused(subscription, now_s, error):
                     self._manager.fail_streams(subscription, error)
-                    self._supervisor.remember(subscription)
+                    self._supervisor.book.write(subscription)
             case Action.RENEW | Action.DUPLICATE:
                 session.renew(
                     subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, message.message, is_dead=True
@@ -135,7 +137,7 @@ class Reactions:
         match action:
             case Action.SLOW_DOWN:
                 self._limiter.learn(message.code, now_s, None, message.message)
-                self._supervisor.repeat(now_s)
+                self._supervisor.lines.repeat(now_s)
             case Action.FARM_BROKEN if FARM_SERVICES[message.code] is FarmService.MARKET_DATA:
                 session.farm_broken(farm_name(message.message), now_s)
             case Action.FARM_OK | Action.FARM_INACTIVE if FARM_SERVICES[message.code] is FarmService.MARKET_DATA:

@@ -159,6 +159,7 @@ class Subscription:
     refusals: int = 0
     renewals: int = 0
     due_s: float = 0.0
+    not_before_s: float = 0.0
     verify_at_s: float | None = None
     gap: Gap | None = None
     gap_told: bool = False
@@ -305,7 +306,7 @@ class SessionManager:
         if self.market_data_type is not MarketDataType.REALTIME:
             self._requests.append(MarketDataTypeRequest(self.market_data_type))
         for subscription in self.subscriptions.values():
-            subscription.due_s = now_s
+            subscription.due_s = max(now_s, subscription.not_before_s)
             subscription.refusals = subscription.renewals = 0
         self._reconcile(now_s)
         waiting = [s for s in self.subscriptions.values() if s.state is SubscriptionState.OPENING]

@@ -1,0 +1,198 @@
+"""The live requests of a session: each subscription's ticket, its binding in the feed, and the watch over its data.
+
+The rule of the file: it sends what the session asks for and looks at what has come. What to ask for is the session's
+business, when it may be sent the limiter's, and what silence means the heartbeat's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+
+from ibfast.enums import GapCause, Scope
+from ibfast.errors import NotConnectedError, PacingError
+from ibfast.owner import Owner
+from ibfast.policy.heartbeat import HeartbeatMonitor, StreamState
+from ibfast.policy.hours import TradingHours
+from ibfast.policy.pacing import Ticket, TicketState
+from ibfast.policy.session import SUBSCRIPTION_REQUESTS, Subscription, SubscriptionState, family_of
+from ibfast.wire import requests
+from ibfast.wire.requests import Request
+
+__all__ = ["Lines"]
+
+# Ticks keep arriving after a cancel, so a request's binding to its instrument outlives it.
+KEEP_BINDING_S = 30.0
+# After an error 100 nobody knows which requests were not taken: those of this time are repeated, so many at most.
+REPEATED_S, REPEATABLE = 1.5, 256
+REAL_TIME_BAR_S = 5.0
+
+
+class Lines:
+    """The subscriptions' requests of one manager, over all its connections.
+
+    Args:
+        owner: the manager.
+        heartbeat: judges the silence of each.
+    """
+
+    def __init__(self, owner: Owner, heartbeat: HeartbeatMonitor) -> None:
+        self._owner = owner
+        self._feed = owner.feed
+        self._session = owner.session
+        self._outbox = owner.outbox
+        self._heartbeat = heartbeat
+        self._tickets: dict[int, Ticket] = {}
+        self._watched: set[Subscription] = set()
+        self._bound: deque[tuple[float, int]] = deque()
+        self._cancelled: deque[tuple[float, Request]] = deque(maxlen=REPEATABLE)
+
+    # --- out ---
+
+    def submit(self, request: Request, now_s: float) -> None:
+        """Send what the session asks for: a subscription, a cancel, or anything else."""
+        if not isinstance(request, SUBSCRIPTION_REQUESTS):
+            self._submit_other(request, now_s)
+            return
+        subscription = self._session.of_request(request.req_id)
+        if subscription is None:
+            return
+        rerouted = self._tickets.pop(request.req_id, None)
+        if rerouted is not None:  # the gateway has let go of the first contract
+            self._outbox.limiter.finish(rerouted)
+        else:
+            self._begin(subscription)
+        try:
+            ticket = self._outbox.submit(request, now_s, priority=subscription.priority)
+        except (PacingError, ValueError, NotConnectedError) as error:
+            if self._session.refused(subscription, now_s, error):
+                self._owner.fail_streams(subscription, error)
+        else:
+            self._tickets[request.req_id] = ticket
+
+    def _begin(self, subscription: Subscription) -> None:
+        """Have the feed know the request, and the heartbeat watch it."""
+        request, req_id = subscription.request, subscription.req_id
+        self._feed.bind(req_id, subscription.instrument)
+        if isinstance(request, requests.MarketDepth) and len(subscription.req_ids) > 1:
+            self._feed.add_book_reset(time.time_ns(), req_id)
+        details = self._owner.details_of(request.contract.con_id)
+        hours = None if details is None else TradingHours.parse(details.trading_hours, details.time_zone_id)
+        expected_s = REAL_TIME_BAR_S if isinstance(request, requests.RealTimeBars) else None
+        self._heartbeat.watch(subscription, hours, expected_s)
+        self._watched.add(subscription)
+
+    def _submit_other(self, request: Request, now_s: float) -> None:
+        """Send a cancel, which gives a slot back once it is sent, or anything else."""
+        req_id = getattr(request, "req_id", -1)
+        ticket = self._tickets.get(req_id)
+        if ticket is None:
+            self._outbox.submit(request, now_s)
+        elif self._outbox.withdraw(ticket):
+            self._outbox.submit(request, now_s, sent=lambda: self._on_cancelled(req_id, request))
+        else:
+            del self._tickets[req_id]
+            self._feed.forget_requests([req_id])
+
+    def _on_cancelled(self, req_id: int, request: Request) -> None:
+        self._cancelled.append((time.monotonic(), request))
+        self.finish(req_id, cancelled=True)
+
+    def finish(self, req_id: int, *, cancelled: bool = False) -> None:
+        """A request is over at the gateway: its slot is free, its binding not yet."""
+        ticket = self._tickets.pop(req_id, None)
+        if ticket is not None and ticket.state is TicketState.QUEUED:  # the gateway never heard of it
+            self._outbox.withdraw(ticket)
+            self._feed.forget_requests([req_id])
+        elif ticket is not None:
+            now_s = time.monotonic()
+            self._outbox.limiter.finish(ticket, cancelled_s=now_s if cancelled else None)
+            self._bound.append((now_s + KEEP_BINDING_S, req_id))
+
+    def repeat(self, now_s: float) -> None:
+        """Ask again for what may not have been taken, since the requests came too fast (100)."""
+        for sent_s, cancel in tuple(self._cancelled):
+            if now_s - sent_s < REPEATED_S:
+                self._outbox.submit(cancel, now_s)
+        for subscription in self._session.open_subscriptions():
+            ticket = self._tickets.get(subscription.req_id)
+            is_new = ticket is not None and ticket.state is TicketState.SENT and now_s - ticket.sent_s < REPEATED_S
+            if is_new and not subscription.messages:
+                self._session.renew(
+                    subscription, now_s, Scope.CONNECTION, GapCause.STREAM_ENDED, "it may not have been taken"
+                )
+
+    def end(self, now_s: float) -> None:
+        """The connection is gone, and all its requests with it."""
+        self._cancelled.clear()
+        self._outbox.end(now_s)
+        self._feed.forget_requests([*self._tickets, *(req_id for _, req_id in self._bound)])
+        self._tickets.clear()
+        self._bound.clear()
+
+    # --- in ---
+
+    def poll(self, now_s: float) -> None:
+        """Look at what has come, for every open request."""
+        subscriptions = [s for s in self._session.open_subscriptions() if s.req_id in self._tickets]
+        if not subscriptions:
+            return
+        activity = self._feed.activity([subscription.req_id for subscription in subscriptions])
+        for subscription, row in zip(subscriptions, activity.tolist(), strict=True):
+            _, messages, first_ns, last_ns, first_seq, last_seq = row
+            if messages != subscription.messages:
+                self._session.progress(subscription, now_s, messages, (first_seq, first_ns), (last_seq, last_ns))
+            self._heartbeat.data(subscription, messages, now_s)
+
+    def judge(self, now_s: float, wall_s: float) -> None:
+        """Have silent streams renewed, unless there is a reason for their silence that a renewal does not end."""
+        for subscription in self._watched - set(self._session.subscriptions.values()):
+            self.forget(subscription)
+        is_muted = self._session.is_suspended or not self._session.is_link_up
+        for subscription in self._watched:
+            is_asked = subscription.req_id in self._tickets
+            (self._heartbeat.resume if is_asked and not is_muted else self._heartbeat.suspend)(subscription)
+        for change in self._heartbeat.check(now_s, wall_s):
+            assert isinstance(change.key, Subscription)
+            self._owner.monitor.event(
+                f"stream_{change.after.name.lower()}", subscription=repr(change.key), before=change.before,
+                silent_s=round(change.silent_s, 3),
+            )  # fmt: skip
+            if change.after is StreamState.DEAD:
+                self._session.silent(change.key, now_s)
+            else:
+                self._session.state_seen(change.key, SubscriptionState[change.after.name])
+
+    def forget(self, subscription: Subscription) -> None:
+        """Watch over it no longer."""
+        self._heartbeat.forget(subscription)
+        self._watched.discard(subscription)
+
+    def unbind(self, now_s: float) -> None:
+        """Forget the bindings of requests that were cancelled long enough ago."""
+        over = []
+        while self._bound and self._bound[0][0] <= now_s:
+            over.append(self._bound.popleft()[1])
+        if over:
+            self._feed.forget_requests(over)
+
+    # --- limits ---
+
+    def room(self, family: str) -> int:
+        """Return how many subscriptions of a family this connection may have: what is free, and what it has."""
+        own = sum(
+            family_of(ticket.request) == family and ticket.state is TicketState.SENT
+            for ticket in self._tickets.values()
+            if isinstance(ticket.request, SUBSCRIPTION_REQUESTS)
+        )
+        return self._outbox.limiter.free(family, time.monotonic()) + own
+
+    def eta_s(self, subscription: Subscription) -> float:
+        """Return in how many seconds its request is going to be sent; 0 if it was, infinite if nobody knows."""
+        ticket = self._tickets.get(subscription.req_id)
+        return math.inf if ticket is None else self._outbox.limiter.eta_s(ticket, time.monotonic())
+
+    def ticket_of(self, req_id: int) -> Ticket | None:
+        """Return the ticket of an open subscription's request."""
+        return self._tickets.get(req_id)
