@@ -1,9 +1,9 @@
 """Soak: a connection under load and random faults for as long as you like; its memory, losses and latencies.
 
 An embedded gateway in a process of its own sends 20,000 messages a second: level 1 with time and sales of 90 stocks,
-tick-by-tick of ten more, books of three, encoded one by one as the gateway always does; a proxy in front of it and the
+tick-by-tick of ten more, books of two, encoded one by one as the gateway always does; a proxy in front of it and the
 gateway itself go wrong at random (seeded) every few seconds; a connection manager, in a process of its own, with
-default settings but for shorter times, keeps 103 streams through it; a witness in a third process reads the feed's
+default settings but for shorter times, keeps 102 streams through it; a witness in a third process reads the feed's
 rings from shared memory.
 
 Trades and quotes are numbered: the n-th one of an instrument has the size n and a price that follows from n, at a time

@@ -45,14 +45,17 @@ class Group:
     priority: int = 0
 
 
-LINES = 200
-"""Market-data lines of the account; tick-by-tick, depth and the rate of requests follow from them by IB's rules."""
+LINES = 400
+"""Market-data lines of the account; tick-by-tick, depth and the rate of requests follow from them by IB's rules.
+
+Room for all streams twice: the gateway counts those of a session that it does not know to be dead.
+"""
 
 GROUPS = (
     Group("TRADES", {"generic_ticks": "233"}, 90, messages=6, series=2),
     Group("LAST", {}, 6, messages=1, priority=1),
     Group("BID_ASK", {}, 4, messages=1, priority=1),
-    Group("DEPTH", {"num_rows": 5}, 3, messages=2),
+    Group("DEPTH", {"num_rows": 5}, 2, messages=2),
 )
 """Level 1 with time and sales: a price, two sizes and a text of each trade, a price and a size of each quote."""
 

@@ -151,7 +151,8 @@ class Closing:
             f"{memory.fitted_hours * 60:.1f} min; with the rings {memory.end_total_mb:.1f} MB",
             "socket to reader in another process, by quarter:",
             *(
-                f"    {number}: p50 {shown_us(part, 50)} µs, p99 {shown_us(part, 99)} µs, max {part.max_us / 1000:,.1f} ms"
+                f"    {number}: p50 {shown_us(part, 50)} µs, p99 {shown_us(part, 99)} µs, "
+                f"max {part.max_us / 1000:,.1f} ms"
                 for number, part in enumerate(self.latencies, 1)
             ),
             "processor: " + ", ".join(f"{name} {share:.1%}" for name, share in self.cpu.items()),
