@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -275,6 +276,18 @@ def test_a_wrong_value_is_noticed() -> None:
     told.event(2, price=2.5)
     told.account()
     assert "2.5" in told.witness.mismatches[0]
+
+
+def test_the_short_form_of_the_matrix_passes() -> None:
+    """Nothing hangs, nothing is lost unreported, every stream is live again, no limit is broken, nothing leaks."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "faults", "--quick", "--json"], cwd=ROOT, text=True, capture_output=True
+    )
+    outcomes = json.loads(done.stdout)
+    assert [outcome for outcome in outcomes if not outcome["passed"]] == []
+    assert len(outcomes) == sum(scenario.quick for scenario in faults.SCENARIOS.values())
+    assert sum(outcome["lost"] for outcome in outcomes) > 0
+    assert done.returncode == 0
 
 
 def test_every_scenario_of_the_short_form_is_one_of_all() -> None:

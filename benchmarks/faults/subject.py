@@ -142,11 +142,6 @@ class Subject:
         return self.state(name) in GIVEN_UP_STATES
 
     @property
-    def requests_sent(self) -> int:
-        """Requests so far, over all connections."""
-        return int(self.manager.requests_sent)
-
-    @property
     def events(self) -> list[str]:
         """The monitor's events as text, oldest first."""
         return [str(event) for event in self.manager.monitor.events]
