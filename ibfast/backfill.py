@@ -28,7 +28,7 @@ from ibfast.errors import NotConnectedError, RequestError
 from ibfast.feed import BACKFILL_KINDS, Feed
 from ibfast.history import HISTORICAL_BAR
 from ibfast.owner import Owner
-from ibfast.policy.session import Gap, Subscription, SubscriptionRequest, SubscriptionState
+from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.wire.requests import HistoricalBars, MarketData, RealTimeBars, TickByTick
 
 __all__ = ["Backfiller", "Source", "Step", "bar_page", "bar_step", "range_of", "rows_of", "sources_of", "tick_step",

@@ -10,7 +10,7 @@ import time
 from ibfast.errors import StoreError
 from ibfast.owner import Owner
 from ibfast.policy.pacing import RULES
-from ibfast.policy.session import Subscription
+from ibfast.policy.subscription import Subscription
 from ibfast.store import Store
 from ibfast.wire.requests import TickByTick
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 from ibfast.owner import Owner
-from ibfast.policy.session import SubscriptionState
+from ibfast.policy.subscription import SubscriptionState
 
 __all__ = ["expose"]
 

@@ -16,7 +16,7 @@ from ibfast.owner import Owner
 from ibfast.policy.heartbeat import HeartbeatMonitor, StreamState
 from ibfast.policy.hours import TradingHours
 from ibfast.policy.pacing import Ticket, TicketState
-from ibfast.policy.session import SUBSCRIPTION_REQUESTS, Subscription, SubscriptionState, family_of
+from ibfast.policy.subscription import SUBSCRIPTION_REQUESTS, Subscription, SubscriptionState, family_of
 from ibfast.wire import requests
 from ibfast.wire.requests import Request
 

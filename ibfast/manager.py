@@ -25,7 +25,8 @@ from ibfast.outbox import Outbox
 from ibfast.owner import Membership
 from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.pacing import AccountLimits, RateLimiter, TicketState
-from ibfast.policy.session import SessionManager, Subscription, SubscriptionState
+from ibfast.policy.session import SessionManager
+from ibfast.policy.subscription import Subscription, SubscriptionState
 from ibfast.protocol import Protocol
 from ibfast.questions import Questions, joined_bars
 from ibfast.stream import Stream, Wanted, wanted

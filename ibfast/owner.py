@@ -19,7 +19,8 @@ from ibfast.feed import Feed
 from ibfast.monitor import ConnectionMonitor
 from ibfast.outbox import Outbox
 from ibfast.policy.error_handler import ErrorHandler
-from ibfast.policy.session import SessionManager, Subscription, SubscriptionRequest
+from ibfast.policy.session import SessionManager
+from ibfast.policy.subscription import Subscription, SubscriptionRequest
 from ibfast.protocol import Protocol
 from ibfast.wire.responses import Response
 

@@ -23,7 +23,7 @@ from ibfast.feed import Feed
 from ibfast.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, limits_of
 from ibfast.monitor import STATE_EVENT, Event, Health
 from ibfast.policy.pacing import AccountLimits
-from ibfast.policy.session import Subscription, SubscriptionRequest, SubscriptionState, family_of
+from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState, family_of
 from ibfast.stream import Stream, Wanted
 
 __all__ = ["ConnectionPool"]

@@ -14,7 +14,7 @@ from ibfast.enums import GapCause, Scope
 from ibfast.errors import ConnectError, RequestError
 from ibfast.owner import Owner
 from ibfast.policy.codes import FARM_SERVICES, Action, FarmService, Severity, farm_name, new_port, says_read_only
-from ibfast.policy.session import Subscription
+from ibfast.policy.subscription import Subscription
 from ibfast.wire.requests import OpenOrdersRequest
 from ibfast.wire.responses import ErrorMessage, OpenOrderEnd, Response
 

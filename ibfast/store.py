@@ -18,7 +18,7 @@ from typing import Any, Self
 from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
 from ibfast.enums import MarketDataType
 from ibfast.errors import StoreError
-from ibfast.policy.session import SubscriptionRequest
+from ibfast.policy.subscription import SubscriptionRequest
 from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
 
 __all__ = ["Remembered", "Store"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ibfast.contracts import Contract
 from ibfast.enums import Kind
 from ibfast.feed import BACKFILL_KINDS, NO_INSTRUMENT, FeedView
-from ibfast.policy.session import Subscription, SubscriptionRequest, SubscriptionState
+from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.ring import Reader
 from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
 

@@ -25,7 +25,7 @@ from ibfast.policy.auth import AuthManager
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
 from ibfast.policy.reconnection import LinkState, Reconnection
-from ibfast.policy.session import FLOWING, Gap, SubscriptionState
+from ibfast.policy.subscription import FLOWING, Gap, SubscriptionState
 from ibfast.protocol import Protocol, State
 from ibfast.reactions import Reactions
 from ibfast.wire import requests, responses

@@ -36,7 +36,7 @@ from ibfast.history import (
     HISTORICAL_TICK_MIDPOINT,
 )
 from ibfast.monitor import ConnectionMonitor
-from ibfast.policy.session import Gap, Subscription, SubscriptionRequest, SubscriptionState
+from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.sim.events import Trade
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market

@@ -19,7 +19,7 @@ from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Kind, MarketDataType, Scope
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed import NO_INSTRUMENT
-from ibfast.policy.session import SubscriptionState
+from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice
 from ibfast.stream import DataType
 from ibfast.wire.requests import (

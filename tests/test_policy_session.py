@@ -15,7 +15,8 @@ from ibfast.contracts import Contract
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import RequestError
 from ibfast.policy import session as policy
-from ibfast.policy.session import SessionManager, Subscription, SubscriptionState
+from ibfast.policy.session import SessionManager
+from ibfast.policy.subscription import Subscription, SubscriptionState
 from ibfast.wire.requests import (
     CancelMarketData,
     CancelMarketDepth,

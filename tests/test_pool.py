@@ -23,7 +23,7 @@ from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConfigError, NotConnectedError
 from ibfast.feed import NO_INSTRUMENT
 from ibfast.manager import IBKRConnectionManager
-from ibfast.policy.session import FLOWING, SubscriptionState
+from ibfast.policy.subscription import FLOWING, SubscriptionState
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
 from ibfast.enums import MarketDataType
 from ibfast.errors import StoreError
-from ibfast.policy.session import SubscriptionRequest
+from ibfast.policy.subscription import SubscriptionRequest
 from ibfast.store import Store
 from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
 

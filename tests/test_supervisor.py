@@ -22,7 +22,7 @@ from ibfast.config import AuthConfig, HeartbeatConfig, ReconnectionConfig, Sessi
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConnectError, NotConnectedError
 from ibfast.feed import NO_INSTRUMENT
-from ibfast.policy.session import SubscriptionState
+from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway
 from ibfast.wire.requests import (
     CurrentTimeInMillisRequest,

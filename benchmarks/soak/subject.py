@@ -18,7 +18,7 @@ from benchmarks.soak.market import LINES, wishes
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import BreakerConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
 from ibfast.monitor import Event
-from ibfast.policy.session import SubscriptionState
+from ibfast.policy.subscription import SubscriptionState
 from ibfast.stream import Stream
 
 READ_EVERY = 25

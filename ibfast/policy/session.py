@@ -14,42 +14,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, MarketDataType, Scope
-from ibfast.wire.requests import (
-    CancelHistoricalBars,
-    CancelMarketData,
-    CancelMarketDepth,
-    CancelRealTimeBars,
-    CancelTickByTick,
-    HistoricalBars,
-    MarketData,
-    MarketDataTypeRequest,
-    MarketDepth,
-    RealTimeBars,
-    Request,
-    TickByTick,
+from ibfast.policy.subscription import (
+    FLOWING,
+    OVER,
+    UNOPENED,
+    Gap,
+    Subscription,
+    SubscriptionRequest,
+    SubscriptionState,
+    cancel_of,
 )
+from ibfast.wire.requests import MarketDataTypeRequest, Request
 
-__all__ = [
-    "FLOWING",
-    "SUBSCRIPTION_REQUESTS",
-    "Gap",
-    "Happening",
-    "SessionManager",
-    "Subscription",
-    "SubscriptionRequest",
-    "SubscriptionState",
-    "cancel_of",
-    "family_of",
-]
-
-SubscriptionRequest: TypeAlias = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars
-SUBSCRIPTION_REQUESTS = (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)
+__all__ = ["Happening", "SessionManager"]
 
 # A refusal right after an outage may heal (farms come up one by one); one of a new subscription does not.
 RESTORE_ATTEMPTS = 4
@@ -72,116 +53,12 @@ LINE_RETRY_S = 60.0
 KEPT_REQ_IDS = 8
 
 
-class SubscriptionState(StrEnum):
-    """How a subscription fares."""
-
-    PENDING = "PENDING"
-    WAITING = "WAITING"
-    OPENING = "OPENING"
-    LIVE = "LIVE"
-    QUIET = "QUIET"
-    STALE = "STALE"
-    SUSPENDED = "SUSPENDED"
-    REFUSED = "REFUSED"
-    ENDED = "ENDED"
-
-
-FLOWING = frozenset({SubscriptionState.LIVE, SubscriptionState.QUIET, SubscriptionState.STALE})
-OVER = frozenset({SubscriptionState.REFUSED, SubscriptionState.ENDED})
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """An interruption of one subscription: the records after `first_seq` - 1 and before `last_seq` may lack some.
-
-    Attributes:
-        subscription: which.
-        scope, cause: what broke.
-        first_seq, last_seq: feed-wide sequence numbers: one past the last record before, and the first record after (0:
-            not yet).
-        first_ns, last_ns: UTC times of those two records; 0 where there is none.
-    """
-
-    subscription: Subscription
-    scope: Scope
-    cause: GapCause
-    first_seq: int
-    first_ns: int
-    last_seq: int = 0
-    last_ns: int = 0
-
-    @property
-    def recovered(self) -> bool:
-        """Whether data flows again."""
-        return self.last_seq != 0
-
-
 @dataclass(frozen=True, slots=True)
 class Happening:
     """Something that a user may want to know; becomes a structured event."""
 
     name: str
     fields: dict[str, object]
-
-
-@dataclass(eq=False, slots=True)
-class Subscription:
-    """One declared subscription, for as long as anybody wants it, whatever happens to connections.
-
-    Attributes:
-        request: what is asked, with request id 0.
-        instrument: the feed's index.
-        priority: the larger, the earlier restored and the later deprived of its line.
-        state: a SubscriptionState; `reason` says why where that is not obvious.
-        req_id: of the request that serves it now, 0 if none does.
-        req_ids: that one and its predecessors, newest last.
-        shares: how many streams want it.
-        is_durable: kept without streams, because a store remembers it.
-        error: why it was refused.
-        messages: messages that its present request has brought.
-    """
-
-    request: SubscriptionRequest
-    instrument: int
-    priority: int = 0
-    order: int = 0
-    state: SubscriptionState = SubscriptionState.PENDING
-    reason: str = ""
-    req_id: int = 0
-    req_ids: list[int] = field(default_factory=list)
-    shares: int = 0
-    is_durable: bool = False
-    error: Exception | None = None
-    messages: int = 0
-    last_seq: int = 0
-    last_ns: int = 0
-    was_live: bool = False
-    refusals: int = 0
-    renewals: int = 0
-    due_s: float = 0.0
-    not_before_s: float = 0.0
-    verify_at_s: float | None = None
-    gap: Gap | None = None
-    gap_told: bool = False
-
-    def __repr__(self) -> str:
-        contract = self.request.contract
-        label = contract.local_symbol or contract.symbol
-        return f"<Subscription {type(self.request).__name__} {label}, request {self.req_id}, {self.state}>"
-
-    @property
-    def family(self) -> str:
-        """The limit that it counts against, see `family_of`."""
-        return family_of(self.request)
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Who comes first."""
-        return -self.priority, self.order
-
-    def opening_request(self) -> SubscriptionRequest:
-        """Return the request with its id, to be sent."""
-        return replace(self.request, req_id=self.req_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,7 +406,7 @@ class SessionManager:
         if not self.is_connected:
             return None
         times = [s.verify_at_s for s in self._by_req_id.values() if s.verify_at_s is not None]
-        times += [s.due_s for s in self.subscriptions.values() if s.state in _UNOPENED and s.due_s > now_s]
+        times += [s.due_s for s in self.subscriptions.values() if s.state in UNOPENED and s.due_s > now_s]
         if self.is_suspended:
             times.append(self._probe_at_s)
         return min(times, default=None)
@@ -565,7 +442,7 @@ class SessionManager:
     def plan(self) -> list[Subscription]:
         """What is not flowing yet and will be asked for, in this order."""
         return sorted(
-            (s for s in self.subscriptions.values() if s.state in _UNOPENED or s.state is SubscriptionState.OPENING),
+            (s for s in self.subscriptions.values() if s.state in UNOPENED or s.state is SubscriptionState.OPENING),
             key=lambda s: s.rank,
         )
 
@@ -672,33 +549,3 @@ class SessionManager:
 
     def _tell(self, name: str, **fields: object) -> None:
         self._happenings.append(Happening(name, fields))
-
-
-_UNOPENED = (SubscriptionState.PENDING, SubscriptionState.WAITING)
-
-
-def family_of(request: SubscriptionRequest) -> str:
-    """Return the limit that a subscription counts against: "lines", "tick_by_tick", "depth" or "historical_open"."""
-    match request:
-        case TickByTick():
-            return "tick_by_tick"
-        case MarketDepth():
-            return "depth"
-        case HistoricalBars():
-            return "historical_open"
-    return "lines"
-
-
-def cancel_of(request: SubscriptionRequest, req_id: int) -> Request:
-    """Return the request that ends this one."""
-    match request:
-        case MarketData():
-            return CancelMarketData(req_id)
-        case TickByTick():
-            return CancelTickByTick(req_id)
-        case MarketDepth(is_smart_depth=is_smart_depth):
-            return CancelMarketDepth(req_id, is_smart_depth)
-        case RealTimeBars():
-            return CancelRealTimeBars(req_id)
-        case HistoricalBars():
-            return CancelHistoricalBars(req_id)
