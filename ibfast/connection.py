@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -17,6 +19,8 @@ from ibfast.tls import TlsConfig, explain
 
 __all__ = ["Connection", "open_connection"]
 
+# struct linger: on, 0 seconds. A socket that is closed then sends a reset instead of what is left.
+NO_LINGERING = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 # For the farewell of TLS; whoever does not answer it is gone.
 TLS_SHUTDOWN_TIMEOUT_S = 1.0
 
@@ -92,9 +96,16 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.write(data)
 
     def abort(self) -> None:
-        """Close at once; what was not sent yet is not sent any more."""
+        """Close at once; what was not written to the socket yet is not sent any more."""
         if self.transport is not None:
             self.transport.abort()
+
+    def reset(self) -> None:
+        """Close at once and have the system forget what it holds: a request must not arrive when nobody expects it."""
+        if self.transport is not None and not self.transport.is_closing():
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGERING)
+        self.abort()
 
 
 async def open_connection(

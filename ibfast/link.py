@@ -125,10 +125,10 @@ class Link:
         if self._connection is not None:
             self._connection.flush()
 
-    def abort(self) -> None:
-        """Close the socket at once; `close` may follow."""
+    def reset(self) -> None:
+        """Give the connection up: nothing that was sent may arrive later; `close` may follow."""
         if self._connection is not None:
-            self._connection.abort()
+            self._connection.reset()
 
     async def close(self) -> None:
         """End the session and the connection at once."""

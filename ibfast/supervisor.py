@@ -171,7 +171,7 @@ class Supervisor:
         if link is None:
             return
         now_s = time.monotonic()
-        link.abort()
+        link.reset()
         self._ready.clear()
         self.lines.poll(now_s)
         self.last_error = error

@@ -53,6 +53,8 @@ class _Pipe:
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await self.flows.wait()
+                if reader.exception() is not None:  # reset meanwhile: a network would not deliver it any more
+                    return Ending.RESET
                 ending = None
                 if self._tamper is not None:
                     data, ending = self._tamper.pass_on(data)
