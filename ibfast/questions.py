@@ -253,7 +253,7 @@ class Questions:
             raise ValueError(f"{description} is ambiguous, add fields: {len(matches)} contracts match: {names}{more}")
         # The exchange stays the user's choice: the gateway answers per listing, and "SMART" is a route, not a listing.
         qualified = replace(matches[0], exchange=description.exchange or matches[0].exchange)
-        self._qualified[description] = qualified
+        self._qualified[description] = self._qualified[qualified] = qualified
         return qualified
 
     async def matching_symbols(self, pattern: str) -> list[SymbolSample]:

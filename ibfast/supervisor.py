@@ -24,6 +24,7 @@ from ibfast.owner import Owner
 from ibfast.policy.auth import AuthManager
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
+from ibfast.policy.pacing_rules import MARGIN_S
 from ibfast.policy.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, SubscriptionState
 from ibfast.protocol import Protocol, State
@@ -103,6 +104,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
         self._connected_s = 0.0
+        self._heard_s = 0.0
         self._outage: tuple[int, int] | None = None
         self._quarantined = 0
         self._refused_instruments_told = False
@@ -172,6 +174,7 @@ class Supervisor:
             return
         now_s = time.monotonic()
         link.reset()
+        self._outbox.limiter.stalled(self._heard_s, now_s)
         self._ready.clear()
         self.lines.poll(now_s)
         self.last_error = error
@@ -419,6 +422,9 @@ class Supervisor:
         if link is None:
             return
         now_s = time.monotonic()
+        if now_s - self._heard_s > MARGIN_S:
+            self._outbox.limiter.stalled(self._heard_s, now_s)
+        self._heard_s = now_s
         self.heartbeat.bytes_received(now_s)
         messages = link.protocol.events()
         for message in messages:

@@ -28,6 +28,7 @@ ABOVE_THE_FEED = {
         "questions",
         "stream",
         "owner",
+        "backfill",
         "lines",
         "book",
         "gauges",

@@ -515,3 +515,17 @@ def test_an_account_can_have_fewer_tick_by_tick_subscriptions() -> None:
     limiter = RateLimiter(account=AccountLimits(500, tick_by_tick=3))
     assert limiter.limits(0.0)["tick_by_tick"] == (0, 3)
     assert limiter.limits(0.0)["request_rate"] == (0, 250)
+
+
+def test_what_a_stall_may_have_held_up_counts_from_its_end() -> None:
+    limiter = RateLimiter()
+    early, late = limiter.submit(ticks(1), 0.0), limiter.submit(ticks(2, con_id=2), 0.0)
+    assert limiter.due(0.0) == [early, late]
+    limiter.stalled(0.0, 6.0)
+    for ticket in (early, late):
+        limiter.finish(ticket)
+    limiter.submit(ticks(3), 7.0)
+    assert limiter.due(15.25) == []
+    assert limiter.next_s(15.25) == 21.25
+    limiter.stalled(10.0, 20.0)
+    assert sent(limiter, 21.25) == [ticks(3)]

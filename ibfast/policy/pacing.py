@@ -24,6 +24,7 @@ from ibfast.policy.pacing_rules import (
     CONNECTION_RULES,
     EVERYTHING,
     LEAST_LINES,
+    ONCE,
     RULES,
     Charges,
     Lane,
@@ -289,6 +290,15 @@ class RateLimiter:
         self._queue.discard(ticket)
         self._withdrawn(ticket)
         return False
+
+    def stalled(self, since_s: float, now_s: float) -> None:
+        """Take in that nothing came from the gateway from `since_s` to `now_s`.
+
+        What was sent meanwhile may have arrived only now. So what may be asked for only once in a time counts from now.
+        """
+        for ticket in self._open:
+            if ticket.sent_s >= since_s:
+                self.account.ledger.take(tuple(owed for owed in ticket.owed if owed[0][0] in ONCE), now_s)
 
     def connection_lost(self, now_s: float | None = None) -> list[Ticket]:
         """End everything of this connection, since request ids end with it.

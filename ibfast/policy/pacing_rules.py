@@ -28,6 +28,7 @@ __all__ = [
     "EVERYTHING",
     "LEAST_LINES",
     "MARGIN_S",
+    "ONCE",
     "REQUEST_RATE",
     "RULES",
     "Charges",
@@ -207,6 +208,9 @@ def unlimited(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """Return the rules without their limits: they count, and nothing ever waits."""
     return tuple(replace(rule, limit=lambda lines: _UNLIMITED) for rule in rules)
 
+
+ONCE = frozenset({"tick_by_tick_instrument", "historical_identical"})
+"""The rules that allow one request for a key in a time: to count it again only makes that time longer."""
 
 REQUEST_RATE: Meter = ("request_rate", EVERYTHING)
 """The one meter of a connection: everything that is sent counts in it, once."""
