@@ -35,6 +35,7 @@ class Book:
         self._store: Store | None = None
         self._alive_at_s = 0.0
         self._unwritten: set[Subscription] = set()
+        self._since_ns: dict[Subscription, int] = {}
 
     def open(self, now_s: float) -> None:
         """Open the store, and declare what it remembers."""
@@ -56,8 +57,10 @@ class Book:
                     request, self._owner.instrument_of(request.contract), now_s, priority=priority
                 )
                 subscription.is_durable = True
-                if remembered.alive_ns:
-                    session.continue_from(subscription, remembered.alive_ns)
+                self._since_ns[subscription] = remembered.interrupted.get(request, 0)
+                missing_since_ns = remembered.interrupted.get(request, remembered.alive_ns)
+                if missing_since_ns:
+                    session.continue_from(subscription, missing_since_ns)
                 if isinstance(request, TickByTick):
                     # The process before may have asked for it up to its end, which is not written to the second.
                     age_s = time.time() - remembered.alive_ns / NS
@@ -69,6 +72,7 @@ class Book:
             self._store.close()
             self._store = None
         self._unwritten.clear()
+        self._since_ns.clear()
 
     def write(self, subscription: Subscription) -> None:
         """Write a declaration, or its end."""
@@ -89,7 +93,7 @@ class Book:
     def note_alive(self, now_s: float, client_id: int) -> None:
         """Write every few seconds that the session lives, and what could not be written before.
 
-        Where a subscription is interrupted the session counts as alive only until then: from there on data is missing.
+        Of a subscription that is interrupted it is written since when: from there on its data is missing.
         """
         if self._store is None or now_s < self._alive_at_s:
             return
@@ -97,9 +101,13 @@ class Book:
         for subscription in tuple(self._unwritten):
             self.write(subscription)
         session = self._owner.session
-        interrupted = [s.gap.first_ns for s in session.subscriptions.values() if s.gap is not None and s.gap.first_ns]
         try:
-            self._store.alive(min([time.time_ns(), *interrupted]), session.market_data_type)
+            for subscription in session.subscriptions.values():
+                since_ns = 0 if subscription.gap is None else subscription.gap.first_ns
+                if since_ns != self._since_ns.get(subscription, 0):
+                    self._store.interrupted(subscription.request, since_ns)
+                    self._since_ns[subscription] = since_ns
+            self._store.alive(time.time_ns(), session.market_data_type)
         except StoreError as error:
             self._tell(error)
         if client_id != self._owner.config.client_id:

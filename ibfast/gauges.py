@@ -5,8 +5,8 @@ The rule of the file: read only. Readers come from any thread, so what is walked
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from collections.abc import Callable
 
 from ibfast.owner import Owner
 from ibfast.policy.subscription import SubscriptionState
@@ -14,12 +14,17 @@ from ibfast.policy.subscription import SubscriptionState
 __all__ = ["expose"]
 
 
-def expose(owner: Owner) -> None:
-    """Have a manager's monitor expose rings, limits, subscriptions and requests."""
+def expose(owner: Owner, latest: Callable[[], dict[str, tuple[int, int]]]) -> None:
+    """Have a manager's monitor expose rings, limits, subscriptions and requests.
+
+    Args:
+        owner: the manager.
+        latest: returns by rule what was used and the limit at the last look; to look anew is not for other threads.
+    """
     monitor, rings, limiter = owner.monitor, owner.feed.rings, owner.outbox.limiter
 
     def limits(index: int) -> dict[str, float]:
-        return {rule: pair[index] for rule, pair in limiter.limits(time.monotonic()).items()}
+        return {rule: pair[index] for rule, pair in latest().items()}
 
     def states() -> dict[str, float]:
         counts = Counter(str(subscription.state) for subscription in tuple(owner.session.subscriptions.values()))

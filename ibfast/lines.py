@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, PacingError
@@ -35,14 +36,16 @@ class Lines:
     Args:
         owner: the manager.
         heartbeat: judges the silence of each.
+        refused: told of a subscription that can't be asked for at all.
     """
 
-    def __init__(self, owner: Owner, heartbeat: HeartbeatMonitor) -> None:
+    def __init__(self, owner: Owner, heartbeat: HeartbeatMonitor, refused: Callable[[Subscription], None]) -> None:
         self._owner = owner
         self._feed = owner.feed
         self._session = owner.session
         self._outbox = owner.outbox
         self._heartbeat = heartbeat
+        self._refused = refused
         self._tickets: dict[int, Ticket] = {}
         self._watched: set[Subscription] = set()
         self._bound: deque[tuple[float, int]] = deque()
@@ -60,14 +63,19 @@ class Lines:
             return
         rerouted = self._tickets.pop(request.req_id, None)
         if rerouted is not None:  # the gateway has let go of the first contract
-            self._outbox.limiter.finish(rerouted)
+            if rerouted.state is TicketState.QUEUED:
+                self._outbox.withdraw(rerouted)
+            else:
+                self._outbox.limiter.finish(rerouted)
         else:
             self._begin(subscription)
         try:
             ticket = self._outbox.submit(request, now_s, priority=subscription.priority)
         except (PacingError, ValueError, NotConnectedError) as error:
+            self._feed.forget_requests([request.req_id])
             if self._session.refused(subscription, now_s, error):
                 self._owner.fail_streams(subscription, error)
+                self._refused(subscription)
         else:
             self._tickets[request.req_id] = ticket
 
@@ -112,7 +120,8 @@ class Lines:
 
     def repeat(self, now_s: float) -> None:
         """Ask again for what may not have been taken, since the requests came too fast (100)."""
-        for sent_s, cancel in tuple(self._cancelled):
+        cancelled, self._cancelled = self._cancelled, deque(maxlen=REPEATABLE)
+        for sent_s, cancel in cancelled:
             if now_s - sent_s < REPEATED_S:
                 self._outbox.submit(cancel, now_s)
         for subscription in self._session.open_subscriptions():

@@ -312,7 +312,12 @@ class ConnectionPool:
 
     def _relieve(self, member: IBKRConnectionManager, others: Sequence[IBKRConnectionManager]) -> None:
         """Move what waits for a line at a member to where there is one for it."""
-        waiting = [s for s in member.session.subscriptions.values() if s.state is SubscriptionState.WAITING]
+        now_s = time.monotonic()
+        waiting = [
+            s
+            for s in member.session.subscriptions.values()
+            if s.state is SubscriptionState.WAITING and s.refused_until_s <= now_s  # else two would pass it on for ever
+        ]
         for subscription in sorted(waiting, key=lambda s: s.rank):
             family, priority = subscription.family, subscription.priority
             limits = member.outbox.limiter.account

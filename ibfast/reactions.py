@@ -117,12 +117,15 @@ class Reactions:
                     subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, message.message, is_dead=True
                 )
             case Action.HISTORICAL_PACING:
+                self._supervisor.lines.finish(req_id)
                 session.no_line(subscription, now_s, message.message)
             case Action.NO_LINE | Action.NO_TICK_BY_TICK if self._supervisor.is_young(now_s):
                 # What is full may be full of what an earlier connection left open: no lesson for the limits.
+                self._supervisor.lines.finish(req_id)
                 session.no_line(subscription, now_s, message.message, retry_s=LINE_RETRY_AT_START_S)
             case Action.NO_LINE | Action.NO_TICK_BY_TICK:
                 self._limiter.learn(message.code, now_s, ticket, message.message)
+                self._supervisor.lines.finish(req_id)  # before the room is looked at
                 session.no_line(subscription, now_s, message.message)
             case Action.EMPTY_BOOK:
                 session.book_reset(subscription)

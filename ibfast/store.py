@@ -29,7 +29,8 @@ REQUESTS = {kind.__name__: kind for kind in (MarketData, TickByTick, MarketDepth
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS subscriptions (
-    session TEXT NOT NULL, request TEXT NOT NULL, priority INTEGER NOT NULL, PRIMARY KEY (session, request)
+    session TEXT NOT NULL, request TEXT NOT NULL, priority INTEGER NOT NULL, since_ns INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (session, request)
 );
 CREATE TABLE IF NOT EXISTS sessions (
     session TEXT PRIMARY KEY, market_data_type INTEGER NOT NULL, alive_ns INTEGER NOT NULL
@@ -49,11 +50,13 @@ class Remembered:
         subscriptions: requests (with id 0) and their priorities.
         market_data_type: of level 1.
         alive_ns: when it was last known to be alive, UTC; 0 if never.
+        interrupted: since when data was missing then, UTC, of those that were interrupted.
     """
 
     subscriptions: tuple[tuple[SubscriptionRequest, int], ...]
     market_data_type: MarketDataType
     alive_ns: int
+    interrupted: dict[SubscriptionRequest, int]
 
 
 class Store:
@@ -96,22 +99,24 @@ class Store:
         """Return what the session was; empty for a new one."""
         try:
             rows = self._database.execute(
-                "SELECT request, priority FROM subscriptions WHERE session = ? ORDER BY priority DESC, rowid",
+                "SELECT request, priority, since_ns FROM subscriptions WHERE session = ? ORDER BY priority DESC, rowid",
                 (self.session,),
             )
-            subscriptions = tuple((_parse(request), priority) for request, priority in rows)
+            book = [(_parse(request), priority, since_ns) for request, priority, since_ns in rows]
+            subscriptions = tuple((request, priority) for request, priority, _ in book)
+            interrupted = {request: since_ns for request, _, since_ns in book if since_ns}
             state = self._database.execute(
                 "SELECT market_data_type, alive_ns FROM sessions WHERE session = ?", (self.session,)
             ).fetchone()
             market_data_type, alive_ns = state or (MarketDataType.REALTIME, 0)
-            return Remembered(subscriptions, MarketDataType(market_data_type), alive_ns)
+            return Remembered(subscriptions, MarketDataType(market_data_type), alive_ns, interrupted)
         except (sqlite3.Error, AttributeError, KeyError, TypeError, ValueError) as error:
             raise StoreError(f"the store {self.path} can't be read: {error}: move it away to begin anew") from None
 
     def remember(self, request: SubscriptionRequest, priority: int) -> None:
         """Add a subscription, or change its priority."""
         self._write(
-            "INSERT INTO subscriptions VALUES (?, ?, ?) "
+            "INSERT INTO subscriptions (session, request, priority) VALUES (?, ?, ?) "
             "ON CONFLICT (session, request) DO UPDATE SET priority = excluded.priority",
             [(self.session, _written(request), priority)],
         )
@@ -123,6 +128,13 @@ class Store:
     def alive(self, now_ns: int, market_data_type: MarketDataType) -> None:
         """Note that the session lives, so that a later one knows since when it did not."""
         self._write("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)", [(self.session, int(market_data_type), now_ns)])
+
+    def interrupted(self, request: SubscriptionRequest, since_ns: int) -> None:
+        """Note since when a subscription's data is missing; 0: it is not."""
+        self._write(
+            "UPDATE subscriptions SET since_ns = ? WHERE session = ? AND request = ?",
+            [(since_ns, self.session, _written(request))],
+        )
 
     def lease(self, gateway: str, client_id: int, now_ns: int, until_ns: int) -> bool:
         """Take, or prolong, a client id of a gateway among all that share the store. False if another has it."""

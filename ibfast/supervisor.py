@@ -55,6 +55,7 @@ class Supervisor:
         heartbeat, reconnection, breaker, auth: the policies.
         lines: the live requests of the subscriptions.
         book: what is written down.
+        limits: what is used of IB's limits, and the limits, as of the last look: for whoever reads in another thread.
     """
 
     def __init__(self, manager: Owner) -> None:
@@ -92,8 +93,8 @@ class Supervisor:
         self._session = manager.session
         self._outbox = manager.outbox
         self._monitor = manager.monitor
-        self.lines = Lines(manager, self.heartbeat)
         self.book = Book(manager)
+        self.lines = Lines(manager, self.heartbeat, self.book.write)
         self._reactions = Reactions(manager, self)
         self._backfiller = Backfiller(manager)
         self._port = 0
@@ -109,7 +110,8 @@ class Supervisor:
         self._quarantined = 0
         self._refused_instruments_told = False
         self._monitor.health_source = self._against_health
-        expose(manager)
+        self.limits: dict[str, tuple[int, int]] = self._outbox.limiter.limits(time.monotonic())
+        expose(manager, lambda: self.limits)
 
     # --- from outside ---
 
@@ -121,8 +123,10 @@ class Supervisor:
     async def connect(self, *, persist: bool) -> bool:
         """Make the first connection, or wait for the one that is being made. Persistence goes on after a failure."""
         async with self._connecting:
-            if self._task is not None:
+            if self._task is not None and not self._is_over:
                 return await self._is_ready_in_time()
+            if self._task is not None:
+                await asyncio.wait([self._task])
             self._feed.claim(self)
             try:
                 self._begin()
@@ -130,11 +134,20 @@ class Supervisor:
             except BaseException:
                 await self._end()
                 raise
-            if ready or persist:
+            is_stopped = self.reconnection.state is LinkState.IDLE
+            if ready or (persist and not is_stopped):
                 self._task = asyncio.create_task(self._run(), name="ibfast supervisor")
             else:
                 await self._end()
             return ready
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether no connection will be made again without `connect`."""
+        is_lost = self._link is None
+        return is_lost and (
+            not self._manager.config.reconnection.enabled or self.reconnection.state is LinkState.GAVE_UP
+        )
 
     async def stop(self) -> None:
         """End the connection, and keep it no longer."""
@@ -214,7 +227,7 @@ class Supervisor:
         now_s = time.monotonic()
         if self._link is not None:
             pause_s = self._tick(now_s)
-        elif not self._manager.config.reconnection.enabled or self.reconnection.state is LinkState.GAVE_UP:
+        elif self._is_over:
             self._give_up()
             return False
         else:
@@ -259,6 +272,7 @@ class Supervisor:
         self.lines.unbind(now_s)
         self.book.note_alive(now_s, self._client_id)
         self._tell_quarantine()
+        self.limits = self._outbox.limiter.limits(now_s)
         self.act()
         self._wake.clear()
         times = [self._session.next_s(now_s), self._outbox.limiter.next_s(now_s), self.heartbeat.next_s(now_s)]
@@ -341,6 +355,7 @@ class Supervisor:
                 raise ConnectError("start", "the gateway closed the session as soon as it was ready", "connect again")
         except BaseException:
             self._link = None
+            self._session.disconnected()  # what was told of this session, such as a lost link, ends with it
             await link.close()
             raise
 

@@ -163,13 +163,15 @@ def test_events_are_logged_as_loudly_as_the_table_says(caplog: pytest.LogCapture
     monitor = ConnectionMonitor(levels={"mine": logging.CRITICAL})
     with caplog.at_level(logging.INFO, "ibfast"):
         monitor.event("connection_lost", reason="reset by peer")
-        monitor.event("attempt")
+        monitor.event("attempt_failed")
         monitor.event("something")
         monitor.event("mine")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "connection_lost reason=reset by peer"), ("INFO", "something"), ("CRITICAL", "mine"),
     ]  # fmt: skip
-    assert [record.event for record in caplog.records] == [event for event in monitor.events if event.name != "attempt"]
+    assert [record.event for record in caplog.records] == [
+        event for event in monitor.events if event.name != "attempt_failed"
+    ]
 
 
 # --- metrics ---

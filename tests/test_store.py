@@ -150,7 +150,9 @@ def test_a_file_that_is_no_store_is_an_error(tmp_path: Path, content: bytes) -> 
 def test_a_book_that_does_not_parse_is_an_error(tmp_path: Path) -> None:
     Store(tmp_path / "book").close()
     with sqlite3.connect(tmp_path / "book") as database:
-        database.execute("INSERT INTO subscriptions VALUES ('default', '{\"kind\": \"Nonsense\"}', 0)")
+        database.execute(
+            "INSERT INTO subscriptions (session, request, priority) VALUES ('default', '{\"kind\": \"Nonsense\"}', 0)"
+        )
     database.close()
     with Store(tmp_path / "book") as store, pytest.raises(StoreError, match="move it away"):
         store.read()

@@ -234,6 +234,8 @@ class RateLimiter:
         Raises:
             ConfigError: requests wait or are open; a connection learns whose it is before it asks for anything.
         """
+        if account is self.account:
+            return
         if self._open or len(self._queue):
             raise ConfigError("account can't be changed now: share limits before any request is submitted")
         self.account = account

@@ -146,7 +146,7 @@ class SessionManager:
 
     def adopt(self, subscription: Subscription, now_s: float, due_s: float = 0.0) -> None:
         """Take it over from another connection, and ask for it at `due_s` at the earliest."""
-        subscription.due_s = max(now_s, due_s)
+        subscription.due_s = max(now_s, due_s, subscription.not_before_s)
         subscription.refusals = subscription.renewals = 0
         self.subscriptions[subscription.request] = subscription
         self._reconcile(now_s)
@@ -213,6 +213,7 @@ class SessionManager:
         self._tell("link_lost")
         for subscription in self.open_subscriptions():
             self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=False)
+            subscription.verify_at_s = None
 
     def link_restored(self, now_s: float, *, data_lost: bool) -> None:
         """The gateway has IB again: with its subscriptions (1102), which are verified, or without (1101)."""
@@ -256,6 +257,7 @@ class SessionManager:
         self._tell("suspended", reason="another session of this login has the market data")
         for subscription in self.open_subscriptions():
             self._interrupt(subscription, Scope.ACCOUNT, GapCause.OTHER_SESSION)
+            subscription.verify_at_s = None
             self._set(subscription, SubscriptionState.SUSPENDED, "another session has the data")
 
     def resume(self, now_s: float) -> None:
@@ -336,6 +338,7 @@ class SessionManager:
         is_full = len(rivals) >= self._limit(family)
         can_displace = is_full and any(s.priority < subscription.priority for s in rivals)
         subscription.due_s = now_s if can_displace else now_s + retry_s
+        subscription.refused_until_s = subscription.due_s
         self._set(subscription, SubscriptionState.WAITING, reason)
         self._tell("waiting_for_line", subscription=repr(subscription), reason=reason)
         self._reconcile(now_s)
@@ -405,7 +408,7 @@ class SessionManager:
         """Return when `tick` is due again, after one at `now_s`."""
         if not self.is_connected:
             return None
-        times = [s.verify_at_s for s in self._by_req_id.values() if s.verify_at_s is not None]
+        times = [s.verify_at_s for s in self._by_req_id.values() if s.verify_at_s is not None and s.verify_at_s > now_s]
         times += [s.due_s for s in self.subscriptions.values() if s.state in UNOPENED and s.due_s > now_s]
         if self.is_suspended:
             times.append(self._probe_at_s)

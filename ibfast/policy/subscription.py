@@ -122,6 +122,7 @@ class Subscription:
     renewals: int = 0
     due_s: float = 0.0
     not_before_s: float = 0.0
+    refused_until_s: float = 0.0
     verify_at_s: float | None = None
     gap: Gap | None = None
     gap_told: bool = False
