@@ -181,6 +181,54 @@ def test_a_connection_by_hand_after_giving_up_is_kept_again(run: Run) -> None:
     run(test())
 
 
+def test_what_a_failed_attempt_was_told_ends_with_it(run: Run) -> None:
+    async def fails(caller: Caller) -> None:
+        await caller.handshake()
+        caller.error(-1, 1100, "Connectivity between IBKR and Trader Workstation has been lost.")
+        caller.hang_up()
+
+    async def test() -> None:
+        async with Peer(fails, stays) as peer:
+            manager = IBKRConnectionManager(Config(port=peer.port, reconnection=QUICK), small_feed())
+            assert not await manager.connect()
+            assert await manager.connect()
+            assert manager.session.is_link_up
+            await manager.disconnect()
+
+    run(test())
+
+
+def test_a_disconnect_during_a_persistent_connect_ends_it(run: Run) -> None:
+    async def test() -> None:
+        async with Peer(lambda caller: caller.gone()) as peer:
+            manager = IBKRConnectionManager(Config(port=peer.port, reconnection=QUICK), small_feed())
+            connecting = asyncio.create_task(manager.connect(persist=True))
+            await until(lambda: peer.callers)
+            await manager.disconnect()
+            assert not await connecting
+            assert manager.monitor.state == "IDLE"
+
+    run(test())
+
+
+def test_after_a_refusal_for_want_of_lines_the_higher_priority_has_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibfast.supervisor.YOUNG_S", 0.0)
+
+    async def test() -> None:
+        async with (
+            Gateway(lines=2) as gateway,
+            IBKRConnectionManager(Config(port=gateway.port), small_feed()) as manager,
+        ):
+            low = [await manager.subscribe(symbol) for symbol in ("AAPL", "MSFT")]
+            high = await manager.subscribe("SPY", priority=9)
+            await until(lambda: high.state is SubscriptionState.LIVE)
+            assert sorted(stream.state for stream in low) == [SubscriptionState.LIVE, SubscriptionState.WAITING]
+
+    run(test())
+
+
 PAPER = ("DU1234567",)
 LOGINS: dict[str, tuple[AuthConfig, tuple[str, ...]]] = {
     "a live account behind a paper configuration": (AuthConfig(account_type="paper"), ("U1234567",)),
