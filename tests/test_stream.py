@@ -11,8 +11,11 @@ from streams import TICK_BY_TICK, TICK_PRICE, TICK_SIZE, framed, text_payload
 
 from ibfast import Decoder, Feed, Kind, TickType
 from ibfast.contracts import Contract, Option, Stock
+from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
-from ibfast.stream import DataType, Line, Stream, wanted
+from ibfast.feed import NO_INSTRUMENT
+from ibfast.policy.subscription import Subscription, cancel_of
+from ibfast.stream import DataType, Stream, wanted
 from ibfast.wire.requests import (
     CancelHistoricalBars,
     CancelMarketData,
@@ -41,7 +44,7 @@ ASKED: dict[DataType, tuple[Any, str, set[Kind]]] = {
     DataType.ALL_LAST: (TickByTick(0, AAPL, "AllLast"), "trades", {Kind.ALL_LAST}),
     DataType.BID_ASK: (TickByTick(0, AAPL, "BidAsk"), "quotes", {Kind.BID_ASK}),
     DataType.MIDPOINT: (TickByTick(0, AAPL, "MidPoint"), "quotes", {Kind.MIDPOINT}),
-    DataType.DEPTH: (MarketDepth(0, AAPL, 10, True), "depth", {Kind.DEPTH, Kind.DEPTH_L2}),
+    DataType.DEPTH: (MarketDepth(0, AAPL, 10, True), "depth", {Kind.DEPTH, Kind.DEPTH_L2, Kind.DEPTH_RESET}),
     DataType.BARS: (RealTimeBars(0, AAPL, "TRADES", False), "bars", {Kind.REALTIME_BAR}),
     DataType.UPDATING_BARS: (
         HistoricalBars(0, AAPL, "", "1 D", "1 min", "TRADES", False, keep_up_to_date=True), "bars", {Kind.UPDATE_BAR},
@@ -97,11 +100,11 @@ def test_an_unknown_option(data_type: DataType) -> None:
         ("UPDATING_BARS", CancelHistoricalBars(7)),
     ],
 )
-def test_a_line_knows_its_first_and_its_last_request(data_type: str, cancel: object) -> None:
-    line = Line(wanted(AAPL, data_type).request, 7, 0)
-    assert line.opening_request().req_id == 7
-    assert line.cancel_request() == cancel
-    assert line.request.req_id == 0
+def test_a_subscription_knows_its_first_and_its_last_request(data_type: str, cancel: object) -> None:
+    subscription = Subscription(wanted(AAPL, data_type).request, 0, req_id=7)
+    assert subscription.opening_request().req_id == 7
+    assert cancel_of(subscription.request, 7) == cancel
+    assert subscription.request.req_id == 0
 
 
 class Desk:
@@ -112,12 +115,14 @@ class Desk:
         self.decoder = Decoder(self.feed, server_version=VERSION)
         self.released: list[Stream] = []
         self.want = wanted(AAPL, data_type)
-        self.line = Line(self.want.request, req_id, self.feed.add_instrument("AAPL"))
-        self.feed.bind(req_id, self.line.instrument)
+        self.delivered: list[int] = []
+        self.subscription = Subscription(
+            self.want.request, self.feed.add_instrument("AAPL"), req_id=req_id, req_ids=[req_id]
+        )
+        self.feed.bind(req_id, self.subscription.instrument)
 
     def stream(self) -> Stream:
-        ring = getattr(self.feed, self.want.ring)
-        return Stream(AAPL, self.line, ring, self.want, self.released.append)
+        return Stream(AAPL, self.subscription, self.feed, self.want, self.released.append, self.delivered.append)
 
     def trades(self, *prices: float, req_id: int = 7, tick_type: int = 1) -> None:
         payloads = (text_payload(VERSION, TICK_BY_TICK, req_id, tick_type, 0, price, 1, 0, "", "") for price in prices)
@@ -254,3 +259,28 @@ def test_a_cancelled_step_loses_no_rows(run: Run) -> None:
         assert (await anext(stream))["price"].tolist() == [1.5]
 
     run(test())
+
+
+def test_a_renewed_subscription_is_the_same_stream_and_what_was_under_way_is_its_own(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        stream = desk.stream()
+        desk.trades(1.5)
+        desk.subscription.req_id = 9
+        desk.subscription.req_ids.append(9)
+        desk.feed.bind(9, desk.subscription.instrument)
+        desk.trades(2.5, req_id=9)
+        desk.trades(3.5, req_id=8)
+        assert (await anext(stream))["price"].tolist() == [1.5, 2.5]
+        assert len(desk.delivered) == 1
+
+    run(test())
+
+
+def test_gaps_of_others_are_not_its_own() -> None:
+    desk = Desk()
+    stream = desk.stream()
+    for req_id, instrument in ((7, 0), (8, 1), (-1, NO_INSTRUMENT)):
+        desk.feed.add_gap(1, Scope.SUBSCRIPTION, GapCause.STREAM_SILENT, req_id=req_id, instrument=instrument)
+    assert stream.take_gaps()["req_id"].tolist() == [7, -1]
+    assert len(stream.take_gaps()) == 0
