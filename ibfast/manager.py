@@ -227,6 +227,8 @@ class IBKRConnectionManager(Questions):
 
     async def open(self, contract: Contract, want: Wanted, *, priority: int = 0) -> Stream:
         """Subscribe to what `wanted` has returned. It is declared before anything is waited for."""
+        if not isinstance(priority, int):
+            raise TypeError(f"priority={priority!r} is not possible: give a whole number")
         subscription = self.session.declare(
             want.request, self.instrument_of(contract), time.monotonic(), priority=priority
         )

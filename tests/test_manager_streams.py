@@ -240,6 +240,9 @@ def test_a_wrong_subscription_sends_nothing(run: Run) -> None:
                 await manager.subscribe("AAPL", "QUOTES", depth=5)
             with pytest.raises(TypeError, match="not a contract"):
                 await manager.subscribe(None, "QUOTES")
+            manager._qualified[Contract.of("AAPL")] = AAPL
+            with pytest.raises(TypeError, match="priority='high'"):
+                await manager.subscribe("AAPL", "QUOTES", priority="high")  # type: ignore[arg-type]
 
     run(test())
 
