@@ -1,7 +1,7 @@
 """The only way out: every request waits here until IB's limits allow it.
 
-The rule of the file: nobody else writes requests to a link. What can't be sent at all is said at once, to whoever asks;
-what waits too long is dropped and said to whoever waits.
+The rule of the file: nobody else writes requests to a link, once its login has been checked. What can't be sent at all
+is said at once, to whoever asks; what waits too long is dropped and said to whoever waits.
 """
 
 from __future__ import annotations

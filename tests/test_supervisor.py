@@ -77,7 +77,6 @@ def test_a_stream_goes_on_after_a_reconnect_and_tells_its_gap(run: Run) -> None:
         async with kept(first, second) as (manager, peer):
             stream = await manager.subscribe("AAPL", "LAST")
             assert (await anext(stream))["price"].tolist() == [1.5]
-            assert stream.state is SubscriptionState.OPENING or stream.state is SubscriptionState.LIVE
             await until(lambda: stream.state is SubscriptionState.LIVE)
             manager.set_market_data_type(MarketDataType.DELAYED)
             seen.set()
@@ -108,8 +107,9 @@ def test_a_mute_gateway_is_found_out_and_left(run: Run) -> None:
     async def test() -> None:
         async with kept(mute, stays, heartbeat=NERVOUS) as (manager, peer):
             await until(lambda: len(peer.callers) > 1 and manager.connected)
-            assert isinstance(manager.last_error, NotConnectedError) or manager.last_error is None
-            assert "connection_lost" in names(manager)
+            assert manager.last_error is None
+            lost = next(event for event in manager.monitor.events if event.name == "connection_lost")
+            assert "does not answer" in str(lost.fields["error"])
 
     run(test())
 
@@ -340,7 +340,7 @@ def test_identical_historical_questions_share_one_request(run: Run) -> None:
             await asyncio.sleep(0)
             impatient.cancel()
             assert await patient
-            assert gateway.violations == gateway.violations.__class__()
+            assert not gateway.violations
 
     run(test())
 

@@ -46,7 +46,7 @@ RESUME_PROBE_S = 30.0
 # What was under way when another session took the data, or the link was lost, arrives within this.
 UNDER_WAY_S = 2.0
 # For so long after something was asked for, its first data is looked for eagerly.
-EAGER_S = 5.0
+EAGER_FOR_S = 5.0
 # A line that was refused is asked for again after this, since other programs give lines back without a word.
 LINE_RETRY_S = 60.0
 # So many request ids of a subscription's past still mean it: rows of theirs may wait in a reader.
@@ -59,13 +59,6 @@ class Happening:
 
     name: str
     fields: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class _Farm:
-    """A market-data farm that was reported broken."""
-
-    broken_at_s: float
 
 
 class SessionManager:
@@ -97,7 +90,7 @@ class SessionManager:
         self._marks: list[int] = []
         self._ended: list[int] = []
         self._happenings: list[Happening] = []
-        self._farms: dict[str, _Farm] = {}
+        self._farms: dict[str, float] = {}  # broken ones, and since when
         self._probe_at_s = 0.0
         self._probes = -1
         self._suspended_s = 0.0
@@ -218,7 +211,7 @@ class SessionManager:
     def link_restored(self, now_s: float, *, data_lost: bool) -> None:
         """The gateway has IB again: with its subscriptions (1102), which are verified, or without (1101)."""
         self.is_link_up = True
-        self._eager_until_s = now_s + EAGER_S
+        self._eager_until_s = now_s + EAGER_FOR_S
         self._tell("link_restored", data_lost=data_lost)
         for subscription in self.open_subscriptions():
             self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=data_lost)
@@ -232,7 +225,7 @@ class SessionManager:
     def farm_broken(self, farm: str, now_s: float) -> None:
         """A market-data farm is gone (2103): which subscriptions it serves shows in which stay silent."""
         if farm not in self._farms:
-            self._farms[farm] = _Farm(now_s)
+            self._farms[farm] = now_s
             self._tell("farm_broken", farm=farm)
             for subscription in self.open_subscriptions():
                 self._interrupt(subscription, Scope.FARM, GapCause.FARM_BROKEN, tell=False)
@@ -241,7 +234,7 @@ class SessionManager:
         """The farm is well (2104): what stays silent in spite of it is renewed."""
         if self._farms.pop(farm, None) is not None:
             self._tell("farm_restored", farm=farm)
-            self._eager_until_s = now_s + EAGER_S
+            self._eager_until_s = now_s + EAGER_FOR_S
             for subscription in self.open_subscriptions():
                 # Again, since a tick that was under way may have ended the gap that began with the notice.
                 self._interrupt(subscription, Scope.FARM, GapCause.FARM_BROKEN, tell=False)
@@ -303,7 +296,7 @@ class SessionManager:
         """It has been silent for so long that it must be dead (`HeartbeatMonitor`)."""
         if self.is_suspended or not self.is_link_up:
             return
-        held_until_s = max((farm.broken_at_s + FARM_WAIT_S for farm in self._farms.values()), default=now_s)
+        held_until_s = max((broken_s + FARM_WAIT_S for broken_s in self._farms.values()), default=now_s)
         if held_until_s <= now_s:
             self.renew(subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_SILENT, "silent")
         elif subscription.verify_at_s is None:
@@ -490,7 +483,7 @@ class SessionManager:
         self._tell("waiting_for_line", subscription=repr(subscription), reason=subscription.reason)
 
     def _ask(self, subscription: Subscription, now_s: float) -> None:
-        self._eager_until_s = now_s + EAGER_S
+        self._eager_until_s = now_s + EAGER_FOR_S
         subscription.req_id = self._next_req_id()
         subscription.req_ids.append(subscription.req_id)
         del subscription.req_ids[:-KEPT_REQ_IDS]
