@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ibfast.errors import ConfigError, PacingError
 from ibfast.policy.checks import require_whole
+from ibfast.policy.pacing_account import AccountLimits
+from ibfast.policy.pacing_lessons import Reaction, lesson_of, teach
 from ibfast.policy.pacing_meters import Ledger
 from ibfast.policy.pacing_queue import Queue, Ticket, TicketState
 from ibfast.policy.pacing_rules import (
-    ACCOUNT_RULES,
     AT_ONCE,
     CONNECTION_RULES,
     EVERYTHING,
@@ -28,59 +28,14 @@ from ibfast.policy.pacing_rules import (
     RULES,
     Charges,
     Lane,
-    Lesson,
-    Reaction,
     charges,
     identity,
     lane_of,
-    lesson_of,
     unlimited,
 )
 from ibfast.wire.requests import HeadTimestamp, HistoricalBars, HistoricalTicks, Request
 
 __all__ = ["RULES", "AccountLimits", "Counters", "Lane", "PacingError", "RateLimiter", "Ticket", "TicketState"]
-
-HISTORICAL_PAUSE_S = 60.0
-"""How long the historical service is left alone after a pacing violation that our own requests do not explain."""
-
-SLOW_DOWN_PERCENT = 80
-"""What is left of the request rate after an error 100, whose third in a session ends it."""
-
-_TOLD_MOST = re.compile(r"max=(\d+)")
-
-
-class AccountLimits:
-    """What one account may have at once and ask for in a time, over all its connections.
-
-    Between two connections nothing keeps the order of a cancel and the request that takes its place, so where several
-    share this, what was cancelled counts for `settle_s` longer.
-
-    Args:
-        lines: market-data lines; as many as are to be used here, if some are kept for the windows of TWS.
-        tick_by_tick: subscriptions at once; by default one per 20 lines (some accounts have fewer).
-        enforced: False counts and limits nothing: for a gateway that has no limits, such as the embedded one can be.
-        settle_s: how long the gateway may take to hear of a cancel, or of the end of a connection; may be set later.
-
-    Raises:
-        ConfigError: an argument is less than 1.
-    """
-
-    def __init__(
-        self,
-        lines: int = LEAST_LINES,
-        *,
-        tick_by_tick: int | None = None,
-        enforced: bool = True,
-        settle_s: float = 0.0,
-    ) -> None:
-        require_whole("lines", lines, at_least=1)
-        self.lines = lines
-        self.enforced = enforced
-        self.settle_s = settle_s
-        self.ledger = Ledger(ACCOUNT_RULES if enforced else unlimited(ACCOUNT_RULES), lines)
-        if tick_by_tick is not None:
-            require_whole("tick_by_tick", tick_by_tick, at_least=1)
-            self.ledger.set_limit("tick_by_tick", tick_by_tick)
 
 
 @dataclass(slots=True)
@@ -293,14 +248,18 @@ class RateLimiter:
         self._withdrawn(ticket)
         return False
 
-    def stalled(self, since_s: float, now_s: float) -> None:
+    def stalled(self, since_s: float, now_s: float) -> list[Ticket]:
         """Take in that nothing came from the gateway from `since_s` to `now_s`.
 
         What was sent meanwhile may have arrived only now. So what may be asked for only once in a time counts from now.
+
+        Returns:
+            The tickets of which that is so.
         """
-        for ticket in self._open:
-            if ticket.sent_s >= since_s:
-                self.account.ledger.take(tuple(owed for owed in ticket.owed if owed[0][0] in ONCE), now_s)
+        late = [ticket for ticket in self._open if ticket.sent_s >= since_s and _counts_once(ticket)]
+        for ticket in late:
+            self.account.ledger.take(tuple(owed for owed in ticket.owed if owed[0][0] in ONCE), now_s)
+        return late
 
     def connection_lost(self, now_s: float | None = None) -> list[Ticket]:
         """End everything of this connection, since request ids end with it.
@@ -342,7 +301,8 @@ class RateLimiter:
         lesson = lesson_of(code, message)
         if lesson is None or (lesson.reaction is Reaction.HOLD and ticket is None):
             return False
-        self._apply(lesson, now_s, ticket, message)
+        own = () if ticket is None else ticket.owed
+        teach(lesson, self._ledger(lesson.rule), now_s, own, is_open=ticket in self._open, message=message)
         self.counters.learned += 1
         return True
 
@@ -405,29 +365,6 @@ class RateLimiter:
     def _ledger(self, name: str) -> Ledger:
         return self._connection if name in self._connection else self.account.ledger
 
-    def _apply(self, lesson: Lesson, now_s: float, ticket: Ticket | None, message: str) -> None:
-        name, ledger = lesson.rule, self._ledger(lesson.rule)
-        owed = () if ticket is None else tuple(charge for charge in ticket.owed if charge[0][0] == name)
-        match lesson.reaction:
-            case Reaction.SLOW_DOWN:
-                self._slow_down(name, now_s, message)
-            case Reaction.LOWER:
-                own = sum(weight for _, weight in owed) if ticket in self._open else 0
-                ledger.lower(name, ledger.used(name, now_s) - own, now_s)
-            case Reaction.PAUSE:
-                ledger.hold(name, now_s + HISTORICAL_PAUSE_S)
-            case Reaction.HOLD:
-                ledger.take(owed, now_s)
-
-    def _slow_down(self, name: str, now_s: float, message: str) -> None:
-        limit = self._connection.limit(name, now_s)
-        told = _TOLD_MOST.search(message)
-        if told is not None and int(told[1]) < limit:
-            self._connection.cap(name, max(1, int(told[1])), now_s)
-        elif not self._connection.is_held(name, now_s):  # else it is an error more of the same burst
-            self._connection.lower(name, max(1, limit * SLOW_DOWN_PERCENT // 100), now_s)
-        self._connection.hold(name, now_s + RULES[name].span_s)
-
     def _play(self, now_s: float, *added: Ticket) -> Iterator[tuple[Ticket, float]]:
         """Let time pass on a copy of the queue; tell which ticket is sent, and in how many seconds."""
         account = self.account.ledger.copy()
@@ -458,3 +395,7 @@ def _shared_key(request: Request) -> Request | None:
 
 def _holds_slot(ticket: Ticket) -> bool:
     return any(meter in AT_ONCE for meter, _ in ticket.owed)
+
+
+def _counts_once(ticket: Ticket) -> bool:
+    return any(meter[0] in ONCE for meter, _ in ticket.owed)

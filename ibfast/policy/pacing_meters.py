@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -69,7 +70,7 @@ class _Count:
     def add(self, weight: int, ends_s: float | None) -> None:
         self._used += weight
         if ends_s is not None:
-            self._ends.append((ends_s, weight))
+            insort(self._ends, (ends_s, weight))
 
     def give_back(self, weight: int, at_s: float | None) -> None:
         if at_s is None:
@@ -114,15 +115,15 @@ class Ledger:
         """Return the first time from `now_s` on at which there is room, if nothing else is counted or given back."""
         return self._counts.get(meter, _NOTHING).room_s(weight, self._limits[meter[0]], now_s)
 
-    def take(self, owed: Charges, now_s: float) -> None:
-        """Count weights."""
+    def take(self, owed: Charges, at_s: float) -> None:
+        """Count weights from a time on, which may lie in the past."""
         for meter, weight in owed:
             rule = self._rules[meter[0]]
-            ends_s = None if rule.window_s is None else now_s + rule.span_s
+            ends_s = None if rule.window_s is None else at_s + rule.span_s
             self._counts.setdefault(meter, _Count()).add(weight, ends_s)
             if rule.key is not None and ends_s is not None:
-                self._forget(rule.name, now_s)
-                self._ends[rule.name].append((ends_s, meter))
+                self._forget(rule.name, at_s)
+                insort(self._ends[rule.name], (ends_s, meter), key=_end_s)
 
     def give_back(self, owed: Charges, at_s: float | None = None) -> None:
         """Take back the weights of what was open, now or at a time that is no earlier than those given before."""
@@ -191,6 +192,10 @@ class Ledger:
             meter = ends.popleft()[1]
             if meter in self._counts and not self._counts[meter].used(now_s):
                 del self._counts[meter]
+
+
+def _end_s(end: tuple[float, Meter]) -> float:
+    return end[0]
 
 
 _NOTHING = _Count()

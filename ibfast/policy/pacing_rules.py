@@ -10,10 +10,9 @@ tick-by-tick, market depth, historical data limitations). Numbers derive from th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from enum import Enum, IntEnum
+from enum import IntEnum
 from typing import Any, TypeAlias
 
 from ibfast.contracts import Contract
@@ -27,22 +26,21 @@ __all__ = [
     "CONNECTION_RULES",
     "EVERYTHING",
     "LEAST_LINES",
+    "LONGEST_SPAN_S",
     "MARGIN_S",
     "ONCE",
     "REQUEST_RATE",
     "RULES",
     "Charges",
     "Lane",
-    "Lesson",
     "Meter",
-    "Reaction",
     "Rule",
     "charges",
     "identity",
     "lane_of",
-    "lesson_of",
     "line_of",
     "unlimited",
+    "windows_of",
 ]
 
 LEAST_LINES = 100
@@ -218,6 +216,9 @@ REQUEST_RATE: Meter = ("request_rate", EVERYTHING)
 CONNECTION_RULES = tuple(rule for rule in RULES.values() if rule.scope is Scope.CONNECTION)
 ACCOUNT_RULES = tuple(rule for rule in RULES.values() if rule.scope is Scope.ACCOUNT)
 
+LONGEST_SPAN_S = max(rule.span_s for rule in ACCOUNT_RULES if rule.window_s is not None)
+"""For so long a request counts against the account at most."""
+
 AT_ONCE: tuple[Meter, ...] = tuple((rule.name, EVERYTHING) for rule in RULES.values() if rule.window_s is None)
 """The meters of what is open: they have room when something is given back, and not as time goes by."""
 
@@ -225,6 +226,11 @@ AT_ONCE: tuple[Meter, ...] = tuple((rule.name, EVERYTHING) for rule in RULES.val
 def charges(request: Request) -> Charges:
     """Return what a request counts for among the account's rules, in the order of the table."""
     return tuple((rule.meter(request), rule.weight(request)) for rule in ACCOUNT_RULES if rule.applies(request))
+
+
+def windows_of(owed: Charges) -> Charges:
+    """Return what of it counts for a time, and not while a request is open: it outlives connections and processes."""
+    return tuple((meter, weight) for meter, weight in owed if RULES[meter[0]].window_s is not None)
 
 
 def line_of(owed: Charges) -> Charges:
@@ -239,46 +245,3 @@ def lane_of(request: Request) -> Lane:
     if isinstance(request, _Subscription) or (isinstance(request, requests.HistoricalBars) and request.keep_up_to_date):
         return Lane.SUBSCRIBE
     return Lane.HISTORY if isinstance(request, _HistoricalRequest) else Lane.CONTROL
-
-
-class Reaction(Enum):
-    """What an error teaches about a rule."""
-
-    SLOW_DOWN = "send fewer, and nothing for the length of the window"
-    LOWER = "what is open is all there may be"
-    PAUSE = "something else uses the window up: wait"
-    HOLD = "the key was asked for too soon: count it once more"
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What one of IB's errors says about a rule.
-
-    Attributes:
-        about: a pattern in the text of the error, for codes with several meanings.
-    """
-
-    code: int
-    rule: str
-    reaction: Reaction
-    about: str = ""
-
-
-LESSONS = (
-    Lesson(100, "request_rate", Reaction.SLOW_DOWN),
-    Lesson(101, "lines", Reaction.LOWER),
-    Lesson(162, "historical", Reaction.PAUSE, "pacing violation"),
-    Lesson(309, "depth", Reaction.LOWER),
-    Lesson(322, "historical_open", Reaction.LOWER, "historical"),
-    Lesson(420, "historical", Reaction.PAUSE, "pacing violation"),
-    Lesson(10190, "tick_by_tick_instrument", Reaction.HOLD, "same instrument|15 seconds"),
-    Lesson(10190, "tick_by_tick", Reaction.LOWER),
-)
-
-
-def lesson_of(code: int, message: str = "") -> Lesson | None:
-    """Return what an error teaches; without its text, the last lesson of the code is meant."""
-    lessons = [lesson for lesson in LESSONS if lesson.code == code]
-    if not message:
-        return lessons[-1] if lessons else None
-    return next((lesson for lesson in lessons if re.search(lesson.about, message, re.IGNORECASE)), None)

@@ -1,0 +1,70 @@
+"""The limits that all connections of an account share.
+
+The rule of the file: who counts against the limits, not when a request may go; that is decided in `pacing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+
+from ibfast.policy.checks import require_whole
+from ibfast.policy.pacing_meters import Ledger
+from ibfast.policy.pacing_rules import ACCOUNT_RULES, LEAST_LINES, charges, unlimited, windows_of
+from ibfast.wire.requests import Request
+
+__all__ = ["AccountLimits"]
+
+
+class AccountLimits:
+    """What one account may have at once and ask for in a time, over all its connections.
+
+    Between two connections nothing keeps the order of a cancel and the request that takes its place, so where several
+    share this, what was cancelled counts for `settle_s` longer.
+
+    Args:
+        lines: market-data lines; as many as are to be used here, if some are kept for the windows of TWS.
+        tick_by_tick: subscriptions at once; by default one per 20 lines (some accounts have fewer).
+        enforced: False counts and limits nothing: for a gateway that has no limits, such as the embedded one can be.
+        settle_s: how long the gateway may take to hear of a cancel, or of the end of a connection; may be set later.
+
+    Raises:
+        ConfigError: an argument is less than 1.
+
+    Attributes:
+        restored: the sources of which `restore` was told.
+    """
+
+    def __init__(
+        self,
+        lines: int = LEAST_LINES,
+        *,
+        tick_by_tick: int | None = None,
+        enforced: bool = True,
+        settle_s: float = 0.0,
+    ) -> None:
+        require_whole("lines", lines, at_least=1)
+        self.lines = lines
+        self.enforced = enforced
+        self.settle_s = settle_s
+        self.restored: set[Hashable] = set()
+        self.ledger = Ledger(ACCOUNT_RULES if enforced else unlimited(ACCOUNT_RULES), lines)
+        if tick_by_tick is not None:
+            require_whole("tick_by_tick", tick_by_tick, at_least=1)
+            self.ledger.set_limit("tick_by_tick", tick_by_tick)
+
+    def restore(self, source: Hashable, sent: Iterable[tuple[Request, float]], now_s: float) -> None:
+        """Count what was sent for the account before, within the windows that it is still in.
+
+        What was open then is open no more. A source counts once, since every connection that shares this may know it.
+
+        Args:
+            source: where it is known from.
+            sent: requests, and when they were sent, on the clock of `now_s`; after it, as a clock that was set back
+                says, is now: nobody waits for longer than a window.
+            now_s: the time.
+        """
+        if source in self.restored:
+            return
+        self.restored.add(source)
+        for request, sent_s in sent:
+            self.ledger.take(windows_of(charges(request)), min(sent_s, now_s))
