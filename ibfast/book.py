@@ -1,18 +1,21 @@
 """What a session writes down, so that another process can go on with it.
 
-The rule of the file: writing never stops a session. What could not be written is told, and tried again.
+The rule of the file: writing never stops a session. What could not be written is told, and tried again. Processes
+share the wall clock alone: what is written has its times, and is translated when it is read.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from hashlib import sha256
 
 from ibfast.errors import StoreError
 from ibfast.owner import Owner
-from ibfast.policy.pacing import RULES
+from ibfast.policy.pacing import Ticket
+from ibfast.policy.pacing_rules import LONGEST_SPAN_S, windows_of
 from ibfast.policy.subscription import Subscription
-from ibfast.store import Store
-from ibfast.wire.requests import TickByTick
+from ibfast.store import Sent, SentRequest, Store
 
 __all__ = ["Book"]
 
@@ -20,7 +23,7 @@ __all__ = ["Book"]
 ALIVE_S = 5.0
 LEASE_S = 60.0
 NS = 1_000_000_000
-ONE_PER_INSTRUMENT = "tick_by_tick_instrument"
+LONGEST_SPAN_NS = int(LONGEST_SPAN_S * NS)
 
 
 class Book:
@@ -34,8 +37,12 @@ class Book:
         self._owner = owner
         self._store: Store | None = None
         self._alive_at_s = 0.0
+        self._trim_at_s = 0.0
         self._unwritten: set[Subscription] = set()
         self._since_ns: dict[Subscription, int] = {}
+        self._leased: set[int] = set()
+        self._unwritten_sent: list[Sent] = []
+        owner.outbox.record = self._note_sent
 
     def open(self, now_s: float) -> None:
         """Open the store, and declare what it remembers."""
@@ -61,17 +68,36 @@ class Book:
                 missing_since_ns = remembered.interrupted.get(request, remembered.alive_ns)
                 if missing_since_ns:
                     session.continue_from(subscription, missing_since_ns)
-                if isinstance(request, TickByTick):
-                    # The process before may have asked for it up to its end, which is not written to the second.
-                    age_s = time.time() - remembered.alive_ns / NS
-                    subscription.not_before_s = now_s + max(0.0, RULES[ONE_PER_INSTRUMENT].span_s + ALIVE_S - age_s)
+
+    def begin(self, now_s: float, client_id: int) -> None:
+        """Take in, before anything is asked of a new session, what counts against its login's limits already.
+
+        Client ids that were leased and are not needed are given back.
+        """
+        self._give_back(self._leased - {client_id})
+        limits = self._owner.outbox.limiter.account
+        if self._store is None or not limits.enforced:
+            return
+        source = self._store.path.resolve(), self._login
+        if source in limits.restored:
+            return
+        sent: list[Sent] = []
+        try:
+            sent = self._store.sent(self._login)
+            self._trim_sent(now_s)
+        except StoreError as error:
+            self._tell(error)
+        now_ns = time.time_ns()
+        limits.restore(source, [(item.request, now_s - (now_ns - item.at_ns) / NS) for item in sent], now_s)
 
     def close(self) -> None:
-        """Close the store; what is declared stays in it."""
+        """Close the store, and give leases back; what is declared stays in it."""
+        self._give_back(set(self._leased))
         if self._store is not None:
             self._store.close()
             self._store = None
         self._unwritten.clear()
+        self._unwritten_sent.clear()
         self._since_ns.clear()
 
     def write(self, subscription: Subscription) -> None:
@@ -91,13 +117,27 @@ class Book:
             self._unwritten.discard(subscription)
 
     def note_alive(self, now_s: float, client_id: int) -> None:
-        """Write every few seconds that the session lives, and what could not be written before.
+        """Write every few seconds that the session lives, and what could not be written before."""
+        if self._store is None or now_s < self._alive_at_s:
+            return
+        self._alive_at_s = now_s + ALIVE_S
+        self.note_state()
+        if client_id in self._leased:
+            self.lease(client_id)
+        try:
+            self._write_sent()
+            if now_s >= self._trim_at_s:
+                self._trim_sent(now_s)
+        except StoreError as error:
+            self._tell(error)
+
+    def note_state(self) -> None:
+        """Write how the session fares.
 
         Of a subscription that is interrupted it is written since when: from there on its data is missing.
         """
-        if self._store is None or now_s < self._alive_at_s:
+        if self._store is None:
             return
-        self._alive_at_s = time.monotonic() + ALIVE_S
         for subscription in tuple(self._unwritten):
             self.write(subscription)
         session = self._owner.session
@@ -110,19 +150,74 @@ class Book:
             self._store.alive(time.time_ns(), session.market_data_type)
         except StoreError as error:
             self._tell(error)
-        if client_id != self._owner.config.client_id:
-            self.lease(client_id)
 
     def lease(self, client_id: int) -> bool:
         """Take, or prolong, a client id among all that share the store. True without a store, or if it fails."""
         if self._store is None:
             return True
-        config, now_ns = self._owner.config, time.time_ns()
+        now_ns = time.time_ns()
         try:
-            return self._store.lease(f"{config.host}:{config.port}", client_id, now_ns, now_ns + int(LEASE_S * NS))
+            is_ours = self._store.lease(self._gateway, client_id, now_ns, now_ns + int(LEASE_S * NS))
         except StoreError as error:
             self._tell(error)
             return True
+        if is_ours:
+            self._leased.add(client_id)
+        return is_ours
+
+    def _give_back(self, client_ids: set[int]) -> None:
+        """End leases; one that can't be ended ends by time."""
+        if self._store is None:
+            return
+        self._leased -= client_ids
+        try:
+            for client_id in client_ids:
+                self._store.give_back(self._gateway, client_id)
+        except StoreError as error:
+            self._tell(error)
+
+    @property
+    def _gateway(self) -> str:
+        """Whose client ids they are."""
+        return f"{self._owner.config.host}:{self._owner.config.port}"
+
+    @property
+    def _login(self) -> str:
+        """Whose limits they are; account ids are nobody's business who finds the file."""
+        return sha256(",".join(sorted(self._owner.protocol.accounts)).encode()).hexdigest()
+
+    def _note_sent(self, tickets: Sequence[Ticket]) -> None:
+        """Write what counts against a limit for a time, before it is sent: a process may be killed at any moment."""
+        if self._store is None or not self._owner.outbox.limiter.account.enforced:
+            return
+        now_ns = time.time_ns()
+        counted = [
+            Sent(ticket.number, ticket.request, now_ns)
+            for ticket in tickets
+            if isinstance(ticket.request, SentRequest) and windows_of(ticket.owed)
+        ]
+        if not counted:
+            return
+        self._unwritten_sent += counted
+        try:
+            self._write_sent()
+        except StoreError as error:
+            self._tell(error)
+
+    def _write_sent(self) -> None:
+        assert self._store is not None
+        if self._unwritten_sent:
+            since_ns = time.time_ns() - LONGEST_SPAN_NS
+            self._unwritten_sent = [item for item in self._unwritten_sent if item.at_ns > since_ns]
+            self._store.note_sent(self._login, self._unwritten_sent)
+            self._unwritten_sent.clear()
+
+    def _trim_sent(self, now_s: float) -> None:
+        """Drop what counts no more."""
+        assert self._store is not None
+        now_ns = time.time_ns()
+        self._store.trim_sent(now_ns - LONGEST_SPAN_NS, now_ns)
+        self._trim_at_s = now_s + LONGEST_SPAN_S
 
     def _tell(self, error: StoreError) -> None:
         self._owner.monitor.event("store_failed", error=str(error))

@@ -7,7 +7,7 @@ is said at once, to whoever asks; what waits too long is dropped and said to who
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ibfast.errors import NotConnectedError
@@ -36,11 +36,13 @@ class Outbox:
 
     Attributes:
         requests_sent: over all links.
+        record: told of tickets before their requests are sent, and again if they may have arrived later.
     """
 
     def __init__(self, limiter: RateLimiter, observe_wait: Callable[[float], None]) -> None:
         self.limiter = limiter
         self.requests_sent = 0
+        self.record: Callable[[Sequence[Ticket]], None] = lambda tickets: None
         self._observe_wait = observe_wait
         self._protocol: Protocol | None = None
         self._flush: Callable[[], None] = lambda: None
@@ -97,6 +99,10 @@ class Outbox:
             self._parcels.pop(ticket, None)
         return to_cancel
 
+    def stalled(self, since_s: float, now_s: float) -> None:
+        """Nothing came from the gateway in this time: what was sent in it may have arrived only now."""
+        self.record(self.limiter.stalled(since_s, now_s))
+
     def pump(self, now_s: float) -> None:
         """Send what may be sent now."""
         if self._protocol is None:
@@ -106,6 +112,7 @@ class Outbox:
             if parcel.dropped is not None:
                 parcel.dropped()
         due = self.limiter.due(now_s)
+        self.record(due)
         for ticket in due:
             parcel = self._parcels.pop(ticket)
             self._protocol.send_frame(parcel.frame)

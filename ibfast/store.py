@@ -1,4 +1,4 @@
-"""The book of subscriptions that survives the process, and leases of client ids, in one SQLite file.
+"""What survives the process, in one SQLite file: subscriptions, what was sent lately, and leases of client ids.
 
 The rule of the file: values in, values out. A disk that is full, or a file that is damaged, raises StoreError; whoever
 calls decides to go on without.
@@ -9,23 +9,43 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias, TypeVar
 
 from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
 from ibfast.enums import MarketDataType
 from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
-from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
+from ibfast.wire.requests import (
+    HeadTimestamp,
+    HistoricalBars,
+    HistoricalTicks,
+    MarketData,
+    MarketDepth,
+    RealTimeBars,
+    TickByTick,
+)
 
-__all__ = ["Remembered", "Store"]
+__all__ = ["Remembered", "Sent", "SentRequest", "Store"]
+
+SentRequest: TypeAlias = SubscriptionRequest | HistoricalTicks | HeadTimestamp
+"""A request of a contract's data, which may count against a limit for a time."""
+
+_T = TypeVar("_T")
 
 # Writing happens on the event loop, so it waits for other processes for a moment only; it is tried again later.
 BUSY_TIMEOUT_S = 0.05
-REQUESTS = {kind.__name__: kind for kind in (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)}
+REQUESTS: dict[str, Callable[..., SubscriptionRequest]] = {
+    kind.__name__: kind for kind in (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)
+}
+SENT_REQUESTS: dict[str, Callable[..., SentRequest]] = {
+    **REQUESTS,
+    HistoricalTicks.__name__: HistoricalTicks,
+    HeadTimestamp.__name__: HeadTimestamp,
+}
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS subscriptions (
@@ -34,6 +54,10 @@ CREATE TABLE IF NOT EXISTS subscriptions (
 );
 CREATE TABLE IF NOT EXISTS sessions (
     session TEXT PRIMARY KEY, market_data_type INTEGER NOT NULL, alive_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sent (
+    owner TEXT NOT NULL, number INTEGER NOT NULL, login TEXT NOT NULL, request TEXT NOT NULL, at_ns INTEGER NOT NULL,
+    PRIMARY KEY (owner, number)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
     gateway TEXT NOT NULL, client_id INTEGER NOT NULL, owner TEXT NOT NULL, until_ns INTEGER NOT NULL,
@@ -57,6 +81,21 @@ class Remembered:
     market_data_type: MarketDataType
     alive_ns: int
     interrupted: dict[SubscriptionRequest, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that was sent.
+
+    Attributes:
+        number: identifies it within its process.
+        request: what was asked; its id does not matter.
+        at_ns: when, UTC.
+    """
+
+    number: int
+    request: SentRequest
+    at_ns: int
 
 
 class Store:
@@ -89,6 +128,9 @@ class Store:
     def _failed(self, what: str, error: sqlite3.Error) -> StoreError:
         return StoreError(f"the store {self.path} can't be {what}: {error}: is there room on the disk, and may it be?")
 
+    def _unreadable(self, error: Exception) -> StoreError:
+        return StoreError(f"the store {self.path} can't be read: {error}: move it away to begin anew")
+
     def _write(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         try:
             self._database.executemany(statement, rows)
@@ -102,7 +144,7 @@ class Store:
                 "SELECT request, priority, since_ns FROM subscriptions WHERE session = ? ORDER BY priority DESC, rowid",
                 (self.session,),
             )
-            book = [(_parse(request), priority, since_ns) for request, priority, since_ns in rows]
+            book = [(_parse(request, REQUESTS), priority, since_ns) for request, priority, since_ns in rows]
             subscriptions = tuple((request, priority) for request, priority, _ in book)
             interrupted = {request: since_ns for request, _, since_ns in book if since_ns}
             state = self._database.execute(
@@ -111,7 +153,7 @@ class Store:
             market_data_type, alive_ns = state or (MarketDataType.REALTIME, 0)
             return Remembered(subscriptions, MarketDataType(market_data_type), alive_ns, interrupted)
         except (sqlite3.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"the store {self.path} can't be read: {error}: move it away to begin anew") from None
+            raise self._unreadable(error) from None
 
     def remember(self, request: SubscriptionRequest, priority: int) -> None:
         """Add a subscription, or change its priority."""
@@ -135,6 +177,28 @@ class Store:
             "UPDATE subscriptions SET since_ns = ? WHERE session = ? AND request = ?",
             [(since_ns, self.session, _written(request))],
         )
+
+    def note_sent(self, login: str, sent: Iterable[Sent]) -> None:
+        """Note requests, before they are sent; one that was noted already has another time from now on."""
+        self._write(
+            "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?)",
+            [(self._owner, item.number, login, _written(replace(item.request, req_id=0)), item.at_ns) for item in sent],
+        )
+
+    def sent(self, login: str) -> list[Sent]:
+        """Return what all that share the store have sent with a login, the oldest first."""
+        try:
+            rows = self._database.execute(
+                "SELECT number, request, at_ns FROM sent WHERE login = ? ORDER BY at_ns", (login,)
+            )
+            return [Sent(number, _parse(request, SENT_REQUESTS), at_ns) for number, request, at_ns in rows]
+        except (sqlite3.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def trim_sent(self, since_ns: int, now_ns: int) -> None:
+        """Drop what was sent before a time; what seems to come, since the clock was set back, was sent now."""
+        self._write("DELETE FROM sent WHERE at_ns < ?", [(since_ns,)])
+        self._write("UPDATE sent SET at_ns = ? WHERE at_ns > ?", [(now_ns, now_ns)])
 
     def lease(self, gateway: str, client_id: int, now_ns: int, until_ns: int) -> bool:
         """Take, or prolong, a client id of a gateway among all that share the store. False if another has it."""
@@ -168,14 +232,14 @@ class Store:
         self.close()
 
 
-def _written(request: SubscriptionRequest) -> str:
+def _written(request: SentRequest) -> str:
     """Return a request as JSON; equal requests give equal texts."""
     return json.dumps({"kind": type(request).__name__, **asdict(request)}, sort_keys=True, separators=(",", ":"))
 
 
-def _parse(text: str) -> SubscriptionRequest:
+def _parse(text: str, kinds: Mapping[str, Callable[..., _T]]) -> _T:
     fields = json.loads(text)
-    kind = REQUESTS[fields.pop("kind")]
+    kind = kinds[fields.pop("kind")]
     fields["contract"] = _contract(fields["contract"])
     for name, value in fields.items():
         if isinstance(value, list):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Iterator
 
@@ -187,7 +186,7 @@ class Supervisor:
             return
         now_s = time.monotonic()
         link.reset()
-        self._outbox.limiter.stalled(self._heard_s, now_s)
+        self._outbox.stalled(self._heard_s, now_s)
         self._ready.clear()
         self.lines.poll(now_s)
         self.last_error = error
@@ -365,6 +364,7 @@ class Supervisor:
         self.last_error = None
         self.reconnection.connected(now_s)
         self.heartbeat.connected(now_s)
+        self.book.begin(now_s, self._client_id)
         self._outbox.begin(self._link.protocol, self._link.flush)
         if self._outage is not None:
             self._record_outage(*self._outage, self._feed.seq, time.time_ns())
@@ -397,7 +397,7 @@ class Supervisor:
         if link is not None:
             self.lines.poll(time.monotonic())
             if was_ready:
-                self.book.note_alive(math.inf, self._client_id)
+                self.book.note_state()
             self._forget_link()
             self._manager.end_session(NotConnectedError("the connection was closed"))
             await link.close()
@@ -438,7 +438,7 @@ class Supervisor:
             return
         now_s = time.monotonic()
         if now_s - self._heard_s > MARGIN_S:
-            self._outbox.limiter.stalled(self._heard_s, now_s)
+            self._outbox.stalled(self._heard_s, now_s)
         self._heard_s = now_s
         self.heartbeat.bytes_received(now_s)
         messages = link.protocol.events()
