@@ -15,10 +15,15 @@ if [ -z "$clang" ]; then
     echo "fuzz/run.sh: no clang found; install it or set CLANG" >&2
     exit 2
 fi
-if [ ! -x "$python" ]; then
-    "${PYTHON:-python3}" -m venv "$build/venv"
-    "$python" -m pip install --quiet --disable-pip-version-check atheris cython numpy "setuptools>=77"
-fi
+[ -x "$python" ] || "${PYTHON:-python3}" -m venv "$build/venv"
+# The package imports all that it depends on, and the sanitized copy of it is not installed: so a list from its metadata.
+"$python" - pyproject.toml >"$build/requirements.txt" <<'EOF'
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    metadata = tomllib.load(file)
+print(*metadata["build-system"]["requires"], *metadata["project"]["dependencies"], "atheris", sep="\n")
+EOF
+"$python" -m pip install --quiet --disable-pip-version-check -r "$build/requirements.txt"
 
 # A copy, since the normal build keeps its C files and modules beside the sources.
 export CC="$clang" LDSHARED="$clang -shared"
