@@ -192,8 +192,10 @@ class SessionConfig:
         require(valid, "session.store", self.store, "give the path of a file")
         require(_is_text(self.name), "session.name", self.name, "give a name")
         _require_flag("session.backfill", self.backfill)
-        valid = isinstance(self.client_ids, tuple) and all(_is_client_id(item) for item in self.client_ids)
-        require(valid, "session.client_ids", self.client_ids, "give client ids, a tuple of int, 0 or more")
+        is_tuple = isinstance(self.client_ids, tuple)
+        require(is_tuple, "session.client_ids", self.client_ids, "give a tuple of client ids: (11, 12)")
+        for client_id in self.client_ids:
+            require(_is_client_id(client_id), "session.client_ids", client_id, "give whole numbers, 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

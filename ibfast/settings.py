@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -32,6 +33,20 @@ TOP = ""
 FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 LEADING_PATH = re.compile(r"[\w.]+")
+
+TOML_NAMES: Mapping[type, str] = {
+    str: "a text", bool: "a flag", int: "a whole number", float: "a number", list: "an array", dict: "a table",
+    datetime: "a time", date: "a date", time: "a time",
+}  # fmt: skip
+"""What a value in a file is called."""
+
+TOML_REMEDIES: Mapping[type, str] = {
+    str: "a text in quotes", bool: "true or false", int: "a whole number", float: "a number",
+}  # fmt: skip
+TOML_ARRAY_REMEDIES: Mapping[type, str] = {
+    str: 'an array of texts, such as ["a", "b"]', int: "an array of whole numbers, such as [1, 2]",
+}  # fmt: skip
+"""What to give in a file, by the type of the field or of its items."""
 
 T = TypeVar("T")
 
@@ -113,11 +128,27 @@ class _Given:
         """Take a value; a list becomes a tuple where one is wanted."""
         path = _path(section, name)
         if name not in self.annotations[section]:
-            raise _unknown(path, origin, [*self.sections, *paths_of(self.cls)])
+            raise ConfigError(f"there is no setting {path!r} ({origin}): {self._hint(section, name)}")
         if isinstance(value, list) and get_origin(self.annotations[section][name]) is tuple:
             value = tuple(value)
         self.values.setdefault(section, {})[name] = value
         self.origins[path] = origin
+
+    def _hint(self, section: str, name: str) -> str:
+        """Say what may be meant: the same name elsewhere, a similar one here, a similar one elsewhere."""
+        places = [
+            f"in [{other}]" if other else "above all sections"
+            for other, known in self.annotations.items()
+            if name in known
+        ]
+        if places:
+            return f"it belongs {' or '.join(places)}"
+        own = [*self.annotations[section], *(self.sections if section == TOP else ())]
+        near = _nearest(name, own)
+        if near is None:
+            elsewhere = {path.rpartition(".")[2]: path for path in paths_of(self.cls)}
+            near = elsewhere.get(_nearest(name, elsewhere) or "")
+        return f"did you mean {near!r}?" if near else f"there are {', '.join(own)}"
 
     def put_section(self, name: str, value: Any, origin: str) -> None:
         """Take a section: its settings by name, or as a whole."""
@@ -157,7 +188,31 @@ def _take_file(given: _Given, path: Path) -> None:
             table = tomllib.load(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the file {path} can't be read: {error}") from None
-    _take_table(given, table, f"file {path}")
+    origin = f"file {path}"
+    for section, known in given.annotations.items():
+        part = table if section == TOP else table.get(section)
+        if isinstance(part, dict):
+            for name in known.keys() & part.keys():
+                _require_toml(_path(section, name), part[name], known[name], origin)
+    _take_table(given, table, origin)
+
+
+def _require_toml(path: str, value: Any, annotation: Any, origin: str) -> None:
+    """Insist on the type of a value in a file, in the file's words. The value is not shown: it may be a secret."""
+    kind = (get_args(annotation) or (annotation,))[0]
+    if get_origin(annotation) is not tuple:
+        wrong = [] if _is_toml(value, kind) else [value]
+        shown, remedy = "", TOML_REMEDIES[kind]
+    else:
+        is_array = isinstance(value, list)
+        wrong = [item for item in value if not _is_toml(item, kind)] if is_array else [value]
+        shown, remedy = "an array with " if is_array else "", TOML_ARRAY_REMEDIES[kind]
+    if wrong:
+        raise ConfigError(f"{path} can't be {shown}{TOML_NAMES[type(wrong[0])]}: give {remedy} ({origin})")
+
+
+def _is_toml(value: object, kind: type) -> bool:
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _take_table(given: _Given, table: Mapping[str, Any], origin: str) -> None:
@@ -176,7 +231,7 @@ def _take_environment(given: _Given, environ: Mapping[str, str]) -> None:
         if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
             continue
         if variable not in variables:
-            raise _unknown(variable, "environment", variables)
+            raise _unknown_variable(variable, variables)
         section, name = variables[variable]
         try:
             value = _parsed(text, given.annotations[section][name])
@@ -209,7 +264,14 @@ def _path(section: str, name: str) -> str:
     return f"{section}.{name}" if section else name
 
 
-def _unknown(name: str, origin: str, known: Collection[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "the settings are those of ibfast.Config"
-    return ConfigError(f"there is no setting {name!r} ({origin}): {hint}")
+def _unknown_variable(variable: str, known: Mapping[str, tuple[str, str]]) -> ConfigError:
+    name = variable.removeprefix(PREFIX).lower()
+    same = [other for other, (_, field) in known.items() if field == name]
+    near = _nearest(variable, known)
+    meant = " or ".join(map(repr, same)) or (repr(near) if near else "")
+    hint = f"did you mean {meant}?" if meant else f"the settings are those of ibfast.Config, after {PREFIX}"
+    return ConfigError(f"there is no setting {variable!r} (environment): {hint}")
+
+
+def _nearest(name: str, known: Collection[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)

@@ -213,19 +213,40 @@ def test_texts_of_the_environment() -> None:
         ("prot = 1", "there is no setting 'prot' (file {file}): did you mean 'port'?"),
         ("[hartbeat]\ninterval_s = 1", "there is no setting 'hartbeat' (file {file}): did you mean 'heartbeat'?"),
         ("[heartbeat]\ninterval = 1",
-         "there is no setting 'heartbeat.interval' (file {file}): did you mean 'heartbeat.interval_s'?"),
-        ("interval_s = 1", "there is no setting 'interval_s' (file {file}): did you mean 'heartbeat.interval_s'?"),
-        ("xyzzy = 1", "there is no setting 'xyzzy' (file {file}): the settings are those of ibfast.Config"),
+         "there is no setting 'heartbeat.interval' (file {file}): did you mean 'interval_s'?"),
+        ("interval_s = 1", "there is no setting 'interval_s' (file {file}): it belongs in [heartbeat]"),
+        ("intervall_s = 1", "there is no setting 'intervall_s' (file {file}): did you mean 'heartbeat.interval_s'?"),
+        ("[pacing]\ninterval_s = 1",
+         "there is no setting 'pacing.interval_s' (file {file}): it belongs in [heartbeat]"),
+        ("[pacing]\nport = 4002",
+         "there is no setting 'pacing.port' (file {file}): it belongs above all sections or in [fanout]"),
+        ("[reconnection]\nlins = 200", "there is no setting 'reconnection.lins' (file {file}): "
+         "did you mean 'pacing.lines'?"),
+        ("[auth]\nxyzzy = 1",
+         "there is no setting 'auth.xyzzy' (file {file}): there are account_type, accounts, read_only"),
         ("port = 0", "port=0 is not possible: give 1 to 65535 (file {file})"),
-        ("port = '7497'", "port='7497' is not possible: give 1 to 65535 (file {file})"),
+        ("port = '7497'", "port can't be a text: give a whole number (file {file})"),
+        ("port = true", "port can't be a flag: give a whole number (file {file})"),
+        ("port = 7497.0", "port can't be a number: give a whole number (file {file})"),
+        ("port = {}", "port can't be a table: give a whole number (file {file})"),
+        ("host = 1", "host can't be a whole number: give a text in quotes (file {file})"),
+        ("[heartbeat]\ninterval_s = '5'", "heartbeat.interval_s can't be a text: give a number (file {file})"),
+        ("[pacing]\nenforced = 1", "pacing.enforced can't be a whole number: give true or false (file {file})"),
+        ("[session]\nclient_ids = 11",
+         "session.client_ids can't be a whole number: give an array of whole numbers, such as [1, 2] (file {file})"),
+        ("[session]\nclient_ids = [11, '12']", "session.client_ids can't be an array with a text: "
+         "give an array of whole numbers, such as [1, 2] (file {file})"),
+        ("[session]\nclient_ids = [-1]",
+         "session.client_ids=-1 is not possible: give whole numbers, 0 or more (file {file})"),
+        ("[session]\nstore = 1979-05-27", "session.store can't be a date: give a text in quotes (file {file})"),
+        ("[auth]\naccounts = 'DU1'",
+         'auth.accounts can\'t be a text: give an array of texts, such as ["a", "b"] (file {file})'),
         ("[pacing]\nlines = 0", "pacing.lines=0 is not possible: give 1 or more, a whole number (file {file})"),
         ("[reconnection]\ndaily_restart = 23:45:00",
-         "reconnection.daily_restart=datetime.time(23, 45) is not possible: give a time of day such as \"23:45\""
-         " (file {file})"),
+         "reconnection.daily_restart can't be a time: give a text in quotes (file {file})"),
         ("[tls]\nkey = 'client.key'",
          "tls.key is of no use without a certificate: give tls.certificate too (file {file})"),
         ("heartbeat = 5", "heartbeat is a section (file {file}): give its settings by their names"),
-        ("port = {}", "port={{}} is not possible: give 1 to 65535 (file {file})"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_file_is_located(file: Path, text: str, told: str) -> None:
@@ -239,6 +260,10 @@ def test_what_is_wrong_in_a_file_is_located(file: Path, text: str, told: str) ->
     ("variable", "text", "told"),
     [
         ("IBFAST_PROT", "1", "there is no setting 'IBFAST_PROT' (environment): did you mean 'IBFAST_PORT'?"),
+        ("IBFAST_INTERVAL_S", "1", "there is no setting 'IBFAST_INTERVAL_S' (environment): "
+         "did you mean 'IBFAST_HEARTBEAT_INTERVAL_S'?"),
+        ("IBFAST_XYZZY_QQQ", "1", "there is no setting 'IBFAST_XYZZY_QQQ' (environment): "
+         "the settings are those of ibfast.Config, after IBFAST_"),
         ("IBFAST_PORT", "many", "port='many' is not possible: give a whole number (variable IBFAST_PORT)"),
         ("IBFAST_PORT", "", "port='' is not possible: give a whole number (variable IBFAST_PORT)"),
         ("IBFAST_PORT", "0", "port=0 is not possible: give 1 to 65535 (variable IBFAST_PORT)"),
@@ -255,6 +280,12 @@ def test_what_is_wrong_in_the_environment_is_located(variable: str, text: str, t
     with pytest.raises(ConfigError) as caught:
         Config.load(environ={variable: text})
     assert str(caught.value) == told
+
+
+def test_an_unknown_name_is_told_with_what_there_is(file: Path) -> None:
+    file.write_text("xyzzy = 1")
+    with pytest.raises(ConfigError, match=r"^there is no setting 'xyzzy' \(.*\): there are host, port, .*, fanout$"):
+        Config.load(file, environ={})
 
 
 def test_what_is_wrong_in_an_argument_is_located() -> None:
