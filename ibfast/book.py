@@ -81,13 +81,12 @@ class Book:
         source = self._store.path.resolve(), self._login
         if source in limits.restored:
             return
-        sent: list[Sent] = []
+        now_ns, sent = time.time_ns(), list[Sent]()
         try:
             sent = self._store.sent(self._login)
             self._trim_sent(now_s)
         except StoreError as error:
             self._tell(error)
-        now_ns = time.time_ns()
         limits.restore(source, [(item.request, now_s - (now_ns - item.at_ns) / NS) for item in sent], now_s)
 
     def close(self) -> None:
@@ -122,7 +121,7 @@ class Book:
             return
         self._alive_at_s = now_s + ALIVE_S
         self.note_state()
-        if client_id in self._leased:
+        if client_id != self._owner.config.client_id:
             self.lease(client_id)
         try:
             self._write_sent()

@@ -8,10 +8,11 @@ from dataclasses import MISSING, fields, replace
 import pytest
 
 from ibfast.contracts import Contract, Forex, Stock
-from ibfast.policy.pacing_rules import RULES, Lane, charges, identity, lane_of
+from ibfast.policy.pacing_rules import RULES, Lane, charges, identity, lane_of, windows_of
 from ibfast.sim.history import BAR_SECONDS
 from ibfast.sim.pacing import AccountLimits as GatewayLimits
 from ibfast.sim.pacing import RequestRate
+from ibfast.store import SentRequest
 from ibfast.wire import requests
 from ibfast.wire.requests import HistoricalBars, MarketData, Request, TickByTick
 
@@ -143,3 +144,10 @@ def test_an_instrument_without_con_id_is_known_by_its_description() -> None:
     at_smart, at_island = TickByTick(1, Stock("AAPL"), "Last"), TickByTick(2, Stock("AAPL", "ISLAND"), "Last")
     assert key(at_smart, rule) == key(at_island, rule)
     assert key(at_smart, rule) != key(TickByTick(3, Forex("EURUSD"), "Last"), rule)
+
+
+def test_what_counts_for_a_time_can_be_written_down() -> None:
+    costly = MarketData(1, AAPL, snapshot=True, regulatory_snapshot=True)
+    counted = [request for request in (*map(example, REQUESTS), costly) if windows_of(charges(request))]
+    assert len(counted) == 6
+    assert all(isinstance(request, SentRequest) for request in counted)

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,16 @@ from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
 from ibfast.enums import MarketDataType
 from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
-from ibfast.store import Store
-from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
+from ibfast.store import Sent, SentRequest, Store
+from ibfast.wire.requests import (
+    HeadTimestamp,
+    HistoricalBars,
+    HistoricalTicks,
+    MarketData,
+    MarketDepth,
+    RealTimeBars,
+    TickByTick,
+)
 
 GATEWAY = "127.0.0.1:7497"
 TEXT = st.text(max_size=8)
@@ -48,6 +57,12 @@ REQUESTS: st.SearchStrategy[SubscriptionRequest] = st.one_of(
     ),
 )
 QUOTES = MarketData(0, Contract(con_id=1, symbol="AAPL"))
+SENT: st.SearchStrategy[SentRequest] = st.one_of(
+    REQUESTS,
+    st.builds(HistoricalTicks, st.just(0), CONTRACTS, TEXT, TEXT, st.integers(1, 1000), TEXT, st.booleans()),
+    st.builds(HeadTimestamp, st.just(0), CONTRACTS, TEXT, st.booleans()),
+)
+LOGIN = "a login"
 
 
 @settings(deadline=None, max_examples=40)
@@ -67,6 +82,36 @@ def test_a_book_is_read_as_it_was_written(
         assert priorities == sorted(priorities, reverse=True)
         assert (remembered.market_data_type, remembered.alive_ns) == (MarketDataType.DELAYED, 17)
         assert (other.read().subscriptions, other.read().alive_ns) == ((), 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(requests=st.lists(SENT, max_size=8))
+def test_what_was_sent_is_read_by_all_with_the_login(
+    tmp_path_factory: pytest.TempPathFactory, requests: list[SentRequest]
+) -> None:
+    path = tmp_path_factory.mktemp("store") / "book.sqlite"
+    with Store(path) as one, Store(path, "another session") as other:
+        for number, request in enumerate(requests):
+            one.note_sent(LOGIN, [Sent(number, replace(request, req_id=7), 100 - number)])
+        expected = [Sent(number, request, 100 - number) for number, request in enumerate(requests)][::-1]
+        assert one.sent(LOGIN) == other.sent(LOGIN) == expected
+        assert one.sent("another login") == []
+        other.note_sent(LOGIN, [Sent(0, QUOTES, 1000)])  # numbers are each process's own
+        assert len(one.sent(LOGIN)) == len(requests) + 1
+
+
+def test_what_arrived_late_has_another_time(tmp_path: Path) -> None:
+    with Store(tmp_path / "book") as store:
+        store.note_sent(LOGIN, [Sent(1, QUOTES, 5)])
+        store.note_sent(LOGIN, [Sent(1, QUOTES, 8)])
+        assert store.sent(LOGIN) == [Sent(1, QUOTES, 8)]
+
+
+def test_what_is_over_goes_and_what_seems_to_come_is_now(tmp_path: Path) -> None:
+    with Store(tmp_path / "book") as store:
+        store.note_sent(LOGIN, [Sent(at_ns, QUOTES, at_ns) for at_ns in (4, 5, 9, 11)])
+        store.trim_sent(since_ns=5, now_ns=10)
+        assert [item.at_ns for item in store.sent(LOGIN)] == [5, 9, 10]
 
 
 def test_equal_priorities_keep_the_order_of_their_declaration(tmp_path: Path) -> None:
@@ -134,6 +179,8 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path) -> None:
         store._database.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StoreError, match="full"):
             fill(store)
+        with pytest.raises(StoreError, match="full"):
+            store.note_sent(LOGIN, [Sent(number, QUOTES, 0) for number in range(1000)])
         assert QUOTES in dict(store.read().subscriptions)
 
 
@@ -156,3 +203,11 @@ def test_a_book_that_does_not_parse_is_an_error(tmp_path: Path) -> None:
     database.close()
     with Store(tmp_path / "book") as store, pytest.raises(StoreError, match="move it away"):
         store.read()
+
+
+def test_what_was_sent_and_does_not_parse_is_an_error(tmp_path: Path) -> None:
+    with Store(tmp_path / "book") as store:
+        store.note_sent(LOGIN, [Sent(1, QUOTES, 5)])
+        store._database.execute("UPDATE sent SET request = '{}'")
+        with pytest.raises(StoreError, match="move it away"):
+            store.sent(LOGIN)
