@@ -259,7 +259,7 @@ class Backfiller:
         sources = self._sources(subscription)
         if not sources or not gap.first_ns:
             reason = "its begin is not known" if sources else "there is no such history"
-            self._owner.monitor.event("backfill_impossible", subscription=repr(subscription), reason=reason)
+            self._owner.monitor.event("backfill_impossible", subscription=subscription.name, reason=reason)
             return
         for source in sources:
             at_s, end_s = range_of(source, gap.first_ns, gap.last_ns)
@@ -391,7 +391,7 @@ class Backfiller:
 
     def _tell(self, name: str, job: _Job, **fields: object) -> None:
         self._owner.monitor.event(
-            name, subscription=repr(job.subscription), ring=job.source.ring, first_ns=job.at_s * NS,
+            name, subscription=job.subscription.name, ring=job.source.ring, first_ns=job.at_s * NS,
             last_ns=job.end_s * NS, **fields,
         )  # fmt: skip
 

@@ -47,3 +47,6 @@ def expose(owner: Owner, latest: Callable[[], dict[str, tuple[int, int]]]) -> No
     monitor.watch("requests_sent", lambda: owner.outbox.requests_sent, "Requests sent", is_counter=True)
     monitor.watch("subscriptions", states, "Subscriptions by state", "state")
     monitor.watch("quarantined", quarantined, "Malformed messages of this connection")
+    monitor.watch(
+        "callback_failures", lambda: owner.errors.failures, "Callbacks for IB's messages that raised", is_counter=True
+    )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ibfast.enums import GapCause, Scope
-from ibfast.errors import NotConnectedError, PacingError
+from ibfast.errors import NotConnectedError, PacingError, RequestError
 from ibfast.owner import Owner
 from ibfast.policy.heartbeat import HeartbeatMonitor, StreamState
 from ibfast.policy.hours import TradingHours
@@ -28,6 +28,8 @@ KEEP_BINDING_S = 30.0
 # After an error 100 nobody knows which requests were not taken: those of this time are repeated, so many at most.
 REPEATED_S, REPEATABLE = 1.5, 256
 REAL_TIME_BAR_S = 5.0
+# IB has no code for what we end ourselves.
+NO_CODE = 0
 
 
 class Lines:
@@ -101,7 +103,11 @@ class Lines:
             self._outbox.submit(request, now_s, sent=lambda: self._on_cancelled(req_id, request))
         else:
             del self._tickets[req_id]
-            self._feed.forget_requests([req_id])
+            self._release_unsent(req_id)
+
+    def _release_unsent(self, req_id: int) -> None:
+        self._feed.forget_requests([req_id])
+        self._owner.refuse(req_id, _superseded(req_id))
 
     def _on_cancelled(self, req_id: int, request: Request) -> None:
         self._cancelled.append((time.monotonic(), request))
@@ -112,11 +118,12 @@ class Lines:
         ticket = self._tickets.pop(req_id, None)
         if ticket is not None and ticket.state is TicketState.QUEUED:  # the gateway never heard of it
             self._outbox.withdraw(ticket)
-            self._feed.forget_requests([req_id])
+            self._release_unsent(req_id)
         elif ticket is not None:
             now_s = time.monotonic()
             self._outbox.limiter.finish(ticket, cancelled_s=now_s if cancelled else None)
             self._bound.append((now_s + KEEP_BINDING_S, req_id))
+            self._owner.refuse(req_id, _superseded(req_id))
 
     def repeat(self, now_s: float) -> None:
         """Ask again for what may not have been taken, since the requests came too fast (100)."""
@@ -164,14 +171,10 @@ class Lines:
             (self._heartbeat.resume if is_asked and not is_muted else self._heartbeat.suspend)(subscription)
         for change in self._heartbeat.check(now_s, wall_s):
             assert isinstance(change.key, Subscription)
-            self._owner.monitor.event(
-                f"stream_{change.after.name.lower()}", subscription=repr(change.key), before=change.before,
-                silent_s=round(change.silent_s, 3),
-            )  # fmt: skip
             if change.after is StreamState.DEAD:
-                self._session.silent(change.key, now_s)
+                self._session.silent(change.key, now_s, change.silent_s)
             else:
-                self._session.state_seen(change.key, SubscriptionState[change.after.name])
+                self._session.state_seen(change.key, SubscriptionState[change.after.name], change.silent_s)
 
     def forget(self, subscription: Subscription) -> None:
         """Watch over it no longer."""
@@ -199,9 +202,18 @@ class Lines:
 
     def eta_s(self, subscription: Subscription) -> float:
         """Return in how many seconds its request is going to be sent; 0 if it was, infinite if nobody knows."""
+        now_s = time.monotonic()
         ticket = self._tickets.get(subscription.req_id)
-        return math.inf if ticket is None else self._outbox.limiter.eta_s(ticket, time.monotonic())
+        if ticket is not None:
+            return self._outbox.limiter.eta_s(ticket, now_s)
+        can_wait = self._session.is_connected and self._session.is_link_up and subscription.due_s > now_s
+        return subscription.due_s - now_s if can_wait else math.inf
 
     def ticket_of(self, req_id: int) -> Ticket | None:
         """Return the ticket of an open subscription's request."""
         return self._tickets.get(req_id)
+
+
+def _superseded(req_id: int) -> RequestError:
+    """Return what a question that a subscription's request was to answer ends with."""
+    return RequestError(req_id, NO_CODE, "its subscription was closed, or asked for again, before the answer")

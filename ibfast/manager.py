@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind, MarketDataType
-from ibfast.errors import NotConnectedError
+from ibfast.errors import NotConnectedError, RequestError
 from ibfast.feed import Feed
 from ibfast.monitor import ConnectionMonitor, Health
 from ibfast.outbox import Outbox
@@ -102,6 +102,11 @@ class IBKRConnectionManager(Questions):
         """Why the last attempt failed or the connection was lost."""
         return self._supervisor.last_error
 
+    @property
+    def address(self) -> str:
+        """Where it connects and as whom: "host:port/client_id"."""
+        return f"{self.config.host}:{self.config.port}/{self.config.client_id}"
+
     async def connect(self, *, persist: bool = False) -> bool:
         """Connect and wait until the session is ready, for `config.connect_timeout_s` at most.
 
@@ -140,7 +145,7 @@ class IBKRConnectionManager(Questions):
     def plan(self) -> list[tuple[Subscription, float]]:
         """Return what does not flow yet, in the order in which it is asked for, and in how many seconds each is sent.
 
-        0 is sent already, and its first data awaited; infinite is not known: it waits for a session, a line or a retry.
+        0 is sent already, and its first data awaited; infinite is not known: it waits for a session, or for a line.
         """
         return [(subscription, self._supervisor.lines.eta_s(subscription)) for subscription in self.session.plan]
 
@@ -281,7 +286,7 @@ class IBKRConnectionManager(Questions):
         other._adopt(subscription, streams, now_s, now_s + pause_s)
         if self._book != other._book:
             self._supervisor.book.write(subscription)
-        self.monitor.event("moved", subscription=repr(subscription), to_client_id=other.config.client_id)
+        self.monitor.event("moved", subscription=subscription.name, to=other.address)
 
     @property
     def _book(self) -> tuple[object, str]:
@@ -303,12 +308,17 @@ class IBKRConnectionManager(Questions):
 
     async def _history_of(self, subscription: Subscription) -> NDArray[np.void] | None:
         """Return the bars with which updating bars begin: the answer to the request that stays open."""
-        if not subscription.req_id or subscription.state is not SubscriptionState.OPENING:
-            return None
-        req_id = subscription.req_id
-        query = self._expect(req_id, self._completes_bars, None)
-        self._supervisor.act()
-        return joined_bars(await self._answer_to(req_id, query))
+        while subscription.req_id and subscription.state is SubscriptionState.OPENING:
+            req_id = subscription.req_id
+            query = self._expect(req_id, self._completes_bars, None)
+            self._supervisor.act()
+            try:
+                return joined_bars(await self._answer_to(req_id, query))
+            except RequestError:
+                is_asked_again = subscription.req_id not in (0, req_id)
+                if not is_asked_again:
+                    raise
+        return None
 
     def _rows_lost(self) -> int:
         return sum(stream.lost for streams in self._streams.values() for stream in streams)

@@ -118,7 +118,7 @@ class Reactions:
                 )
             case Action.HISTORICAL_PACING:
                 self._supervisor.lines.finish(req_id)
-                session.no_line(subscription, now_s, message.message)
+                session.no_line(subscription, now_s, message.message, can_displace=False)
             case Action.NO_LINE | Action.NO_TICK_BY_TICK if self._supervisor.is_young(now_s):
                 # What is full may be full of what an earlier connection left open: no lesson for the limits.
                 self._supervisor.lines.finish(req_id)

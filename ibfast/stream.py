@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ibfast.contracts import Contract
 from ibfast.enums import Kind
-from ibfast.feed import BACKFILL_KINDS, NO_INSTRUMENT, FeedView
+from ibfast.feed import BACKFILL_KINDS, FeedView
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.ring import Reader
 from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
@@ -212,10 +212,13 @@ class Stream:
         return not self._reader.closed
 
     def take_gaps(self) -> NDArray[Any]:
-        """Return, once, the rows of the feed's `gaps` ring that concern this stream."""
+        """Return, once, the rows of the feed's `gaps` ring that are of this subscription.
+
+        The loss of a connection is among them, as far as the subscription had records before it; the row that tells of
+        the connection itself is in `feed.gaps` only.
+        """
         rows: NDArray[Any] = self._gaps.read()
-        everybody = rows["instrument"] == NO_INSTRUMENT
-        mine: NDArray[Any] = rows[everybody | np.isin(rows["req_id"], self.subscription.req_ids)]
+        mine: NDArray[Any] = rows[self._is_mine(rows["req_id"])]
         return mine
 
     def __aiter__(self) -> Self:

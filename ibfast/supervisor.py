@@ -161,17 +161,18 @@ class Supervisor:
     def act(self) -> None:
         """Send, record and tell what the session wants, and what may be sent now."""
         now_s = time.monotonic()
-        for gap in self._session.take_gaps():
+        decided = self._session.take()
+        for gap in decided.gaps:
             self._record(gap)
-        for req_id in self._session.take_marks():
+        for req_id in decided.marks:
             self._feed.mark(req_id)
-        for req_id in self._session.take_ended():
+        for req_id in decided.ended:
             self.lines.finish(req_id)
         if self._link is not None and self._link.ready:
-            for request in self._session.take_requests():
+            for request in decided.requests:
                 self.lines.submit(request, now_s)
             self._outbox.pump(now_s)
-        for happening in self._session.take_happenings():
+        for happening in decided.happenings:
             self._monitor.event(happening.name, **happening.fields)
         self._wake.set()
 
@@ -190,7 +191,8 @@ class Supervisor:
         self._ready.clear()
         self.lines.poll(now_s)
         self.last_error = error
-        self._outage = self._feed.seq + 1, time.time_ns()
+        # Nothing has come since the last bytes, however long it took to notice.
+        self._outage = self._feed.seq + 1, time.time_ns() - int((now_s - self._heard_s) * NS)
         self._record_outage(*self._outage)
         self._forget_link()
         if not isinstance(error, NotConnectedError):

@@ -168,6 +168,24 @@ def test_updating_bars_begin_with_history(run: Run) -> None:
     run(test())
 
 
+def test_updating_bars_asked_for_again_while_their_history_is_awaited(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        first = await caller.request(HistoricalBars)
+        caller.error(first.req_id, 10182, "Failed to request live updates (disconnected).")
+        second = await caller.request(HistoricalBars)
+        assert second.req_id != first.req_id
+        caller.send(HistoricalData(second.req_id, bars_of(1.5)), HistoricalDataEnd(second.req_id, "", ""))
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            stream = await manager.subscribe("AAPL", "UPDATING_BARS")
+            assert stream.history is not None
+            assert stream.history["close"].tolist() == [1.5]
+
+    run(test())
+
+
 def test_updating_bars_that_never_come_are_cancelled(run: Run) -> None:
     async def gateway(caller: Caller) -> None:
         await answer_details(caller, AAPL)

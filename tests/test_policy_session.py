@@ -48,6 +48,7 @@ class Desk:
         self.session = SessionManager(self.limits.__getitem__, lambda: next(req_ids))
         self.now_s = 100.0
         self.seq = 0
+        self.decided: dict[str, list[Any]] = {"gaps": [], "marks": [], "ended": [], "requests": [], "happenings": []}
         self.session.connected(self.now_s)
 
     def declare(self, request: Any, priority: int = 0) -> Subscription:
@@ -56,7 +57,18 @@ class Desk:
         return subscription
 
     def sent(self) -> list[Any]:
-        return self.session.take_requests()
+        return self.taken("requests")
+
+    def gaps(self) -> list[Any]:
+        return self.taken("gaps")
+
+    def taken(self, name: str) -> list[Any]:
+        """Take one kind of decisions, and leave the others."""
+        decided = self.session.take()
+        for kind in self.decided:
+            self.decided[kind] += getattr(decided, kind)
+        taken, self.decided[name] = self.decided[name], []
+        return taken
 
     def data(self, *subscriptions: Subscription) -> None:
         """One record comes on each."""
@@ -71,8 +83,8 @@ class Desk:
         subscriptions = [self.declare(request) for request in requests]
         self.data(*subscriptions)
         self.sent()
-        self.session.take_gaps()
-        self.session.take_happenings()
+        self.gaps()
+        self.told()
         return subscriptions
 
     def later(self, seconds: float) -> None:
@@ -80,7 +92,7 @@ class Desk:
         self.session.tick(self.now_s)
 
     def told(self) -> list[str]:
-        return [happening.name for happening in self.session.take_happenings()]
+        return [happening.name for happening in self.taken("happenings")]
 
 
 def test_a_declaration_is_asked_for_and_lives_by_its_first_data() -> None:
@@ -90,7 +102,7 @@ def test_a_declaration_is_asked_for_and_lives_by_its_first_data() -> None:
     assert subscription.state is SubscriptionState.OPENING
     desk.data(subscription)
     assert subscription.state is SubscriptionState.LIVE
-    assert desk.session.take_gaps() == []
+    assert desk.gaps() == []
 
 
 def test_the_same_wanted_twice_takes_one_line_until_nobody_wants_it() -> None:
@@ -112,7 +124,7 @@ def test_a_reconnect_restores_by_priority_with_new_ids_and_reports_each_gap() ->
     desk.data(low, high)
     desk.sent()
     desk.session.disconnected()
-    assert [gap.recovered for gap in desk.session.take_gaps()] == [False, False]
+    assert [gap.recovered for gap in desk.gaps()] == [False, False]
     assert {low.state, high.state} == {SubscriptionState.PENDING}
     desk.now_s += 60
     desk.session.connected(desk.now_s)
@@ -122,7 +134,7 @@ def test_a_reconnect_restores_by_priority_with_new_ids_and_reports_each_gap() ->
     assert desk.session.plan == [high, low]
     desk.seq = 50
     desk.data(high)
-    (gap,) = desk.session.take_gaps()
+    (gap,) = desk.gaps()
     assert (gap.subscription, gap.scope, gap.cause) == (high, Scope.CONNECTION, GapCause.CONNECTION_LOST)
     assert (gap.first_seq, gap.last_seq, gap.recovered) == (3, 51, True)
     assert (low.state, high.state) == (SubscriptionState.OPENING, SubscriptionState.LIVE)
@@ -134,10 +146,10 @@ def test_data_lost_asks_for_everything_again_without_cancelling() -> None:
     desk.live(quotes(1), trades(2))
     desk.session.link_lost(desk.now_s)
     desk.session.link_lost(desk.now_s)
-    assert desk.session.take_gaps() == []
+    assert desk.gaps() == []
     desk.session.link_restored(desk.now_s, data_lost=True)
     assert desk.sent() == [replace(quotes(1), req_id=3), replace(trades(2), req_id=4)]
-    assert [gap.cause for gap in desk.session.take_gaps()] == [GapCause.LINK_LOST] * 2
+    assert [gap.cause for gap in desk.gaps()] == [GapCause.LINK_LOST] * 2
     assert desk.told() == ["link_lost", "link_restored"]
 
 
@@ -147,15 +159,15 @@ def test_data_kept_is_verified_and_only_the_silent_is_renewed() -> None:
     desk.session.link_lost(desk.now_s)
     desk.session.link_restored(desk.now_s, data_lost=False)
     assert desk.sent() == []
-    assert desk.session.take_marks() == [1, 2]
+    assert desk.taken("marks") == [1, 2]
     desk.data(alive)
-    (gap,) = desk.session.take_gaps()
+    (gap,) = desk.gaps()
     assert (gap.subscription, gap.first_seq, gap.last_seq) == (alive, 2, 3)
     assert desk.session.next_s(desk.now_s) == desk.now_s + policy.VERIFY_S
     desk.later(policy.VERIFY_S)
     assert desk.sent() == [CancelMarketData(2), replace(quotes(2), req_id=3)]
     desk.data(silent)
-    assert [g.cause for g in desk.session.take_gaps() if g.recovered] == [GapCause.LINK_LOST]
+    assert [g.cause for g in desk.gaps() if g.recovered] == [GapCause.LINK_LOST]
 
 
 def test_a_broken_farm_waits_for_its_recovery_and_then_renews_what_stays_silent() -> None:
@@ -163,7 +175,7 @@ def test_a_broken_farm_waits_for_its_recovery_and_then_renews_what_stays_silent(
     alive, silent = desk.live(quotes(1), quotes(2))
     desk.session.farm_broken("usfarm", desk.now_s)
     desk.data(alive)
-    desk.session.silent(silent, desk.now_s)
+    desk.session.silent(silent, desk.now_s, 60.0)
     assert desk.sent() == []
     desk.session.farm_restored("usfarm", desk.now_s)
     desk.data(alive)
@@ -177,7 +189,7 @@ def test_a_farm_that_nobody_reports_well_does_not_hold_renewals_back_for_ever() 
     (silent,) = desk.live(quotes(1))
     desk.session.farm_broken("usfarm", desk.now_s)
     desk.later(policy.FARM_WAIT_S)
-    desk.session.silent(silent, desk.now_s)
+    desk.session.silent(silent, desk.now_s, 60.0)
     assert desk.sent() == [CancelMarketData(1), replace(quotes(1), req_id=2)]
 
 
@@ -188,7 +200,7 @@ def test_another_session_suspends_with_one_event_and_its_end_resumes() -> None:
     desk.session.suspend(desk.now_s)
     assert desk.told() == ["suspended"]
     assert {first.state, second.state} == {SubscriptionState.SUSPENDED}
-    assert [gap.cause for gap in desk.session.take_gaps()] == [GapCause.OTHER_SESSION] * 2
+    assert [gap.cause for gap in desk.gaps()] == [GapCause.OTHER_SESSION] * 2
     desk.later(policy.RESUME_PROBE_S)
     assert desk.sent() == [CancelMarketData(1), replace(quotes(1), req_id=3)]
     desk.data(first)
@@ -221,7 +233,7 @@ def test_lines_go_to_the_highest_priority_and_come_back_when_one_is_free() -> No
     assert desk.sent() == [CancelMarketData(1), replace(quotes(3), req_id=3)]
     assert (low.state, low.req_id) == (SubscriptionState.WAITING, 0)
     assert "waiting_for_line" in desk.told()
-    assert [gap.cause for gap in desk.session.take_gaps()] == [GapCause.NO_LINE]
+    assert [gap.cause for gap in desk.gaps()] == [GapCause.NO_LINE]
     desk.session.leave(high, desk.now_s)
     assert desk.sent() == [CancelMarketData(3), replace(quotes(1), req_id=4)]
 
@@ -243,7 +255,7 @@ def test_renewals_that_bring_nothing_come_ever_more_rarely() -> None:
     (subscription,) = desk.live(quotes(1))
     pauses = []
     for _ in range(9):
-        desk.session.silent(subscription, desk.now_s)
+        desk.session.silent(subscription, desk.now_s, 60.0)
         began_s = desk.now_s
         while not subscription.req_id:
             desk.later(1)
@@ -262,9 +274,9 @@ def test_a_reset_book_is_a_gap_until_it_comes_anew() -> None:
     desk = Desk()
     (book,) = desk.live(MarketDepth(0, Contract(con_id=1), 5, is_smart_depth=True))
     desk.session.book_reset(book)
-    assert desk.session.take_marks() == [1]
+    assert desk.taken("marks") == [1]
     desk.data(book)
-    begun, ended = desk.session.take_gaps()
+    begun, ended = desk.gaps()
     assert (begun.cause, begun.recovered, ended.recovered) == (GapCause.BOOK_RESET, False, True)
     assert desk.sent() == []
     desk.session.leave(book, desk.now_s)
@@ -287,7 +299,7 @@ def test_it_moves_to_another_connection_with_its_gap() -> None:
     there.session.adopt(subscription, there.now_s)
     assert [type(request) for request in there.sent()] == [TickByTick]
     there.data(subscription)
-    (gap,) = there.session.take_gaps()
+    (gap,) = there.gaps()
     assert (gap.cause, gap.recovered) == (GapCause.MOVED, True)
 
 
@@ -296,7 +308,7 @@ def test_what_a_dead_process_wanted_has_a_gap_since_it_lived() -> None:
     subscription = desk.declare(quotes(1))
     desk.session.continue_from(subscription, 12345)
     desk.data(subscription)
-    (gap,) = desk.session.take_gaps()
+    (gap,) = desk.gaps()
     assert (gap.cause, gap.first_ns, gap.last_seq) == (GapCause.PROCESS_ENDED, 12345, 1)
 
 
@@ -315,7 +327,7 @@ def test_a_silence_during_a_farm_outage_that_nobody_ends_is_remembered() -> None
     desk = Desk()
     (silent,) = desk.live(quotes(1))
     desk.session.farm_broken("usfarm", desk.now_s)
-    desk.session.silent(silent, desk.now_s)
+    desk.session.silent(silent, desk.now_s, 60.0)
     desk.later(policy.FARM_WAIT_S - 1)
     assert desk.sent() == []
     desk.later(1)
@@ -329,7 +341,7 @@ def test_a_tick_that_was_under_way_does_not_hide_an_outage() -> None:
     desk.data(stream)
     desk.session.farm_restored("usfarm", desk.now_s)
     desk.data(stream)
-    assert [(gap.first_seq, gap.last_seq) for gap in desk.session.take_gaps()] == [(2, 2), (3, 3)]
+    assert [(gap.first_seq, gap.last_seq) for gap in desk.gaps()] == [(2, 2), (3, 3)]
 
 
 def test_a_refusal_of_a_live_stream_is_a_gap() -> None:
@@ -338,7 +350,7 @@ def test_a_refusal_of_a_live_stream_is_a_gap() -> None:
     assert not desk.session.refused(stream, desk.now_s, REFUSED)
     desk.later(policy.RETRY_S)
     desk.data(stream)
-    begun, ended = desk.session.take_gaps()
+    begun, ended = desk.gaps()
     assert (begun.cause, ended.first_seq, ended.last_seq) == (GapCause.STREAM_ENDED, 2, 2)
 
 
@@ -425,6 +437,47 @@ def test_a_lowered_limit_takes_the_line_of_a_lower_priority_at_once() -> None:
     assert (low.state, high.state) == (SubscriptionState.WAITING, SubscriptionState.OPENING)
 
 
+def test_a_refused_line_is_taken_from_a_lower_priority_though_the_limit_is_not_reached() -> None:
+    desk = Desk(lines=9)
+    low, high = desk.declare(quotes(1), 0), desk.declare(quotes(2), 9)
+    desk.data(low)
+    desk.sent()
+    desk.session.no_line(high, desk.now_s, "Max number of tickers has been reached", retry_s=5.0)
+    assert desk.sent() == [CancelMarketData(1), replace(quotes(2), req_id=3)]
+    assert (low.state, high.state) == (SubscriptionState.WAITING, SubscriptionState.OPENING)
+    assert [gap.subscription for gap in desk.gaps()] == [low]
+    desk.later(5)
+    assert desk.sent() == [replace(quotes(1), req_id=4)]
+    desk.session.no_line(low, desk.now_s, "Max number of tickers has been reached", retry_s=5.0)
+    assert desk.sent() == []  # nobody is less important than it is
+
+
+def test_a_pause_of_the_historical_service_takes_no_line_from_anybody() -> None:
+    desk = Desk(lines=9)
+    low, high = desk.declare(quotes(1), 0), desk.declare(quotes(2), 9)
+    desk.sent()
+    desk.session.no_line(high, desk.now_s, "pacing violation", can_displace=False)
+    assert desk.sent() == []
+    assert (low.state, high.state) == (SubscriptionState.OPENING, SubscriptionState.WAITING)
+
+
+def test_silence_is_told_of_the_state_before_and_gives_the_reason() -> None:
+    desk = Desk()
+    (subscription,) = desk.live(quotes(1))
+    desk.session.state_seen(subscription, SubscriptionState.STALE, 12.3456)
+    (told,) = desk.taken("happenings")
+    assert (told.name, told.fields) == (
+        "stream_stale",
+        {"subscription": "MarketData S1", "before": "LIVE", "silent_s": 12.346},
+    )
+    assert subscription.reason == "silent for 12.3 s"
+    desk.session.state_seen(subscription, SubscriptionState.LIVE, 13.0)
+    assert subscription.reason == ""
+    assert desk.told() == ["stream_live"]
+    desk.session.state_seen(subscription, SubscriptionState.LIVE, 13.0)
+    assert desk.told() == []
+
+
 REQUESTS = st.sampled_from([quotes(n) for n in range(6)] + [trades(n) for n in range(4)])
 
 
@@ -467,7 +520,7 @@ class AnySession(RuleBasedStateMachine):
     @rule(subscription=wanted)
     def silence(self, subscription: Subscription) -> None:
         if subscription.req_id:
-            self.desk.session.silent(subscription, self.desk.now_s)
+            self.desk.session.silent(subscription, self.desk.now_s, 60.0)
 
     @rule(subscription=wanted, verdict=st.sampled_from(["refused", "no_line", "dead"]))
     def refuse(self, subscription: Subscription, verdict: str) -> None:
@@ -523,7 +576,7 @@ class AnySession(RuleBasedStateMachine):
 
     @invariant()
     def every_gap_that_ends_has_a_range(self) -> None:
-        for gap in self.desk.session.take_gaps():
+        for gap in self.desk.gaps():
             assert gap.first_seq > 0
             assert not gap.recovered or gap.last_seq >= gap.first_seq - 1
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,21 @@ def test_a_stream_goes_on_after_a_reconnect_and_tells_its_gap(run: Run) -> None:
             await until(lambda: stream.state is SubscriptionState.LIVE)
             manager.set_market_data_type(MarketDataType.DELAYED)
             seen.set()
+            await until(lambda: "connection_lost" in names(manager))
+            noticed_ns = time.time_ns()
             await until(lambda: len(peer.callers) == 2 and manager.connected)
             await until(lambda: stream.state is SubscriptionState.OPENING)
             gaps = stream.take_gaps()
-            own = gaps[gaps["instrument"] == stream.instrument]
-            assert own["cause"].tolist() == [GapCause.CONNECTION_LOST]
-            assert own["first_seq"].tolist() == [2]
-            assert set(gaps["scope"]) == {Scope.CONNECTION}
-            assert NO_INSTRUMENT in gaps["instrument"]
+            assert gaps["instrument"].tolist() == [stream.instrument]
+            assert gaps["cause"].tolist() == [GapCause.CONNECTION_LOST]
+            assert gaps["first_seq"].tolist() == [2]
+            everybody = manager.feed.gaps.reader(start="oldest").read()
+            of_connection = everybody[everybody["instrument"] == NO_INSTRUMENT]
+            assert of_connection["recovered"].tolist() == [0, 1]
+            assert set(of_connection["scope"]) == {Scope.CONNECTION}
+            # From the last bytes that came, not from when their end was noticed.
+            assert (of_connection["first_ns"] >= gaps["first_ns"][0]).all()
+            assert (of_connection["first_ns"] <= noticed_ns).all()
             # One tick-by-tick request for an instrument in 15 s: the plan says when the next one may go.
             ((planned, eta_s),) = manager.plan()
             assert planned is stream.subscription
@@ -211,10 +219,11 @@ def test_a_disconnect_during_a_persistent_connect_ends_it(run: Run) -> None:
     run(test())
 
 
+@pytest.mark.parametrize("young_s", [0.0, 60.0])
 def test_after_a_refusal_for_want_of_lines_the_higher_priority_has_one(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, young_s: float
 ) -> None:
-    monkeypatch.setattr("ibfast.supervisor.YOUNG_S", 0.0)
+    monkeypatch.setattr("ibfast.supervisor.YOUNG_S", young_s)
 
     async def test() -> None:
         async with (
@@ -222,6 +231,7 @@ def test_after_a_refusal_for_want_of_lines_the_higher_priority_has_one(
             IBKRConnectionManager(Config(port=gateway.port), small_feed()) as manager,
         ):
             low = [await manager.subscribe(symbol) for symbol in ("AAPL", "MSFT")]
+            await until(lambda: all(stream.state is SubscriptionState.LIVE for stream in low))
             high = await manager.subscribe("SPY", priority=9)
             await until(lambda: high.state is SubscriptionState.LIVE)
             assert sorted(stream.state for stream in low) == [SubscriptionState.LIVE, SubscriptionState.WAITING]

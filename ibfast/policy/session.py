@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, MarketDataType, Scope
+from ibfast.policy.decisions import Decisions, Happening
 from ibfast.policy.subscription import (
     FLOWING,
     OVER,
@@ -28,9 +29,9 @@ from ibfast.policy.subscription import (
     SubscriptionState,
     cancel_of,
 )
-from ibfast.wire.requests import MarketDataTypeRequest, Request
+from ibfast.wire.requests import MarketDataTypeRequest
 
-__all__ = ["Happening", "SessionManager"]
+__all__ = ["SessionManager"]
 
 # A refusal right after an outage may heal (farms come up one by one); one of a new subscription does not.
 RESTORE_ATTEMPTS = 4
@@ -51,14 +52,6 @@ EAGER_FOR_S = 5.0
 LINE_RETRY_S = 60.0
 # So many request ids of a subscription's past still mean it: rows of theirs may wait in a reader.
 KEPT_REQ_IDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """Something that a user may want to know; becomes a structured event."""
-
-    name: str
-    fields: dict[str, object]
 
 
 class SessionManager:
@@ -85,11 +78,7 @@ class SessionManager:
         self._next_req_id = next_req_id
         self._by_req_id: dict[int, Subscription] = {}
         self._order = itertools.count(1)
-        self._requests: list[Request] = []
-        self._gaps: list[Gap] = []
-        self._marks: list[int] = []
-        self._ended: list[int] = []
-        self._happenings: list[Happening] = []
+        self._decided = Decisions()
         self._farms: dict[str, float] = {}  # broken ones, and since when
         self._probe_at_s = 0.0
         self._probes = -1
@@ -155,14 +144,14 @@ class SessionManager:
         for subscription in self.subscriptions.values():
             subscription.state = SubscriptionState.ENDED
         self.subscriptions.clear()
-        for of_the_past in (self._by_req_id, self._requests, self._gaps, self._marks, self._ended, self._happenings):
-            of_the_past.clear()
+        self._by_req_id.clear()
+        self._decided = Decisions()
 
     def set_market_data_type(self, market_data_type: MarketDataType) -> None:
         """Want real-time, frozen or delayed level 1, now and after every reconnect."""
         self.market_data_type = market_data_type
         if self.is_connected:
-            self._requests.append(MarketDataTypeRequest(market_data_type))
+            self._decided.requests.append(MarketDataTypeRequest(market_data_type))
 
     def of_request(self, req_id: int) -> Subscription | None:
         """Return the subscription that a live request serves."""
@@ -174,7 +163,7 @@ class SessionManager:
         """The session is ready: everything that is wanted must be asked for."""
         self.is_connected = True
         if self.market_data_type is not MarketDataType.REALTIME:
-            self._requests.append(MarketDataTypeRequest(self.market_data_type))
+            self._decided.requests.append(MarketDataTypeRequest(self.market_data_type))
         for subscription in self.subscriptions.values():
             subscription.due_s = max(now_s, subscription.not_before_s)
             subscription.refusals = subscription.renewals = 0
@@ -188,7 +177,7 @@ class SessionManager:
         self.is_connected = self.is_suspended = False
         self.is_link_up = True
         self._farms.clear()
-        self._requests.clear()
+        self._decided.requests.clear()
         for subscription in self.subscriptions.values():
             if subscription.req_id:
                 self._interrupt(subscription, Scope.CONNECTION, cause)
@@ -289,11 +278,15 @@ class SessionManager:
         subscription.renewals += 1
         subscription.due_s = now_s + wait_s
         self._set(subscription, SubscriptionState.PENDING, reason)
-        self._tell("renewed", subscription=repr(subscription), reason=reason, cause=cause.name)
+        self._tell("renewed", subscription=subscription.name, reason=reason, cause=cause.name)
         self._reconcile(now_s)
 
-    def silent(self, subscription: Subscription, now_s: float) -> None:
+    def silent(self, subscription: Subscription, now_s: float, silent_s: float) -> None:
         """It has been silent for so long that it must be dead (`HeartbeatMonitor`)."""
+        self._tell(
+            "stream_dead", subscription=subscription.name, before=subscription.state.value,
+            silent_s=round(silent_s, 3),
+        )  # fmt: skip
         if self.is_suspended or not self.is_link_up:
             return
         held_until_s = max((broken_s + FARM_WAIT_S for broken_s in self._farms.values()), default=now_s)
@@ -310,47 +303,59 @@ class SessionManager:
             subscription.refusals += 1
             subscription.due_s = now_s + RETRY_S * subscription.refusals
             self._set(subscription, SubscriptionState.PENDING, f"refused, will be asked for again: {error}")
-            self._tell("refused_for_now", subscription=repr(subscription), error=str(error))
+            self._tell("refused_for_now", subscription=subscription.name, error=str(error))
             return False
         subscription.error = error
         self.subscriptions.pop(subscription.request, None)
         self._set(subscription, SubscriptionState.REFUSED, str(error))
-        self._tell("refused", subscription=repr(subscription), error=str(error))
+        self._tell("refused", subscription=subscription.name, error=str(error))
         self._reconcile(now_s)
         return True
 
-    def no_line(self, subscription: Subscription, now_s: float, reason: str, *, retry_s: float = LINE_RETRY_S) -> None:
+    def no_line(
+        self,
+        subscription: Subscription,
+        now_s: float,
+        reason: str,
+        *,
+        retry_s: float = LINE_RETRY_S,
+        can_displace: bool = True,
+    ) -> None:
         """The gateway has no line for it now (101, 10190, 309), or no time (420): it waits for one.
 
-        If the limit has been lowered to what is open, one of a lower priority gives its line up for it at once.
+        One of a lower priority gives its line up for it at once, unless that is of no use (`can_displace`).
         """
         self._interrupt(subscription, Scope.ACCOUNT, GapCause.NO_LINE)
         self._bury(subscription)
-        family = subscription.family
-        rivals = [s for s in self.open_subscriptions() if s.family == family]
-        is_full = len(rivals) >= self._limit(family)
-        can_displace = is_full and any(s.priority < subscription.priority for s in rivals)
-        subscription.due_s = now_s if can_displace else now_s + retry_s
-        subscription.refused_until_s = subscription.due_s
+        victim = self._less_important(subscription) if can_displace else None
+        if victim is not None:
+            victim.due_s = now_s + retry_s
+            self._deprive(victim)
+        subscription.due_s = subscription.refused_until_s = now_s if victim is not None else now_s + retry_s
         self._set(subscription, SubscriptionState.WAITING, reason)
-        self._tell("waiting_for_line", subscription=repr(subscription), reason=reason)
+        self._tell("waiting_for_line", subscription=subscription.name, reason=reason)
         self._reconcile(now_s)
 
     def reroute(self, subscription: Subscription, con_id: int, exchange: str) -> None:
         """The gateway names another contract for it (91, 92): ask for that one under the same request id."""
         contract = Contract(con_id=con_id, exchange=exchange)
-        self._requests.append(replace(subscription.opening_request(), contract=contract))
-        self._tell("rerouted", subscription=repr(subscription), con_id=con_id, exchange=exchange)
+        self._decided.requests.append(replace(subscription.opening_request(), contract=contract))
+        self._tell("rerouted", subscription=subscription.name, con_id=con_id, exchange=exchange)
 
     def book_reset(self, subscription: Subscription) -> None:
         """The book is sent anew (317): what was in it is void."""
         self._interrupt(subscription, Scope.SUBSCRIPTION, GapCause.BOOK_RESET)
-        self._tell("book_reset", subscription=repr(subscription))
+        self._tell("book_reset", subscription=subscription.name)
 
-    def state_seen(self, subscription: Subscription, state: SubscriptionState) -> None:
-        """The heartbeat finds it LIVE, QUIET or STALE."""
-        if subscription.state in FLOWING:
-            self._set(subscription, state)
+    def state_seen(self, subscription: Subscription, state: SubscriptionState, silent_s: float) -> None:
+        """The heartbeat finds it LIVE, QUIET or STALE, after a silence."""
+        if subscription.state in FLOWING and subscription.state is not state:
+            before = subscription.state
+            self._set(subscription, state, "" if state is SubscriptionState.LIVE else f"silent for {silent_s:.3g} s")
+            self._tell(
+                f"stream_{state.lower()}", subscription=subscription.name, before=before.value,
+                silent_s=round(silent_s, 3),
+            )  # fmt: skip
 
     def progress(
         self, subscription: Subscription, now_s: float, messages: int, first: tuple[int, int], last: tuple[int, int]
@@ -375,7 +380,7 @@ class SessionManager:
         subscription.was_live = True
         if subscription.state in (SubscriptionState.SUSPENDED, SubscriptionState.OPENING):
             self._set(subscription, SubscriptionState.LIVE)
-            self._tell("live", subscription=repr(subscription))
+            self._tell("live", subscription=subscription.name)
         if self.is_suspended:
             self.resume(now_s)
         if not self.is_link_up and now_s - self._link_lost_s >= UNDER_WAY_S:
@@ -409,30 +414,10 @@ class SessionManager:
 
     # --- what to do ---
 
-    def take_requests(self) -> list[Request]:
-        """Return, once, the requests to send, in order."""
-        requests, self._requests = self._requests, []
-        return requests
-
-    def take_gaps(self) -> list[Gap]:
-        """Return, once, the gaps to record."""
-        gaps, self._gaps = self._gaps, []
-        return gaps
-
-    def take_ended(self) -> list[int]:
-        """Return, once, the requests that the gateway has ended: what they held is free."""
-        ended, self._ended = self._ended, []
-        return ended
-
-    def take_marks(self) -> list[int]:
-        """Return, once, the requests whose next record is to be noted as their first (`progress`)."""
-        marks, self._marks = self._marks, []
-        return marks
-
-    def take_happenings(self) -> list[Happening]:
-        """Return, once, what is to be told."""
-        happenings, self._happenings = self._happenings, []
-        return happenings
+    def take(self) -> Decisions:
+        """Return, once, what has been decided, to be carried out in the order of its fields."""
+        decided, self._decided = self._decided, Decisions()
+        return decided
 
     @property
     def plan(self) -> list[Subscription]:
@@ -472,6 +457,12 @@ class SessionManager:
         for subscription in to_open:
             self._ask(subscription, now_s)
 
+    def _less_important(self, subscription: Subscription) -> Subscription | None:
+        """Return the last of those that are open where it would be, and that come after it by their priority."""
+        rivals = [s for s in self._by_req_id.values() if s.family == subscription.family]
+        last = max(rivals, key=lambda s: s.rank, default=None)
+        return last if last is not None and last.priority < subscription.priority else None
+
     def _deprive(self, subscription: Subscription) -> None:
         """Others come first: it waits for a line."""
         if subscription.req_id:
@@ -480,7 +471,7 @@ class SessionManager:
         elif subscription.state is SubscriptionState.WAITING:
             return
         self._set(subscription, SubscriptionState.WAITING, f"no {subscription.family} left for its priority")
-        self._tell("waiting_for_line", subscription=repr(subscription), reason=subscription.reason)
+        self._tell("waiting_for_line", subscription=subscription.name, reason=subscription.reason)
 
     def _ask(self, subscription: Subscription, now_s: float) -> None:
         self._eager_until_s = now_s + EAGER_FOR_S
@@ -490,18 +481,18 @@ class SessionManager:
         subscription.messages = 0
         self._by_req_id[subscription.req_id] = subscription
         self._set(subscription, SubscriptionState.OPENING, "asked for")
-        self._requests.append(subscription.opening_request())
+        self._decided.requests.append(subscription.opening_request())
 
     def _close(self, subscription: Subscription) -> None:
         """Cancel its request."""
         if subscription.req_id:
-            self._requests.append(cancel_of(subscription.request, subscription.req_id))
+            self._decided.requests.append(cancel_of(subscription.request, subscription.req_id))
             self._detach(subscription)
 
     def _bury(self, subscription: Subscription) -> None:
         """Its request is no more at the gateway, so there is nothing to cancel."""
         if subscription.req_id:
-            self._ended.append(subscription.req_id)
+            self._decided.ended.append(subscription.req_id)
             self._detach(subscription)
 
     def _detach(self, subscription: Subscription) -> None:
@@ -533,15 +524,15 @@ class SessionManager:
             subscription.gap = Gap(subscription, scope, cause, subscription.last_seq + 1, subscription.last_ns)
             subscription.gap_told = False
             if subscription.req_id:
-                self._marks.append(subscription.req_id)
+                self._decided.marks.append(subscription.req_id)
         if tell and subscription.gap is not None and not subscription.gap_told:
             subscription.gap_told = True
-            self._gaps.append(subscription.gap)
+            self._decided.gaps.append(subscription.gap)
 
     def _end_gap(self, subscription: Subscription, first_seq: int, first_ns: int) -> None:
         assert subscription.gap is not None
-        self._gaps.append(replace(subscription.gap, last_seq=first_seq, last_ns=first_ns))
+        self._decided.gaps.append(replace(subscription.gap, last_seq=first_seq, last_ns=first_ns))
         subscription.gap = None
 
     def _tell(self, name: str, **fields: object) -> None:
-        self._happenings.append(Happening(name, fields))
+        self._decided.happenings.append(Happening(name, fields))

@@ -128,9 +128,14 @@ class Subscription:
     gap_told: bool = False
 
     def __repr__(self) -> str:
+        return f"<Subscription {self.name}, request {self.req_id}, {self.state}>"
+
+    @property
+    def name(self) -> str:
+        """What it is called in events: the same whatever happens to it."""
         contract = self.request.contract
-        label = contract.local_symbol or contract.symbol
-        return f"<Subscription {type(self.request).__name__} {label}, request {self.req_id}, {self.state}>"
+        label = contract.local_symbol or contract.symbol or str(contract.con_id)
+        return f"{type(self.request).__name__} {label}"
 
     @property
     def family(self) -> str:

@@ -1,0 +1,40 @@
+"""What a session has decided, until it is carried out.
+
+The rule of the file: values. Who decides is `session`, who carries it out the supervisor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ibfast.policy.subscription import Gap
+from ibfast.wire.requests import Request
+
+__all__ = ["Decisions", "Happening"]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that a user may want to know; becomes a structured event."""
+
+    name: str
+    fields: dict[str, object]
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What is to be done, in this order.
+
+    Attributes:
+        gaps: to record.
+        marks: requests whose next record is to be noted as their first (`SessionManager.progress`).
+        ended: requests that the gateway has ended: what they held is free.
+        requests: to send.
+        happenings: to tell.
+    """
+
+    gaps: list[Gap] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    happenings: list[Happening] = field(default_factory=list)
