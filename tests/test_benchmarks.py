@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,20 @@ def test_help_names_every_benchmark() -> None:
     assert result.returncode == 0
     assert all(name in result.stdout for name in ("decode",))
     assert "does not show" in command("decode", "--help").stdout
+
+
+def test_a_missing_package_is_said_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    """An interpreter that finds this package's dependencies, but not what the test group brings."""
+    (tmp_path / "trustme.py").write_text("raise ModuleNotFoundError(\"No module named 'trustme'\", name='trustme')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "decode", "--quick"], cwd=ROOT, env=environment, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "the benchmarks need trustme: " in result.stderr
+    assert "pip install -e . --group test" in result.stderr
 
 
 def test_decode_verifies_every_peer_on_its_dialects() -> None:
