@@ -93,17 +93,28 @@ class Contract:
 
         Raises:
             TypeError: `source` is none of these.
+            ValueError: it does not say which instrument is meant.
         """
         if isinstance(source, Contract):
-            return source
-        if isinstance(source, str):
-            return Stock(source)
-        if hasattr(source, "conId") and hasattr(source, "secType"):
-            return _of_ib(source)
-        raise TypeError(
-            f"{type(source).__name__} is not a contract: pass ibfast.Contract (or Stock, Option, …), "
-            "a stock's symbol as str, or a Contract of ibapi or ib_async"
-        )
+            contract = source
+        elif isinstance(source, str):
+            contract = Stock(source)
+        elif hasattr(source, "conId") and hasattr(source, "secType"):
+            contract = _of_ib(source)
+        else:
+            raise TypeError(
+                f"{type(source).__name__} is not a contract: pass ibfast.Contract (or Stock, Option, …), "
+                "a stock's symbol as str, or a Contract of ibapi or ib_async"
+            )
+        if not contract._names_something:
+            raise ValueError(f"{contract} names no instrument: give a symbol, a con_id or a local_symbol")
+        return contract
+
+    @property
+    def _names_something(self) -> bool:
+        """Whether it has any of the fields by which the gateway can find an instrument."""
+        texts = (self.symbol, self.local_symbol, self.sec_id, self.issuer_id)
+        return bool(self.con_id or self.combo_legs or any(text.strip() for text in texts))
 
     def __repr__(self) -> str:
         return _short_repr(self)

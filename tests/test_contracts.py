@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ibfast import Config, IBKRConnectionManager
 from ibfast.contracts import (
     ComboLeg,
     Contract,
@@ -16,6 +17,8 @@ from ibfast.contracts import (
     Option,
     Stock,
 )
+from ibfast.sim.gateway import Gateway
+from ibfast.wire.requests import ContractDetailsRequest
 
 IB_ATTRIBUTES = {
     "conId": 265598,
@@ -90,6 +93,46 @@ def test_of_takes_contracts_of_new_clients():
     assert Contract.of(SimpleNamespace(**new)) == APPLE
     assert Contract.of(SimpleNamespace(**new | {"strike": 0.0})).strike == 0.0
     assert Contract.of(SimpleNamespace(**new | {"strike": 5})).strike == 5.0
+
+
+@pytest.mark.parametrize(
+    "nothing", ["", "  ", Contract(), Contract(sec_type="STK", exchange="SMART", currency="USD"), Stock("")]
+)
+def test_of_refuses_what_names_no_instrument(nothing):
+    with pytest.raises(ValueError, match="names no instrument: give a symbol, a con_id or a local_symbol"):
+        Contract.of(nothing)
+
+
+def test_nothing_is_sent_of_what_names_no_instrument(run):
+    async def case():
+        async with Gateway() as gateway, IBKRConnectionManager(Config(port=gateway.port)) as manager:
+            for call in (manager.subscribe, manager.qualify, manager.historical_bars):
+                with pytest.raises(ValueError, match="names no instrument"):
+                    await call("")
+            await manager.qualify("AAPL")
+            assert gateway.received[ContractDetailsRequest] == 1
+
+    run(case())
+
+
+def test_of_refuses_what_names_no_instrument_in_other_clients():
+    with pytest.raises(ValueError, match="names no instrument"):
+        Contract.of(SimpleNamespace(**IB_ATTRIBUTES | {"conId": 0, "symbol": "", "localSymbol": "", "secId": ""}))
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        Contract(con_id=265598),
+        Contract(symbol="AAPL"),
+        Contract(local_symbol="ESU6"),
+        Contract(sec_id_type="ISIN", sec_id="US0378331005"),
+        Contract(issuer_id="e1453318"),
+        Contract(combo_legs=(ComboLeg(1, 1, "BUY", "SMART"),)),
+    ],
+)
+def test_of_takes_whatever_names_an_instrument(contract):
+    assert Contract.of(contract) is contract
 
 
 def test_of_takes_combinations():
