@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from ibfast.config import Config, PacingConfig, ReconnectionConfig
 from ibfast.enums import Kind, MarketDataType
@@ -132,7 +133,7 @@ async def demo(options: DemoOptions) -> int:
         protocol = manager.protocol
         before = protocol.decode_ns, _messages(protocol)
         interrupted = False
-        with Live(console=console, refresh_per_second=1 / REFRESH_S, get_renderable=lambda: _table(manager, streams)):
+        with Live(console=console, refresh_per_second=1 / REFRESH_S, get_renderable=lambda: _screen(manager, streams)):
             try:
                 if expected is None:
                     await _watch(manager, streams, options.seconds)
@@ -210,6 +211,16 @@ async def _until_complete(manager: IBKRConnectionManager, tape: Tape, events: in
         await asyncio.sleep(0.02)
 
 
+def _screen(manager: IBKRConnectionManager, streams: dict[str, Stream]) -> Group:
+    """The table, and below it a line for each refusal; the loss of the connection ends the demo and is told then."""
+    symbols: dict[str, list[str]] = {}
+    for symbol, stream in streams.items():
+        if isinstance(stream.error, RequestError):
+            symbols.setdefault(f"error {stream.error.code}: {stream.error.message}", []).append(symbol)
+    lines = [Text(f"{', '.join(names)}: {error}") for error, names in symbols.items()]
+    return Group(_table(manager, streams), *lines)
+
+
 def _table(manager: IBKRConnectionManager, streams: dict[str, Stream]) -> Table:
     """The last-value table, as people read it."""
     table = Table(title="last values")
@@ -219,9 +230,6 @@ def _table(manager: IBKRConnectionManager, streams: dict[str, Stream]) -> Table:
     last = manager.feed.snapshot()
     for symbol, stream in streams.items():
         row = last[stream.instrument]
-        if stream.error is not None:
-            table.add_row(symbol, str(stream.error))
-            continue
         fields = ("bid_size", "bid", "ask", "ask_size", "last", "last_size", "volume")
         table.add_row(symbol, *("" if np.isnan(row[name]) else _number(row[name]) for name in fields))
     return table

@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Run
+
+from ibfast.demo import DemoOptions
+from ibfast.demo import demo as run_demo
+from ibfast.sim.gateway import Gateway
+from ibfast.wire.requests import MarketData
 
 RECORDED = Path(__file__).parents[2] / "shared" / "ticks" / "ib_recorded_20220107.csv.gz"
 HEADER = "ts_ns,symbol,kind,price,size,bid,ask,bid_size,ask_size\n"
@@ -103,3 +109,35 @@ def test_nothing_but_unknown_symbols_is_a_failure() -> None:
     done = demo("--seconds", "0.5", "--symbols", "NOSUCH")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_refusal_stands_below_the_table(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    async def case() -> None:
+        async with Gateway(pacing=False) as gateway:
+            gateway.faults.refuse(MarketData, 354, "Requested market data is [not] subscribed", times=2)
+            await run_demo(DemoOptions(seconds=5.0, port=gateway.port, symbols=("AAPL", "MSFT")))
+
+    run(case())
+    lines = capsys.readouterr().out.splitlines()
+    (told,) = [number for number, line in enumerate(lines) if "354" in line]
+    (end,) = [number for number, line in enumerate(lines) if line.startswith("└")]
+    assert told > end
+    assert lines[told].rstrip() == "AAPL, MSFT: error 354: Requested market data is [not] subscribed"
+
+
+def test_a_gateway_that_dies_ends_the_demo_with_a_sentence() -> None:
+    sim = [sys.executable, "-m", "ibfast", "sim", "--port", "0"]
+    run_demo_of = [sys.executable, "-u", "-m", "ibfast", "demo", "--symbols", "AAPL", "--seconds", "60", "--port"]
+    with subprocess.Popen(sim, stdout=subprocess.PIPE, text=True, encoding="utf-8") as gateway:
+        assert gateway.stdout is not None
+        port = gateway.stdout.readline().rpartition(":")[2].strip()
+        pipe = subprocess.PIPE
+        with subprocess.Popen([*run_demo_of, port], stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("connected to ")
+            gateway.kill()
+            shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("ibfast: ")
+    assert errors.count("\n") == 1
+    assert "closed the connection" not in shown
