@@ -111,7 +111,7 @@ class Link:
             tls = ", and that TLS is spoken there" if self._config.tls is not None else ""
             return ConnectError("tcp", f"no connection {seconds}", f"check host, port and firewall{tls}")
         if self.protocol.server_version == 0:
-            return ConnectError("handshake", f"no reply {seconds}", NOT_ENABLED)
+            return ConnectError("handshake", f"no reply {seconds}", f"{NOT_ENABLED}; or it hangs: restart it")
         return ConnectError(
             "start", f"nextValidId and managedAccounts did not come {seconds}", "is the login complete?"
         )

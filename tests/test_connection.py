@@ -173,7 +173,7 @@ FAILURES: dict[Script, tuple[str, str, str]] = {
 }
 
 TIMEOUTS: dict[Script, tuple[str, str, str]] = {
-    silent: ("handshake", "no reply within 0.3 s", "tick 'Enable ActiveX and Socket Clients'"),
+    silent: ("handshake", "no reply within 0.3 s", "or it hangs: restart it"),
     slow_loris: ("handshake", "no reply within 0.3 s", "tick 'Enable ActiveX and Socket Clients'"),
     silent_after_reply: ("start", "nextValidId and managedAccounts did not come within 0.3 s", "login"),
     never_next_valid_id: ("start", "did not come within 0.3 s", "login"),
