@@ -78,15 +78,13 @@ class Book:
         limits = self._owner.outbox.limiter.account
         if self._store is None or not limits.enforced:
             return
-        source = self._store.path.resolve(), self._login
-        if source in limits.restored:
-            return
         now_ns, sent = time.time_ns(), list[Sent]()
         try:
             sent = self._store.sent(self._login)
             self._trim_sent(now_s)
         except StoreError as error:
             self._tell(error)
+        source = self._store.path.resolve(), self._login
         limits.restore(source, [(item.request, now_s - (now_ns - item.at_ns) / NS) for item in sent], now_s)
 
     def close(self) -> None:

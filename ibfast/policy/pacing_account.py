@@ -29,9 +29,6 @@ class AccountLimits:
 
     Raises:
         ConfigError: an argument is less than 1.
-
-    Attributes:
-        restored: the sources of which `restore` was told.
     """
 
     def __init__(
@@ -46,7 +43,7 @@ class AccountLimits:
         self.lines = lines
         self.enforced = enforced
         self.settle_s = settle_s
-        self.restored: set[Hashable] = set()
+        self._restored: set[Hashable] = set()
         self.ledger = Ledger(ACCOUNT_RULES if enforced else unlimited(ACCOUNT_RULES), lines)
         if tick_by_tick is not None:
             require_whole("tick_by_tick", tick_by_tick, at_least=1)
@@ -63,8 +60,8 @@ class AccountLimits:
                 says, is now: nobody waits for longer than a window.
             now_s: the time.
         """
-        if source in self.restored:
+        if source in self._restored:
             return
-        self.restored.add(source)
+        self._restored.add(source)
         for request, sent_s in sent:
             self.ledger.take(windows_of(charges(request)), min(sent_s, now_s))

@@ -123,7 +123,7 @@ class Ledger:
             self._counts.setdefault(meter, _Count()).add(weight, ends_s)
             if rule.key is not None and ends_s is not None:
                 self._forget(rule.name, at_s)
-                insort(self._ends[rule.name], (ends_s, meter), key=_end_s)
+                self._ends[rule.name].append((ends_s, meter))
 
     def give_back(self, owed: Charges, at_s: float | None = None) -> None:
         """Take back the weights of what was open, now or at a time that is no earlier than those given before."""
@@ -192,10 +192,6 @@ class Ledger:
             meter = ends.popleft()[1]
             if meter in self._counts and not self._counts[meter].used(now_s):
                 del self._counts[meter]
-
-
-def _end_s(end: tuple[float, Meter]) -> float:
-    return end[0]
 
 
 _NOTHING = _Count()
