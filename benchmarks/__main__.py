@@ -11,7 +11,9 @@ except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] in ("benchmarks", "tests"):
         raise  # a fault of ours, or not started in the checkout: no installation helps
     install = f"{sys.executable} -m pip install -e . --group test"
-    sys.exit(f"the benchmarks need {missing.name}: in the checkout, `make benchmarks`, or (pip 25.1 or later) {install}")
+    sys.exit(
+        f"the benchmarks need {missing.name}: in the checkout, `make benchmarks`, or (pip 25.1 or later) {install}"
+    )
 
 BENCHMARKS = {"decode": decode, "faults": faults, "soak": soak}
 
