@@ -3,20 +3,31 @@
 import logging
 
 from ibfast._core import Decoder
-from ibfast.config import Config
+from ibfast.config import (
+    AuthConfig,
+    BreakerConfig,
+    Config,
+    HeartbeatConfig,
+    PacingConfig,
+    ReconnectionConfig,
+    SessionConfig,
+    TlsConfig,
+)
 from ibfast.contracts import Contract, Forex, Future, Index, Option, Stock
-from ibfast.enums import Kind, TickType
+from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
 from ibfast.feed import Feed
 from ibfast.manager import IBKRConnectionManager
 from ibfast.monitor import ConnectionMonitor
 from ibfast.policy.auth import AuthManager
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.calendar import MaintenanceCalendar
+from ibfast.policy.codes import Severity
 from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.heartbeat import HeartbeatMonitor
 from ibfast.policy.pacing import RateLimiter
 from ibfast.policy.reconnection import Reconnection
 from ibfast.policy.session import SessionManager
+from ibfast.policy.subscription import SubscriptionState
 from ibfast.pool import ConnectionPool
 from ibfast.ring import Reader, RingBuffer
 
@@ -26,7 +37,9 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 __version__ = "0.1.0"
 
 __all__ = [
+    "AuthConfig",
     "AuthManager",
+    "BreakerConfig",
     "CircuitBreaker",
     "Config",
     "ConnectionMonitor",
@@ -37,17 +50,27 @@ __all__ = [
     "Feed",
     "Forex",
     "Future",
+    "GapCause",
+    "HeartbeatConfig",
     "HeartbeatMonitor",
     "IBKRConnectionManager",
     "Index",
     "Kind",
     "MaintenanceCalendar",
+    "MarketDataType",
     "Option",
+    "PacingConfig",
     "RateLimiter",
     "Reader",
     "Reconnection",
+    "ReconnectionConfig",
     "RingBuffer",
+    "Scope",
+    "SessionConfig",
     "SessionManager",
+    "Severity",
     "Stock",
+    "SubscriptionState",
     "TickType",
+    "TlsConfig",
 ]
