@@ -1,0 +1,191 @@
+"""Every Python snippet of the documentation runs as it stands, against the embedded gateway.
+
+The rule of the file: only ports, the name of the shared feed and the folder are changed, and an `async for`, which
+would go on for ever, ends after its first turn. What needs a package that is not here is compiled, and its imports of
+ibfast are resolved.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import numpy as np
+import prometheus_client
+import pytest
+from conftest import WATCHDOG_S
+
+from ibfast import Feed
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED_PYTHON = re.compile(r"^    (?:import |from \w+ import |async |await |with |\w+ = |@)", re.MULTILINE)
+PORTS = (7497, 7498)
+FEED_NAME = f"readme-{os.getpid()}"
+GATEWAY = ("sim", "--port", "0", "--until-eof", "--no-pacing", "--rate", "2000")
+
+
+def blocks(language: str) -> list[Any]:
+    """The blocks of one language, each named by its file and line."""
+    return [
+        pytest.param(match[2], id=f"{path.name}-{text.count(chr(10), 0, match.start()) + 1}")
+        for path in DOCUMENTS
+        for text in [path.read_text(encoding="utf-8")]
+        for match in BLOCK.finditer(text)
+        if match[1] == language
+    ]
+
+
+class OneTurn(ast.NodeTransformer):
+    """Ends every `async for` after its first turn."""
+
+    def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.AST:
+        self.generic_visit(node)
+        node.body.append(ast.Break())
+        return node
+
+
+def compiled(source: str) -> CodeType:
+    tree = ast.fix_missing_locations(OneTurn().visit(ast.parse(source)))
+    return compile(tree, "<snippet>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def imported(source: str) -> list[tuple[str, str]]:
+    """Each module that a snippet imports, with the name that is taken of it, if any."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.module or "", alias.name) for alias in node.names]
+    return found
+
+
+def is_absent(module: str) -> bool:
+    return importlib.util.find_spec(module.partition(".")[0]) is None
+
+
+def execute(source: str) -> dict[str, Any]:
+    """Run a snippet as a notebook does; return its names."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    code = compiled(source)
+    if not code.co_flags & inspect.CO_COROUTINE:
+        exec(code, names)
+        return names
+
+    async def watched() -> None:
+        async with asyncio.timeout(WATCHDOG_S):
+            await eval(code, names)
+
+    asyncio.run(watched())
+    return names
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[str, str]]:
+    """What stands in the documentation → what listens here."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "ibfast", *GATEWAY]
+    gateways = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8") for _ in PORTS]
+    try:
+        found = {}
+        for port, gateway in zip(PORTS, gateways, strict=True):
+            assert gateway.stdout is not None
+            found[f"port={port}"] = "port=" + gateway.stdout.readline().rpartition(":")[2].strip()
+        yield found
+    finally:
+        for gateway in gateways:
+            gateway.communicate(input="", timeout=WATCHDOG_S)
+
+
+@pytest.fixture
+def localized(ports: dict[str, str]) -> Callable[[str], str]:
+    """Put what is here in the place of what the documentation names."""
+
+    def replaced(source: str) -> str:
+        for there, here in ports.items():
+            source = source.replace(there, here)
+        return source.replace('"desk"', repr(FEED_NAME))
+
+    return replaced
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder with the file of settings that the documentation shows; no server outlives the test."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("IBFAST_")]:
+        monkeypatch.delenv(name)
+    (settings,) = blocks("toml")
+    (tmp_path / "ibfast.toml").write_text(settings.values[0])
+    start, started = prometheus_client.start_http_server, []
+    monkeypatch.setattr(
+        prometheus_client, "start_http_server", lambda _, **options: started.append(start(0, "127.0.0.1", **options))
+    )
+    yield
+    for server, thread in started:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("source", blocks("python"))
+@pytest.mark.usefixtures("surroundings")
+def test_a_snippet_runs_as_it_stands(source: str, localized: Callable[[str], str]) -> None:
+    absent = [module for module, _ in imported(source) if is_absent(module)]
+    if absent:
+        compiled(source)
+        for module, name in imported(source):
+            if module.partition(".")[0] == "ibfast":
+                getattr(importlib.import_module(module), name)
+        return
+    source = localized(source)
+    if "Feed.attach(" in source:
+        with Feed(1024, name=FEED_NAME) as feed:
+            feed.add_history("trades", np.ones(2, feed.dtypes["trades"]))
+            assert execute(source)["notional"] == 2.0
+    else:
+        names = execute(source)
+        if "Feed(name=" in source:
+            names["manager"].feed.close()
+
+
+def test_there_are_snippets_and_none_hides_in_indentation() -> None:
+    assert len(blocks("python")) >= 10
+    for path in DOCUMENTS:
+        prose = BLOCK.sub("", path.read_text(encoding="utf-8"))
+        assert INDENTED_PYTHON.search(prose) is None, path
+
+
+def test_a_snippet_that_lacks_an_import_fails() -> None:
+    with pytest.raises(NameError):
+        execute("print(GapCause(1))")
+
+
+def test_an_endless_loop_has_one_turn() -> None:
+    names = execute(
+        textwrap.dedent("""
+            async def numbers():
+                number = 0
+                while True:
+                    yield (number := number + 1)
+            stream, seen = numbers(), []
+            async for number in stream:
+                seen.append(number)
+            await stream.aclose()
+        """)
+    )
+    assert names["seen"] == [1]
