@@ -27,12 +27,11 @@ from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.pacing import AccountLimits, RateLimiter, TicketState
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription, SubscriptionState
-from ibfast.protocol import Protocol
+from ibfast.protocol import Arrival, Protocol
 from ibfast.questions import Questions, joined_bars
 from ibfast.stream import Stream, Wanted, wanted
 from ibfast.supervisor import Supervisor
 from ibfast.wire.requests import HistoricalBars
-from ibfast.wire.responses import Response
 
 __all__ = ["IBKRConnectionManager", "limits_of"]
 
@@ -93,7 +92,7 @@ class IBKRConnectionManager(Questions):
         self._combos: dict[Contract, int] = {}
         self._streams: dict[Subscription, list[Stream]] = {}
         self.monitor.watch("stream_rows_lost", self._rows_lost, "Rows that live streams lost to the ring's lapping")
-        self._listeners: list[Callable[[Response], None]] = []
+        self._listeners: list[Callable[[Arrival], None]] = []
 
     # --- connection ---
 
@@ -155,22 +154,22 @@ class IBKRConnectionManager(Questions):
 
     # --- messages ---
 
-    def add_listener(self, listener: Callable[[Response], None]) -> None:
-        """Have `listener` called with every message that is not tick path (ibfast.wire.responses), in order.
+    def add_listener(self, listener: Callable[[Arrival], None]) -> None:
+        """Have `listener` called with every message that is not tick path, in order, and its place among the records.
 
         It is called by the event loop, and what it raises goes to the loop's exception handler.
         """
         self._listeners.append(listener)
 
-    def remove_listener(self, listener: Callable[[Response], None]) -> None:
+    def remove_listener(self, listener: Callable[[Arrival], None]) -> None:
         """Take a listener back."""
         self._listeners.remove(listener)
 
-    def take(self, message: Response) -> None:
+    def take(self, arrival: Arrival) -> None:
         """Give a message to the question that waits for it, and to the listeners. For the supervisor."""
-        self._take_answer(message)
+        self._take_answer(arrival.message)
         for listener in self._listeners:
-            asyncio.get_running_loop().call_soon(listener, message)
+            asyncio.get_running_loop().call_soon(listener, arrival)
 
     def refuse(self, req_id: int, error: Exception) -> None:
         """End the question of a request, if there is one. For the supervisor."""

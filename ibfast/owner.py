@@ -21,8 +21,7 @@ from ibfast.outbox import Outbox
 from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription, SubscriptionRequest
-from ibfast.protocol import Protocol
-from ibfast.wire.responses import Response
+from ibfast.protocol import Arrival, Protocol
 
 __all__ = ["Membership", "Owner"]
 
@@ -64,7 +63,7 @@ class Owner(Door):
     def end_session(self, error: Exception) -> None:
         """Fail all questions, whose request ids died with the connection."""
 
-    def take(self, message: Response) -> None:
+    def take(self, arrival: Arrival) -> None:
         """Give a message to the question that waits for it, and to the listeners."""
 
     def refuse(self, req_id: int, error: Exception) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from datetime import UTC, tzinfo
 from enum import Enum
+from typing import NamedTuple
 
 from ibfast._core import Decoder
 from ibfast.enums import ServerVersion
@@ -20,7 +21,7 @@ from ibfast.wire import requests, responses
 from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId, Response
 
-__all__ = ["Protocol", "State"]
+__all__ = ["Arrival", "Protocol", "State"]
 
 # The reply to the hello is a version and a time; what is longer is no TWS.
 MAX_REPLY_BYTES = 256
@@ -39,6 +40,20 @@ class State(Enum):
     START = "waiting for nextValidId and managedAccounts"
     READY = "ready"
     CLOSED = "closed"
+
+
+class Arrival(NamedTuple):
+    """A message that is not tick path, and where it stands among the records.
+
+    Attributes:
+        message: see `ibfast.wire.responses`.
+        seq: of the newest record when it came: it lies between that record and the next.
+        recv_ns: UTC time of its socket read.
+    """
+
+    message: Response
+    seq: int
+    recv_ns: int
 
 
 class Protocol:
@@ -76,7 +91,7 @@ class Protocol:
         self._reply = bytearray(MAX_REPLY_BYTES + 4)
         self._reply_bytes = 0
         self._outgoing: list[bytes] = [requests.hello()]
-        self._events: list[Response] = []
+        self._events: list[Arrival] = []
 
     # --- out ---
 
@@ -165,7 +180,7 @@ class Protocol:
         elif self.state is State.READY:
             self._close(NotConnectedError("the gateway closed the connection"))
 
-    def events(self) -> list[Response]:
+    def events(self) -> list[Arrival]:
         """Return, once, the messages that are not tick path, in the order of their arrival."""
         events, self._events = self._events, []
         return events
@@ -219,7 +234,7 @@ class Protocol:
                 continue
             if self.state is State.START:
                 self._start(message)
-            self._events.append(message)
+            self._events.append(Arrival(message, raw.seq, raw.recv_ns))
 
     def _start(self, message: Response) -> None:
         if isinstance(message, NextValidId):

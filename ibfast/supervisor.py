@@ -26,10 +26,10 @@ from ibfast.policy.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
 from ibfast.policy.pacing_rules import MARGIN_S
 from ibfast.policy.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, SubscriptionState
-from ibfast.protocol import Protocol, State
+from ibfast.protocol import Arrival, Protocol, State
 from ibfast.reactions import Reactions
 from ibfast.wire import requests, responses
-from ibfast.wire.responses import ErrorMessage, Response
+from ibfast.wire.responses import ErrorMessage
 
 __all__ = ["Supervisor"]
 
@@ -443,15 +443,16 @@ class Supervisor:
             self._outbox.stalled(self._heard_s, now_s)
         self._heard_s = now_s
         self.heartbeat.bytes_received(now_s)
-        messages = link.protocol.events()
-        for message in messages:
-            self._handle(message, now_s)
+        arrivals = link.protocol.events()
+        for arrival in arrivals:
+            self._handle(arrival, now_s)
         if link.protocol.state is State.CLOSED and self._ready.is_set():
             self.lose(link.protocol.error or NotConnectedError("the connection was lost"))
-        elif messages:
+        elif arrivals:
             self.act()
 
-    def _handle(self, message: Response, now_s: float) -> None:
+    def _handle(self, arrival: Arrival, now_s: float) -> None:
+        message = arrival.message
         self._reactions.hear(message)
         if isinstance(message, ErrorMessage):
             self._reactions.react(message, now_s)
@@ -463,7 +464,7 @@ class Supervisor:
             subscription = self._session.of_request(message.req_id)
             if subscription is not None:
                 self._session.reroute(subscription, message.con_id, message.exchange)
-        self._manager.take(message)
+        self._manager.take(arrival)
 
     # --- gaps and health ---
 

@@ -20,6 +20,7 @@ from ibfast.enums import GapCause, Kind, MarketDataType, Scope
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed import NO_INSTRUMENT
 from ibfast.policy.subscription import SubscriptionState
+from ibfast.protocol import Arrival
 from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice
 from ibfast.stream import DataType
 from ibfast.wire.requests import (
@@ -303,9 +304,12 @@ def test_listeners_hear_everything_and_break_nothing(run: Run) -> None:
     async def test() -> None:
         problems: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context["exception"]))
-        heard: list[Any] = []
+        heard: list[Arrival] = []
 
-        def broken(message: Any) -> None:
+        def messages() -> list[Any]:
+            return [arrival.message for arrival in heard]
+
+        def broken(arrival: Arrival) -> None:
             raise ZeroDivisionError
 
         async with session(gateway) as manager:
@@ -313,12 +317,12 @@ def test_listeners_hear_everything_and_break_nothing(run: Run) -> None:
             manager.add_listener(heard.append)
             await manager.current_time_ns()
             await manager.current_time_ns()
-            await until(lambda: CurrentTimeInMillis(1) in heard)
+            await until(lambda: CurrentTimeInMillis(1) in messages())
             manager.remove_listener(broken)
             manager.remove_listener(heard.append)
             await manager.current_time_ns()
             assert manager.connected
-        assert [message for message in heard if not isinstance(message, ErrorMessage)] == [
+        assert [message for message in messages() if not isinstance(message, ErrorMessage)] == [
             CurrentTimeInMillis(0), CurrentTimeInMillis(1),
         ]  # fmt: skip
         assert problems

@@ -27,7 +27,7 @@ from ibfast import Feed
 from ibfast.contracts import Stock
 from ibfast.enums import Incoming
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, UnsupportedError
-from ibfast.protocol import MAX_REPLY_BYTES, Protocol, State
+from ibfast.protocol import MAX_REPLY_BYTES, Arrival, Protocol, State
 from ibfast.wire.requests import (
     CancelMarketData,
     CurrentTimeInMillisRequest,
@@ -35,7 +35,7 @@ from ibfast.wire.requests import (
     MarketData,
     MarketDataTypeRequest,
 )
-from ibfast.wire.responses import CurrentTime, ErrorMessage, ManagedAccounts, NextValidId
+from ibfast.wire.responses import CurrentTime, ErrorMessage, ManagedAccounts, NextValidId, Response
 
 NEXT_VALID_ID, ERROR, MANAGED_ACCOUNTS, CURRENT_TIME = 9, 4, 15, 49
 VERSIONS = (157, 163, 176, 194, 200, 201, 206, 207, 212, 213, 226)
@@ -97,6 +97,10 @@ def ready(version: int) -> Protocol:
     return protocol
 
 
+def messages_of(protocol: Protocol) -> list[Response]:
+    return [arrival.message for arrival in protocol.events()]
+
+
 def bytewise(data: bytes) -> list[bytes]:
     return [data[i : i + 1] for i in range(len(data))]
 
@@ -140,7 +144,7 @@ def test_ready_in_every_version(version: int) -> None:
     protocol = fed([reply(version) + framed(error(version, 2104), managed_accounts(version), next_valid_id(version))])
     assert protocol.state is State.READY
     assert (protocol.accounts, protocol.next_order_id) == (("DU1", "DU2"), 7)
-    notice, accounts, order_id = protocol.events()
+    notice, accounts, order_id = messages_of(protocol)
     assert isinstance(notice, ErrorMessage)
     assert (notice.req_id, notice.code, notice.message) == (-1, 2104, "text")
     assert (accounts, order_id) == (ManagedAccounts(("DU1", "DU2")), NextValidId(7))
@@ -317,11 +321,20 @@ def test_what_the_version_lacks_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_message_says_between_which_records_it_came(version: int) -> None:
+    protocol = ready(version)
+    protocol.receive_data(framed(current_time(version), trade(version, 1.5), current_time(version)), 9)
+    assert protocol.events() == [Arrival(CurrentTime(1_700_000_000), seq, 9) for seq in (0, 1)]
+    protocol.receive_data(framed(trade(version, 1.5), current_time(version), trade(version, 1.5)), 10)
+    assert [(arrival.seq, arrival.recv_ns) for arrival in protocol.events()] == [(2, 10)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_malformed_message_goes_into_quarantine(version: int) -> None:
     protocol = ready(version)
     bad = text_payload(version, CURRENT_TIME, 1, "noon")
     protocol.receive_data(framed(current_time(version), bad, current_time(version)))
-    assert protocol.events() == [CurrentTime(1_700_000_000)] * 2
+    assert messages_of(protocol) == [CurrentTime(1_700_000_000)] * 2
     assert protocol.state is State.READY
     assert protocol.decoder is not None
     (entry,) = protocol.decoder.take_quarantine()
@@ -339,7 +352,7 @@ def test_a_broken_frame_ends_the_session(version: int) -> None:
             protocol.receive_data(chunk)
         assert protocol.state is State.CLOSED
         assert isinstance(protocol.error, ProtocolError)
-        assert protocol.events() == [CurrentTime(1_700_000_000)]
+        assert messages_of(protocol) == [CurrentTime(1_700_000_000)]
         assert prices(protocol) == [1.5]
         first = protocol.error
         protocol.receive_eof()
@@ -386,7 +399,7 @@ def test_no_message_breaks_the_session(
     payload = protobuf_payload(msg_id, body) if is_protobuf else text_payload(version, msg_id, *fields)
     protocol.receive_data(framed(payload, current_time(version)))
     if protocol.state is State.READY:
-        assert protocol.events()[-1] == CurrentTime(1_700_000_000)
+        assert messages_of(protocol)[-1] == CurrentTime(1_700_000_000)
     else:  # a frame that seems to swallow the next one
         assert isinstance(protocol.error, ProtocolError)
 

@@ -207,9 +207,9 @@ def test_a_session_over_tls(run: Run, files: Path, version: ssl.TLSVersion) -> N
             protocol.events()
             protocol.send(CurrentTimeInMillisRequest())
             connection.flush()
-            while not (events := protocol.events()):
+            while not (arrivals := protocol.events()):
                 await asyncio.sleep(0.001)
-            assert events == [CurrentTimeInMillis(1_700_000_000_000)]
+            assert [arrival.message for arrival in arrivals] == [CurrentTimeInMillis(1_700_000_000_000)]
             await hang_up(connection)
 
     run(check())

@@ -128,7 +128,7 @@ class SessionManager:
 
     def adopt(self, subscription: Subscription, now_s: float, due_s: float = 0.0) -> None:
         """Take it over from another connection, and ask for it at `due_s` at the earliest."""
-        subscription.due_s = max(now_s, due_s, subscription.not_before_s)
+        subscription.due_s = max(now_s, due_s)
         subscription.refusals = subscription.renewals = 0
         self.subscriptions[subscription.request] = subscription
         self._reconcile(now_s)
@@ -165,7 +165,7 @@ class SessionManager:
         if self.market_data_type is not MarketDataType.REALTIME:
             self._decided.requests.append(MarketDataTypeRequest(self.market_data_type))
         for subscription in self.subscriptions.values():
-            subscription.due_s = max(now_s, subscription.not_before_s)
+            subscription.due_s = now_s
             subscription.refusals = subscription.renewals = 0
         self._reconcile(now_s)
         waiting = [s for s in self.subscriptions.values() if s.state is SubscriptionState.OPENING]

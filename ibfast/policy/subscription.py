@@ -121,7 +121,6 @@ class Subscription:
     refusals: int = 0
     renewals: int = 0
     due_s: float = 0.0
-    not_before_s: float = 0.0
     refused_until_s: float = 0.0
     verify_at_s: float | None = None
     gap: Gap | None = None
