@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ from ibfast.policy.pacing import AccountLimits
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState, family_of
 from ibfast.stream import Stream, Wanted
 
-__all__ = ["ConnectionPool"]
+__all__ = ["ConnectionPool", "PoolHealth"]
 
 # How long a gateway may take to hear of a cancel or of the end of a connection, before another connection of the same
 # account takes the line.
@@ -35,6 +36,22 @@ SETTLE_S = 0.5
 SWEEP_S = 1.0
 # A gateway that has lost IB is given so long to find it again before its subscriptions move.
 LINK_PATIENCE_S = 10.0
+# So is a login whose data another session has; by then what was under way has shown whether data goes on all the same.
+LOGIN_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHealth(Health):
+    """Whether the data that should flow does flow, and what else is wrong; true or false as a condition.
+
+    Attributes:
+        ok: whether it does.
+        reasons: why it does not, each with the member's address; empty if it does.
+        warnings: what is wrong with members that serve nothing, each with the member's address: no data is missing for
+            it, but who fails next has one member less to move to.
+    """
+
+    warnings: tuple[str, ...] = ()
 
 
 class ConnectionPool:
@@ -44,12 +61,16 @@ class ConnectionPool:
             stream = await pool.subscribe("AAPL", "LAST")
 
     A subscription goes where there is room for it. It moves when its member loses its connection, when the member's
-    gateway has lost IB for 10 s, and when it waits for a line that is free elsewhere; its streams go on, and their gaps
-    tell what may be missing. Nothing that flows moves back.
+    gateway has lost IB for 10 s, when another session has had the data of the member's login for 5 s (10197) and
+    another login has room, and when it waits for a line that is free elsewhere; its streams go on, and their gaps tell
+    what may be missing. Nothing that flows moves back.
 
     Members of one gateway have one login, and so share its market-data lines and its other limits; members whose
     gateways manage the same accounts do so too. Members with the same `session.store` and `session.name` share one book
     of subscriptions; in any case a subscription is remembered once.
+
+    Health, metrics and the event `moved` name a member by its `address`, "host:port/client_id", as configured: it stays
+    the same when the gateway has moved or the client id was taken.
 
     Args:
         configs: one for each member.
@@ -58,8 +79,8 @@ class ConnectionPool:
     Attributes:
         members: the managers, in the order of `configs`.
         feed: as given or made.
-        registry: the metrics of all members, each with the label `member`: "host:port/client id". Rows published are
-            those of the one feed under every member.
+        registry: the metrics of all members, each with the label `member`: its address. Rows published are those of the
+            one feed under every member.
 
     Raises:
         ConfigError: there is no member, two have one client id at one gateway, or two of one gateway differ in their
@@ -79,7 +100,7 @@ class ConnectionPool:
             self._add(config, _spare_ids(config, configs), is_alone=len(configs) == 1)
         self._note_sharing()
         self._over: set[IBKRConnectionManager] = set()
-        self._unlinked_s: dict[IBKRConnectionManager, float] = {}
+        self._mute_since_s: dict[IBKRConnectionManager, float] = {}
         self._stop_listening: list[Callable[[], None]] = []
         self._next_sweep: asyncio.TimerHandle | None = None
         self.registry = CollectorRegistry()
@@ -189,15 +210,19 @@ class ConnectionPool:
 
     # --- health and metrics ---
 
-    def health(self) -> Health:
-        """Tell whether data that should flow does flow, over all members; a member without a task hurts nobody."""
-        reasons = [
-            f"{_name(member)}: {reason}"
-            for member in self.members
-            if member.session.subscriptions or not self._connected()
-            for reason in member.health().reasons
-        ]
-        return Health(not reasons, tuple(reasons))
+    def health(self) -> PoolHealth:
+        """Tell whether data that should flow does flow, over all members.
+
+        A member that serves nothing hurts nobody while another one is connected: what is wrong with it, such as that it
+        is not connected, is no reason but a warning. `errors` has the exceptions.
+        """
+        reasons: list[str] = []
+        warnings: list[str] = []
+        is_any_connected = bool(self._connected())
+        for member in self.members:
+            is_spare = is_any_connected and not member.session.subscriptions
+            (warnings if is_spare else reasons).extend(f"{member.address}: {told}" for told in member.health().reasons)
+        return PoolHealth(not reasons, tuple(reasons), tuple(warnings))
 
     def exposition(self) -> bytes:
         """Return the metrics of all members in Prometheus' text format, of type `content_type`."""
@@ -205,7 +230,7 @@ class ConnectionPool:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all members. Called by the registry."""
-        return _merged((_name(member), member.monitor.collect()) for member in self.members)
+        return _merged((member.address, member.monitor.collect()) for member in self.members)
 
     def describe(self) -> Iterator[Metric]:
         """Yield them without values. Called by the registry."""
@@ -246,6 +271,11 @@ class ConnectionPool:
     def _connected(self) -> list[IBKRConnectionManager]:
         return [member for member in self.members if member.session.is_connected]
 
+    def _has_data(self, member: IBKRConnectionManager) -> bool:
+        """Tell whether a connected member can have data: 10197 is said of a login, and so of all who share it."""
+        sharers = self._sharers(member.outbox.limiter.account)
+        return member.session.is_link_up and not any(sharer.session.is_suspended for sharer in sharers)
+
     def _server_of(self, request: SubscriptionRequest) -> IBKRConnectionManager | None:
         return next((member for member in self.members if request in member.session.subscriptions), None)
 
@@ -261,7 +291,7 @@ class ConnectionPool:
             session = member.session
             room = self._room(member, family)
             rank = (
-                session.is_link_up and not session.is_suspended,
+                self._has_data(member),
                 room > 0,
                 room <= 0 and _has_less_important(member, family, priority),
                 room,
@@ -299,26 +329,31 @@ class ConnectionPool:
         self._move_all(member, self._connected() or [other for other in self.members if other not in self._over])
 
     def _sweep(self) -> None:
-        """Look for lines for what waits for one, and for another gateway where one has lost IB for too long."""
+        """Look for lines for what waits for one, and for another member where one has had no data for too long."""
         now_s = time.monotonic()
         self._next_sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         linked = [member for member in self._connected() if member.session.is_link_up]
+        mute = [member for member in self._connected() if member not in linked or member.session.is_suspended]
+        self._mute_since_s = {member: self._mute_since_s.get(member, now_s) for member in mute}
         for member in self._connected():
-            if member in linked:
-                self._unlinked_s.pop(member, None)
-                self._relieve(member, [other for other in linked if other is not member])
-            elif now_s - self._unlinked_s.setdefault(member, now_s) >= LINK_PATIENCE_S:
-                self._move_all(member, linked)
+            mute_s = now_s - self._mute_since_s.get(member, now_s)
+            if member not in mute:
+                self._relieve(member, _waiting(member, now_s), [other for other in linked if other is not member])
+            elif member not in linked and mute_s >= LINK_PATIENCE_S:
+                self._move_all(member, [other for other in linked if self._has_data(other)])
+            elif member in linked and mute_s >= LOGIN_PATIENCE_S:
+                # Without room elsewhere it is no better off there, and here one of them is asked for again and again.
+                served = member.session.subscriptions.values()
+                self._relieve(member, served, [other for other in linked if self._has_data(other)])
 
-    def _relieve(self, member: IBKRConnectionManager, others: Sequence[IBKRConnectionManager]) -> None:
-        """Move what waits for a line at a member to where there is one for it."""
-        now_s = time.monotonic()
-        waiting = [
-            s
-            for s in member.session.subscriptions.values()
-            if s.state is SubscriptionState.WAITING and s.refused_until_s <= now_s  # else two would pass it on for ever
-        ]
-        for subscription in sorted(waiting, key=lambda s: s.rank):
+    def _relieve(
+        self,
+        member: IBKRConnectionManager,
+        subscriptions: Iterable[Subscription],
+        others: Sequence[IBKRConnectionManager],
+    ) -> None:
+        """Move subscriptions of a member to where there is a line for them."""
+        for subscription in sorted(subscriptions, key=lambda s: s.rank):
             family, priority = subscription.family, subscription.priority
             limits = member.outbox.limiter.account
             better = [
@@ -353,8 +388,13 @@ def _spare_ids(config: Config, configs: Sequence[Config]) -> tuple[int, ...]:
     return tuple(range(first, first + SPARE_CLIENT_IDS))
 
 
-def _name(member: IBKRConnectionManager) -> str:
-    return f"{member.config.host}:{member.config.port}/{member.config.client_id}"
+def _waiting(member: IBKRConnectionManager, now_s: float) -> list[Subscription]:
+    """Return what waits for a line; what was just refused one is left, else two would pass it on for ever."""
+    return [
+        s
+        for s in member.session.subscriptions.values()
+        if s.state is SubscriptionState.WAITING and s.refused_until_s <= now_s
+    ]
 
 
 def _has_less_important(member: IBKRConnectionManager, family: str, priority: int) -> bool:

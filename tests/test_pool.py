@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -99,6 +99,25 @@ async def all_flow(streams: list[Stream]) -> None:
 
 def gaps_of(stream: Stream) -> list[tuple[Scope, GapCause, bool]]:
     return [(Scope(row["scope"]), GapCause(row["cause"]), bool(row["recovered"])) for row in stream.take_gaps()]
+
+
+def counted_sweeps(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Awaitable[None]]:
+    """Have pools look often; return what waits until one has looked so many times from the beginning to the end."""
+    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+    sweep = ConnectionPool._sweep
+    ended = 0
+
+    def counted(pool: ConnectionPool) -> None:
+        nonlocal ended
+        sweep(pool)
+        ended += 1
+
+    async def sweeps(number: int) -> None:
+        before = ended
+        await until(lambda: ended >= before + number)
+
+    monkeypatch.setattr(ConnectionPool, "_sweep", counted)
+    return sweeps
 
 
 def lose(proxy: FaultProxy) -> None:
@@ -241,12 +260,19 @@ def test_streams_move_when_a_member_fails(run: Run, same_gateway: bool) -> None:
                     (Scope.CONNECTION, GapCause.CONNECTION_LOST, True),
                 ]
             assert [gaps_of(stream) for stream in stayed] == [[]] * 4
-            assert pool.health()
-            assert list(pool.errors) == [pool.members[1]]
+            failed = pool.members[1]
+            health = pool.health()
+            assert health
+            assert not health.reasons
+            assert [warning.split(": ")[:2] for warning in health.warnings] == [[failed.address, "no session"]]
+            assert list(pool.errors) == [failed]
+            moves = [event for event in failed.monitor.events if event.name == "moved"]
+            assert [event.fields["to"] for event in moves] == [f"127.0.0.1:{source.port}/1"] * 4
             assert not source.violations
 
             await proxy.serve()
             await until(lambda: not pool.errors)
+            assert not pool.health().warnings
             assert served(pool) == [8, 0]
             new = await pool.subscribe("SYM020", "TICKS")
             assert server_of(pool, new) is pool.members[1]
@@ -447,6 +473,94 @@ def test_a_gateway_that_has_lost_ib_for_long_is_left(run: Run, monkeypatch: pyte
     run(test())
 
 
+def test_a_login_whose_data_another_session_has_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For another login: a member of the same one has more room, and is no help."""
+    monkeypatch.setattr("ibfast.pool.LOGIN_PATIENCE_S", 0.2)
+    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+
+    async def test() -> None:
+        lines = PacingConfig(lines=40)
+        async with (
+            gateway("DU1") as first,
+            gateway("DU2", lines=40) as second,
+            pool_of(config(first.port, 1), config(first.port, 2), config(second.port, pacing=lines)) as pool,
+        ):
+            stream = await pool.subscribe(SYMBOLS[0], "TICKS")
+            assert served(pool) == [1, 0, 0]
+            await first_rows([stream])
+            await all_flow([stream])
+            first.faults.take_session()
+            await until(lambda: pool.members[0].session.is_suspended)
+            new = await pool.subscribe(SYMBOLS[1], "TICKS")
+            assert server_of(pool, new) is pool.members[2]
+            await until(lambda: served(pool) == [0, 0, 2])
+            await all_flow([stream, new])
+            await first_rows([stream, new])
+            other_session = Scope.ACCOUNT, GapCause.OTHER_SESSION
+            assert gaps_of(stream) == [(*other_session, False), (*other_session, True)]
+            assert pool.health()
+            await until(lambda: not first.subscriptions())
+            assert not second.violations
+
+    run(test())
+
+
+def test_what_is_suspended_stays_where_no_other_login_has_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ibfast.pool.LOGIN_PATIENCE_S", 0.2)
+    monkeypatch.setattr("ibfast.policy.session.UNDER_WAY_S", 0.2)
+    sweeps = counted_sweeps(monkeypatch)
+
+    async def test() -> None:
+        async with (
+            gateway("DU1") as first,
+            gateway("DU2") as second,
+            pool_of(config(first.port), config(second.port, pacing=PacingConfig(tick_by_tick=2))) as pool,
+        ):
+            important = await pool.subscribe(SYMBOLS[0], "LAST", priority=5)
+            streams = [important, *await subscribe(pool, SYMBOLS[1:6], "LAST")]
+            assert served(pool) == [4, 2]
+            assert server_of(pool, important) is pool.members[0]
+            await all_flow(streams)
+            own = next(stream for stream in streams if server_of(pool, stream) is pool.members[1])
+            own.unsubscribe()
+            streams.remove(own)
+            first.faults.take_session()
+            await until(lambda: server_of(pool, important) is pool.members[1])
+            await sweeps(3)
+            assert served(pool) == [3, 2]
+            first.faults.release_session()
+            await all_flow(streams)
+            await sweeps(3)
+            assert served(pool) == [3, 2]
+            assert not first.violations
+            assert not second.violations
+
+    run(test())
+
+
+def test_data_that_another_session_had_for_a_moment_moves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ibfast.pool.LOGIN_PATIENCE_S", 1000.0)
+    monkeypatch.setattr("ibfast.policy.session.UNDER_WAY_S", 0.0)
+    sweeps = counted_sweeps(monkeypatch)
+
+    async def test() -> None:
+        async with (
+            gateway("DU1") as first,
+            gateway("DU2") as second,
+            pool_of(config(first.port), config(second.port)) as pool,
+        ):
+            streams = await subscribe(pool, SYMBOLS[:4])
+            await all_flow(streams)
+            first.faults.take_session()
+            await until(lambda: pool.members[0].session.is_suspended)
+            await sweeps(3)
+            first.faults.release_session()
+            await all_flow(streams)
+            assert served(pool) == [2, 2]
+
+    run(test())
+
+
 # --- limits ---
 
 
@@ -549,6 +663,29 @@ def test_what_waits_for_a_line_gets_the_one_that_is_free_elsewhere(run: Run, mon
             assert served(pool) == [5, 5]
             assert not first.violations
             assert not second.violations
+
+    run(test())
+
+
+def test_what_was_refused_a_line_is_not_passed_on_and_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both seem to have room: the refusal of a gateway that was just connected is no lesson for the limits."""
+    monkeypatch.setattr("ibfast.reactions.LINE_RETRY_AT_START_S", 1000.0)
+    sweeps = counted_sweeps(monkeypatch)
+
+    async def test() -> None:
+        async with (
+            gateway("DU1") as first,
+            gateway("DU2") as second,
+            pool_of(config(first.port), config(second.port)) as pool,
+        ):
+            for source in (first, second):
+                source.faults.refuse_lines(1000)
+            stream = await pool.subscribe(SYMBOLS[0], "TICKS")
+            await until(lambda: stream.state is SubscriptionState.WAITING)
+            server = server_of(pool, stream)
+            await sweeps(3)
+            assert server_of(pool, stream) is server
+            assert first.received[requests.MarketData] + second.received[requests.MarketData] == 1
 
     run(test())
 
