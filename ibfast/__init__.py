@@ -28,7 +28,7 @@ from ibfast.policy.pacing import RateLimiter
 from ibfast.policy.reconnection import Reconnection
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import SubscriptionState
-from ibfast.pool import ConnectionPool
+from ibfast.pool import ConnectionPool, PoolHealth
 from ibfast.ring import Reader, RingBuffer
 
 # What a program does not ask to see must not appear on its standard error.
@@ -60,6 +60,7 @@ __all__ = [
     "MarketDataType",
     "Option",
     "PacingConfig",
+    "PoolHealth",
     "RateLimiter",
     "Reader",
     "Reconnection",

@@ -105,6 +105,8 @@ class Supervisor:
         self._ready = asyncio.Event()
         self._connected_s = 0.0
         self._heard_s = 0.0
+        # As of the last look: health is read by other threads too, and to look is to note that one has looked.
+        self._link_health = LinkHealth.ALIVE
         self._outage: tuple[int, int] | None = None
         self._quarantined = 0
         self._refused_instruments_told = False
@@ -282,8 +284,8 @@ class Supervisor:
         return max(due_s - time.monotonic(), LEAST_PAUSE_S)
 
     def _check_link(self, now_s: float) -> None:
-        health = self.heartbeat.link(now_s)
-        if health is LinkHealth.LOST:
+        self._link_health = self.heartbeat.link(now_s)
+        if self._link_health is LinkHealth.LOST:
             silence_s = self._manager.config.heartbeat.interval_s + self._manager.config.heartbeat.timeout_s
             self.lose(NotConnectedError(f"the gateway has been silent for {silence_s:g} s and does not answer"))
             return
@@ -366,6 +368,7 @@ class Supervisor:
         self.last_error = None
         self.reconnection.connected(now_s)
         self.heartbeat.connected(now_s)
+        self._link_health = LinkHealth.ALIVE
         self.book.begin(now_s, self._client_id)
         self._outbox.begin(self._link.protocol, self._link.flush)
         if self._outage is not None:
@@ -509,10 +512,12 @@ class Supervisor:
         if not self._ready.is_set():
             yield f"no session: {self._monitor.state}: {self.last_error or 'connect() was not called'}"
             return
-        if self.heartbeat.link(time.monotonic()) is not LinkHealth.ALIVE:
+        if self._link_health is not LinkHealth.ALIVE:
             yield "the gateway does not answer"
         if not self._session.is_link_up:
             yield "the gateway has lost its connection to IB"
+        if self._session.is_suspended:
+            yield "another session of this login has the market data"
         for subscription in tuple(self._session.subscriptions.values()):
             if subscription.state not in FLOWING or subscription.state is SubscriptionState.STALE:
                 yield f"{subscription!r}: {subscription.reason}"

@@ -19,7 +19,7 @@ from ibfast.sim.universe import Universe
 from ibfast.wire.requests import MarketData
 
 SYMBOLS = [f"SYM{number:03}" for number in range(16)]
-LIMITER = "ibfast.policy.pacing"
+LOOKED_AT_BY_THE_LOOP = ("ibfast.policy.pacing", "ibfast.policy.heartbeat")
 LENGTHS = {"RateLimiter.__len__", "Queue.__len__"}
 """All that other threads may ask of a limiter: it is one look, at one number, and changes nothing."""
 
@@ -31,11 +31,11 @@ def values(exposition: bytes, name: str) -> dict[str, float]:
 
 
 def watched_scrape(manager: IBKRConnectionManager) -> tuple[bytes, set[str]]:
-    """Read the metrics. Return them, and which functions of the limiter this thread has called for it."""
+    """Read the metrics. Return them, and which functions of the limiter and the heartbeat this thread called for it."""
     called: set[str] = set()
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_globals["__name__"].startswith(LIMITER):
+        if event == "call" and frame.f_globals["__name__"].startswith(LOOKED_AT_BY_THE_LOOP):
             called.add(frame.f_code.co_qualname)
 
     sys.setprofile(note)
@@ -60,8 +60,8 @@ def test_limits_are_shown_as_of_the_last_look(run: Run) -> None:
     run(test())
 
 
-def test_another_thread_never_looks_into_the_limiter(run: Run) -> None:
-    """To look into it is to change it: whoever asks drops from its windows what has left them."""
+def test_another_thread_never_looks_into_the_limiter_or_the_heartbeat(run: Run) -> None:
+    """To look is to change: windows drop what has left them, and the heartbeat notes that somebody could look."""
 
     async def test() -> None:
         async with (

@@ -170,6 +170,18 @@ def test_data_kept_is_verified_and_only_the_silent_is_renewed() -> None:
     assert [g.cause for g in desk.gaps() if g.recovered] == [GapCause.LINK_LOST]
 
 
+def test_a_suspension_that_nothing_is_left_to_ask_about_ends() -> None:
+    desk = Desk()
+    (subscription,) = desk.live(quotes(1))
+    desk.session.suspend(desk.now_s)
+    desk.session.forget(subscription, desk.now_s)
+    desk.later(policy.RESUME_PROBE_S)
+    assert not desk.session.is_suspended
+    desk.sent()
+    desk.declare(quotes(2))
+    assert desk.sent() == [replace(quotes(2), req_id=2)]
+
+
 def test_a_broken_farm_waits_for_its_recovery_and_then_renews_what_stays_silent() -> None:
     desk = Desk()
     alive, silent = desk.live(quotes(1), quotes(2))

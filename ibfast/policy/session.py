@@ -506,13 +506,15 @@ class SessionManager:
         """Ask for one of the suspended subscriptions again: 10197 comes at once if the other session is still there."""
         suspended = [s for s in self.open_subscriptions() if s.state is SubscriptionState.SUSPENDED]
         candidates = sorted(suspended or self.subscriptions.values(), key=lambda s: s.rank)
-        if candidates:
-            # One after the other, since any of them may be silent for reasons of its own.
-            self._probes += 1
-            asked = candidates[self._probes % len(candidates)]
-            self._close(asked)
-            self._ask(asked, now_s)
-            self._set(asked, SubscriptionState.SUSPENDED, "asked whether the other session has ended")
+        if not candidates:
+            self.is_suspended = False  # nothing is left to ask with: the next one that is wanted shows it
+            return
+        # One after the other, since any of them may be silent for reasons of its own.
+        self._probes += 1
+        asked = candidates[self._probes % len(candidates)]
+        self._close(asked)
+        self._ask(asked, now_s)
+        self._set(asked, SubscriptionState.SUSPENDED, "asked whether the other session has ended")
 
     def _set(self, subscription: Subscription, state: SubscriptionState, reason: str = "") -> None:
         subscription.state = state
