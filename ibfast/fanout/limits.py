@@ -1,0 +1,195 @@
+"""Who may connect from where, how many, how fast; and where a server may listen at all.
+
+The rule of the file: counts, times and addresses in, decisions out; `now_s` never decreases. Everything kept is bounded
+by what is permitted, not by what is tried.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter, deque
+from collections.abc import Iterable
+from enum import Enum, auto
+
+from ibfast.errors import ConfigError
+from ibfast.policy.checks import require
+
+__all__ = ["ConnectionCaps", "ControlRate", "Origins", "Verdict", "check_bind"]
+
+WINDOW_S = 1.0
+ANY = "*"
+NULL = "null"
+IPV6_NETWORK_BITS = 64
+
+_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}|\*))?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+class ConnectionCaps:
+    """How many connections there may be at once, in all and from one address.
+
+    Args:
+        most: in all.
+        most_per_address: from one address; of IPv6 from one network of 64 bits, which is what one site has.
+    """
+
+    def __init__(self, most: int, most_per_address: int) -> None:
+        self._most = most
+        self._most_per_address = most_per_address
+        self._counts: Counter[str] = Counter()
+        self.open = 0
+
+    def admit(self, address: str) -> str | None:
+        """Count a connection and return None, or return why there may be no more; `release` those that were counted.
+
+        Args:
+            address: of the peer; "" if it has none.
+        """
+        site = _site(address)
+        if self.open >= self._most:
+            return f"the server has all the connections that it may have ({self._most})"
+        if self._counts[site] >= self._most_per_address:
+            return f"there are all the connections that there may be from one address ({self._most_per_address})"
+        self._counts[site] += 1
+        self.open += 1
+        return None
+
+    def release(self, address: str) -> None:
+        """Take back a connection that was admitted."""
+        site = _site(address)
+        self._counts[site] -= 1
+        self.open -= 1
+        if not self._counts[site]:
+            del self._counts[site]
+
+
+class Verdict(Enum):
+    """What is to be done with a message."""
+
+    ADMIT = auto()
+    REFUSE = auto()
+    """Answer that it came too fast."""
+    CLOSE = auto()
+    """Too many were refused as well: end the connection."""
+
+
+class ControlRate:
+    """How many messages a client may send in a second; exact, by a window that slides.
+
+    Args:
+        most: in any second; as many again are refused one by one, and then the connection is to be closed.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._admitted: deque[float] = deque()
+        self._refused: deque[float] = deque()
+
+    def judge(self, now_s: float) -> Verdict:
+        """Count a message and tell what is to be done with it."""
+        for times in (self._admitted, self._refused):
+            while times and times[0] <= now_s - WINDOW_S:
+                times.popleft()
+        if len(self._admitted) < self._most:
+            self._admitted.append(now_s)
+            return Verdict.ADMIT
+        if len(self._refused) < self._most:
+            self._refused.append(now_s)
+            return Verdict.REFUSE
+        return Verdict.CLOSE
+
+
+class Origins:
+    """The web pages that may connect. Only browsers tell an origin, and no page can tell another one than its own.
+
+    Args:
+        allowed: origins, compared as a whole: scheme, host and port, of which "*" is any; "*" alone for all of them.
+
+    Raises:
+        ConfigError: one is no origin.
+    """
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self._allowed: set[str] = set()
+        for origin in allowed:
+            known = origin if origin in (ANY, NULL) else _normal(origin) if isinstance(origin, str) else None
+            remedy = 'give scheme and host, and the port if it has one: "https://desk.example.com"'
+            require(known is not None, "security.origins", origin, remedy)
+            self._allowed.add(str(known))
+
+    def allows(self, origin: str | None) -> bool:
+        """Tell whether a client with this Origin header may connect; one without it is no browser, and may."""
+        if origin is None or ANY in self._allowed:
+            return True
+        if origin == NULL:
+            return NULL in self._allowed
+        told = _normal(origin)
+        if told is None or told.endswith(":*"):
+            return False
+        return told in self._allowed or f"{told.rpartition(':')[0]}:*" in self._allowed
+
+
+def check_bind(host: str, *, has_authentication: bool, has_tls: bool, allow_anonymous: bool) -> list[str]:
+    """Insist that a server which others can reach asks for tokens, and return what is risky about it nevertheless.
+
+    Args:
+        host: where it is to listen; "" is everywhere.
+        has_authentication: whether subscribers need a token.
+        has_tls: whether it speaks TLS.
+        allow_anonymous: whether the user wants everybody to be served.
+
+    Raises:
+        ConfigError: others can reach it, and nobody needs a token.
+    """
+    if is_loopback(host):
+        return []
+    if not has_authentication and not allow_anonymous:
+        raise ConfigError(
+            f"fanout.host={host!r} can be reached by others, and subscribers need no token: give security.tokens_file "
+            "or a key for JWTs, listen on 127.0.0.1, or set security.allow_anonymous"
+        )
+    warnings = []
+    if not has_authentication:
+        warnings.append(f"everybody who reaches {host!r} is served, without a token")
+    if not has_tls:
+        carried = "tokens and data" if has_authentication else "data"
+        warnings.append(f"{carried} cross the network in plain text: set security.certificate_file, or use a TLS proxy")
+    return warnings
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only programs of this machine can connect there. No name is trusted but localhost."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return _address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _site(address: str) -> str:
+    try:
+        parsed = _address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(parsed), IPV6_NETWORK_BITS), strict=False))
+    return str(parsed)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    parsed = ipaddress.ip_address(text)
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        return parsed.ipv4_mapped
+    return parsed
+
+
+def _normal(origin: str) -> str | None:
+    """Return an origin as scheme://host:port, None if it is none."""
+    # Lower case of other letters may be ASCII.
+    match = _ORIGIN.fullmatch(origin.lower()) if origin.isascii() else None
+    if match is None:
+        return None
+    scheme, host, port = match.group("scheme", "host", "port")
+    return f"{scheme}://{host}:{port or _DEFAULT_PORTS[scheme]}"

@@ -1,0 +1,106 @@
+"""Settings of who may reach the fan-out, as whom, and how much of it.
+
+The rule of the file: settings that exist are possible; files are named here and read elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ibfast.errors import ConfigError
+from ibfast.fanout.limits import Origins
+from ibfast.policy.checks import is_number, require, require_seconds, require_whole
+
+__all__ = ["FanoutSecurityConfig"]
+
+MAX_LEEWAY_S = 300
+LEAST_MESSAGE_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanoutSecurityConfig:
+    """Who may subscribe, and the caps that nobody may exceed.
+
+    Attributes:
+        tokens_file: TOML file of static tokens, as `ibfast token` writes it; only its owner may read it.
+        jwt_secret_file: file of the secret that signs JWTs by HS256, 32 bytes at least; only its owner may read it.
+        jwt_public_key_file: PEM file of the Ed25519 key that verifies JWTs signed by EdDSA; instead of a secret.
+        audience, issuer: what a JWT must say of itself.
+        leeway_s: how far the clock that a JWT was made by may differ from this one.
+        allow_anonymous: serve whoever can reach the server, without a token, though that is not only this machine.
+        origins: web pages that may connect: "https://desk.example.com", "http://localhost:*" for any port, "*" for
+            all, "null" for pages from files.
+        certificate_file, key_file: PEM files of the server's TLS certificate with its chain, and of the private key.
+        max_connections, max_per_address: connections at once, in all and from one address.
+        max_subscriptions: of one connection.
+        max_message_bytes: of a message from a client.
+        max_control_per_s: messages from one client in a second.
+        handshake_timeout_s: for a client's request to connect.
+    """
+
+    tokens_file: str | None = None
+    jwt_secret_file: str | None = None
+    jwt_public_key_file: str | None = None
+    audience: str = "ibfast"
+    issuer: str = "ibfast"
+    leeway_s: float = 10.0
+    allow_anonymous: bool = False
+    origins: tuple[str, ...] = ("http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*")
+    certificate_file: str | None = None
+    key_file: str | None = None
+    max_connections: int = 2000
+    max_per_address: int = 100
+    max_subscriptions: int = 500
+    max_message_bytes: int = 1 << 16
+    max_control_per_s: int = 500
+    handshake_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_file", "jwt_secret_file", "jwt_public_key_file", "certificate_file", "key_file"):
+            value = getattr(self, name)
+            require(value is None or _is_text(value), f"security.{name}", value, "give the path of a file")
+        for name in ("audience", "issuer"):
+            value = getattr(self, name)
+            require(_is_text(value), f"security.{name}", value, "give what the tokens say")
+        valid = is_number(self.leeway_s) and 0 <= self.leeway_s <= MAX_LEEWAY_S
+        require(valid, "security.leeway_s", self.leeway_s, f"give seconds, 0 to {MAX_LEEWAY_S}")
+        flag = self.allow_anonymous
+        require(isinstance(flag, bool), "security.allow_anonymous", flag, "give true or false")
+        require(isinstance(self.origins, tuple), "security.origins", self.origins, "give a list of origins")
+        Origins(self.origins)
+        self._require_caps()
+        self._require_sense()
+
+    def _require_caps(self) -> None:
+        for name in ("max_connections", "max_per_address", "max_subscriptions", "max_control_per_s"):
+            require_whole(f"security.{name}", getattr(self, name), at_least=1)
+        require_whole("security.max_message_bytes", self.max_message_bytes, at_least=LEAST_MESSAGE_BYTES)
+        require_seconds("security.handshake_timeout_s", self.handshake_timeout_s)
+
+    def _require_sense(self) -> None:
+        if self.jwt_secret_file is not None and self.jwt_public_key_file is not None:
+            raise ConfigError(
+                "security.jwt_public_key_file can't stand beside jwt_secret_file: give the one that verifies the JWTs"
+            )
+        if self.allow_anonymous and self.has_authentication:
+            raise ConfigError(
+                "security.allow_anonymous would make tokens pointless: leave it out, or the files of tokens and keys"
+            )
+        if self.key_file is not None and self.certificate_file is None:
+            raise ConfigError(
+                "security.key_file is of no use without a certificate: give security.certificate_file too"
+            )
+
+    @property
+    def has_authentication(self) -> bool:
+        """Whether subscribers need a token."""
+        return any((self.tokens_file, self.jwt_secret_file, self.jwt_public_key_file))
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server speaks TLS."""
+        return self.certificate_file is not None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
