@@ -7,12 +7,14 @@ policies.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ibfast.errors import ConfigError
@@ -36,6 +38,8 @@ __all__ = [
 
 MAX_PORT = 65535
 MAX_TIMEOUT_S = 86_400
+TOKEN = re.compile(r"[!-~]+")
+"""What may stand in a header as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +256,9 @@ class Config:
         feed_capacity: rows per ring, a power of two, of the feed that a manager makes if it is given none.
         time_zone: IANA name of the zone in which the gateway writes times that name none ("UTC" unless it was set so).
         tls: how to speak TLS with a proxy in front of the gateway; None: plain text, as the gateway itself speaks.
+        stream_url: of a fan-out server that has the gateway: "ws://host:8765/stream", or "wss://…"; then a
+            `WebSocketProvider` asks that server, and `tls` is how. None: it connects to the gateway itself.
+        stream_token: what that server asks for; never shown.
         heartbeat, reconnection, pacing, auth, session, breaker, fanout: sections of their own.
 
     Raises:
@@ -266,6 +273,8 @@ class Config:
     feed_capacity: int = 1 << 16
     time_zone: str = "UTC"
     tls: TlsConfig | None = None
+    stream_url: str | None = None
+    stream_token: str | None = field(default=None, repr=False)
     heartbeat: HeartbeatConfig = field(default_factory=HeartbeatConfig)
     reconnection: ReconnectionConfig = field(default_factory=ReconnectionConfig)
     pacing: PacingConfig = field(default_factory=PacingConfig)
@@ -286,6 +295,7 @@ class Config:
         valid = is_whole(capacity) and capacity >= 2 and capacity & (capacity - 1) == 0
         require(valid, "feed_capacity", capacity, "give a power of two")
         _require_zone("time_zone", self.time_zone)
+        _require_stream(self.stream_url, self.stream_token)
         self._require_sections()
 
     def _require_sections(self) -> None:
@@ -351,6 +361,29 @@ def _require_zone(path: str, value: str) -> None:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         require(False, path, value, 'give an IANA name such as "America/New_York"')
+
+
+def _require_stream(url: object, token: object) -> None:
+    # Neither is shown: somebody may have put the secret into the address.
+    if url is not None and not _is_stream_url(url):
+        raise ConfigError('stream_url is not possible: give "ws://host:port/stream" or "wss://…", and nothing after it')
+    if token is None:
+        return
+    if not isinstance(token, str) or not TOKEN.fullmatch(token):
+        raise ConfigError("stream_token is not possible: give the token as the server's owner has made it")
+    if url is None:
+        raise ConfigError("stream_token is of no use without stream_url: give the server's address too")
+
+
+def _is_stream_url(value: object) -> bool:
+    if not isinstance(value, str) or not value.isprintable() or " " in value:
+        return False
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return valid and "@" not in parts.netloc and "?" not in value and "#" not in value
 
 
 def _require_all_seconds(section: str, owner: object, *names: str) -> None:

@@ -62,6 +62,44 @@ def test_what_is_wrong_is_named(field: str, value: Any) -> None:
     assert isinstance(caught.value, ValueError)
 
 
+STREAM = "ws://desk.example.net:8765/stream"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "desk:8765", "http://desk", "ws://", "ws:///stream", "ws://desk:0", "ws://desk:70000", "ws://desk:x",
+        "ws://geheim@desk", "ws://me:geheim@desk", "ws://desk/stream?token=geheim", "ws://desk/#geheim", "ws://d esk",
+        "ws://[::1", "ws://desk\r\nX: geheim", 5, b"ws://desk",
+    ],
+)  # fmt: skip
+def test_the_address_of_a_stream_that_is_wrong_is_not_shown(url: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^stream_url is not possible: give ") as caught:
+        Config(stream_url=url)
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["", "ge heim", "geheim\r\n", "gehéim", 5, b"geheim"])
+def test_the_token_of_a_stream_that_is_wrong_is_not_shown(token: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^stream_token is not possible: give ") as caught:
+        Config(stream_url=STREAM, stream_token=token)
+    assert "heim" not in str(caught.value)
+
+
+def test_a_token_needs_the_server_that_it_is_for() -> None:
+    with pytest.raises(ConfigError, match=r"^stream_token is of no use without stream_url") as caught:
+        Config(stream_token="geheim")
+    assert "geheim" not in str(caught.value)
+
+
+def test_the_address_and_the_token_of_a_stream_are_kept_and_the_token_is_not_shown() -> None:
+    for url in (STREAM, "wss://[::1]:443/stream", "ws://desk"):
+        config = Config(stream_url=url, stream_token="geheim")
+        assert (config.stream_url, config.stream_token) == (url, "geheim")
+        assert url in repr(config)
+        assert "geheim" not in f"{config!r} {config}"
+
+
 def test_settings_are_given_by_name() -> None:
     with pytest.raises(TypeError):
         Config("127.0.0.1")  # type: ignore[misc]

@@ -21,6 +21,8 @@ EXAMPLES: dict[str, Any] = {
     "host": "gateway.example.net",
     "feed_capacity": 4096,
     "time_zone": "Europe/Berlin",
+    "stream_url": "wss://desk.example.net/stream",
+    "stream_token": "token",
     "tls.ca_file": "ca.pem",
     "tls.certificate": "client.pem",
     "tls.key": "client.key",
@@ -317,7 +319,12 @@ def test_a_file_that_is_not_there_is_told(file: Path) -> None:
 
 
 def test_no_secret_stands_in_an_error(file: Path) -> None:
-    for text in ("tls = 'geheim'", "[tls]\nkey_pasword = 'geheim'", "[tls]\nkey_password = ['geheim']"):
+    for text in (
+        "tls = 'geheim'",
+        "[tls]\nkey_pasword = 'geheim'",
+        "[tls]\nkey_password = ['geheim']",
+        "stream_token = ['geheim']",
+    ):
         file.write_text(text)
         with pytest.raises(ConfigError) as caught:
             Config.load(file, environ={})
