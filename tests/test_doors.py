@@ -177,6 +177,24 @@ def test_policies_are_pure(module: str) -> None:
     assert not reached_from(module) & ABOVE_THE_FEED
 
 
+FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "upstream")}
+"""They wait: for sockets, and for the gateway."""
+
+
+@pytest.mark.parametrize("module", within("ibfast.fanout"))
+def test_the_fanout_is_pure_but_for_its_adapters(module: str) -> None:
+    if module not in FANOUT_ADAPTERS:
+        assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS)
+    if module != "ibfast.fanout.server":
+        assert "websockets" not in roots(IMPORTS[module])
+
+
+def test_the_fanout_meets_the_session_at_the_feed() -> None:
+    """What it wants of a session, it says itself: it imports neither manager nor pool."""
+    session = {f"ibfast.{name}" for name in ("manager", "pool", "supervisor", "connection", "protocol")}
+    assert not reached_from(*within("ibfast.fanout")) & session
+
+
 def test_nothing_imports_the_package_as_a_whole_but_the_commands() -> None:
     importers = {name for name, names in IMPORTS.items() if "ibfast" in names}
     assert importers <= {"ibfast.cli", "ibfast.demo", "ibfast.__main__"}
@@ -206,6 +224,7 @@ def test_the_package_imports_no_optional_library_at_once() -> None:
         known = sys.stdlib_module_names | {
             "ibfast",
             "numpy",
+            "orjson",
             "prometheus_client",
             "rich",
             "uvloop",

@@ -1,5 +1,5 @@
 """The fan-out: one login's data for many subscribers over WebSockets, each told exactly what it missed.
 
-The rule of the room: messages, channels, dialects and policies are pure (no asyncio, no sockets, no clock); `server` alone
-knows websockets. All of it reads the feed's rings like any other reader and never touches the tick path.
+The rule of the room: messages, channels, dialects and policies are pure (no asyncio, no sockets, no clock); `server`
+alone knows websockets. All of it reads the feed's rings like any other reader and never touches the tick path.
 """
