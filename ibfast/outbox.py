@@ -99,9 +99,11 @@ class Outbox:
             self._parcels.pop(ticket, None)
         return to_cancel
 
-    def stalled(self, since_s: float, now_s: float) -> None:
-        """Nothing came from the gateway in this time: what was sent in it may have arrived only now."""
-        self.record(self.limiter.stalled(since_s, now_s))
+    def arrived(self, sent_s: float, now_s: float) -> None:
+        """Something shows that the gateway has what was sent up to `sent_s`; see `RateLimiter.arrived`."""
+        late = self.limiter.arrived(sent_s, now_s)
+        if late:
+            self.record(late)
 
     def pump(self, now_s: float) -> None:
         """Send what may be sent now."""

@@ -133,6 +133,8 @@ class Questions:
         waiting = self._queries.get(getattr(message, "req_id", -1))
         if waiting is not None:
             waiting.add(message)
+            if waiting.ticket is not None:
+                self.outbox.arrived(waiting.ticket.sent_s, time.monotonic())
 
     def _refuse(self, req_id: int, error: Exception) -> None:
         """End a question that the gateway refuses."""

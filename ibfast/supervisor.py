@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 
@@ -23,7 +24,6 @@ from ibfast.owner import Owner
 from ibfast.policy.auth import AuthManager
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
-from ibfast.policy.pacing_rules import MARGIN_S
 from ibfast.policy.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, SubscriptionState
 from ibfast.protocol import Arrival, Protocol, State
@@ -189,7 +189,7 @@ class Supervisor:
             return
         now_s = time.monotonic()
         link.reset()
-        self._outbox.stalled(self._heard_s, now_s)
+        self._outbox.arrived(math.inf, now_s)  # or it arrives now, with what the network still holds
         self._ready.clear()
         self.lines.poll(now_s)
         self.last_error = error
@@ -442,8 +442,6 @@ class Supervisor:
         if link is None:
             return
         now_s = time.monotonic()
-        if now_s - self._heard_s > MARGIN_S:
-            self._outbox.stalled(self._heard_s, now_s)
         self._heard_s = now_s
         self.heartbeat.bytes_received(now_s)
         arrivals = link.protocol.events()
@@ -462,6 +460,7 @@ class Supervisor:
         elif isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis):
             rtt_s = self.heartbeat.probe_answered(now_s)
             if rtt_s is not None:
+                self._outbox.arrived(now_s - rtt_s, now_s)
                 self._monitor.round_trip.observe(int(rtt_s * NS))
         elif isinstance(message, responses.RerouteMarketData | responses.RerouteMarketDepth):
             subscription = self._session.of_request(message.req_id)

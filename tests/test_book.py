@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import sqlite3
 import subprocess
@@ -224,12 +225,11 @@ def test_what_may_have_arrived_late_counts_from_then_on(run: Run, path: Path) ->
     async def test() -> None:
         async with Gateway() as gateway, manager_of(gateway, path) as manager:
             stream = await manager.subscribe("AAPL", "LAST")
-            await until(lambda: gateway.received[TickByTick])
             with Store(path) as store:
                 login = supervisor_of(manager).book._login
                 (sent,) = store.sent(login)
                 assert sent.request == stream.subscription.request
-                manager.outbox.stalled(0.0, time.monotonic())
+                manager.outbox.arrived(math.inf, time.monotonic() + 1.0)
                 (late,) = store.sent(login)
                 assert (late.number, late.request) == (sent.number, sent.request)
                 assert late.at_ns > sent.at_ns

@@ -517,15 +517,36 @@ def test_an_account_can_have_fewer_tick_by_tick_subscriptions() -> None:
     assert limiter.limits(0.0)["request_rate"] == (0, 250)
 
 
-def test_what_a_stall_may_have_held_up_counts_from_its_end() -> None:
+def test_what_may_have_arrived_late_counts_from_the_first_sign_of_it() -> None:
     limiter = RateLimiter()
     early, late = limiter.submit(ticks(1), 0.0), limiter.submit(ticks(2, con_id=2), 0.0)
     assert limiter.due(0.0) == [early, late]
-    limiter.stalled(0.0, 6.0)
-    for ticket in (early, late):
-        limiter.finish(ticket)
+    assert limiter.arrived(-1.0, 5.0) == []  # a sign of something older
+    assert limiter.arrived(0.0, 6.0) == [early, late]
+    assert limiter.arrived(0.0, 9.0) == []
+    limiter.finish(early)
     limiter.submit(ticks(3), 7.0)
     assert limiter.due(15.25) == []
     assert limiter.next_s(15.25) == 21.25
-    limiter.stalled(10.0, 20.0)
     assert sent(limiter, 21.25) == [ticks(3)]
+
+
+def test_what_arrives_at_once_counts_from_its_sending() -> None:
+    limiter = RateLimiter()
+    ticket = limiter.submit(ticks(1), 0.0)
+    assert limiter.due(0.0) == [ticket]
+    assert limiter.arrived(0.0, 0.2) == []
+    limiter.finish(ticket)
+    limiter.submit(ticks(2), 1.0)
+    assert sent(limiter, 15.25) == [ticks(2)]
+
+
+def test_what_was_cancelled_before_any_sign_of_it_may_still_arrive_late() -> None:
+    limiter = RateLimiter()
+    ticket = limiter.submit(ticks(1), 0.0)
+    assert limiter.due(0.0) == [ticket]
+    limiter.finish(ticket, cancelled_s=1.0)
+    assert limiter.arrived(math.inf, 4.0) == [ticket]
+    limiter.submit(ticks(2), 5.0)
+    assert limiter.due(5.0) == []
+    assert limiter.next_s(5.0) == 19.25

@@ -24,6 +24,7 @@ from ibfast.policy.pacing_rules import (
     CONNECTION_RULES,
     EVERYTHING,
     LEAST_LINES,
+    MARGIN_S,
     ONCE,
     RULES,
     Charges,
@@ -90,6 +91,8 @@ class RateLimiter:
         self._queue = Queue(self.account.ledger, self._connection)
         self._numbers = itertools.count()
         self._open: set[Ticket] = set()
+        # What counts once in a time, of which no sign has come yet that the gateway has it; in the order of sending.
+        self._on_the_way: deque[Ticket] = deque()
         self._shared: dict[Request, Ticket] = {}
         self._expired: list[Ticket] = []
         # What was cancelled here and still counts, and until when.
@@ -143,6 +146,8 @@ class RateLimiter:
             self.counters.waited_s += now_s - ticket.submitted_s
             if _holds_slot(ticket):
                 self._open.add(ticket)
+            if _once(ticket):
+                self._on_the_way.append(ticket)
         return due
 
     def expired(self, now_s: float) -> list[Ticket]:
@@ -248,17 +253,21 @@ class RateLimiter:
         self._withdrawn(ticket)
         return False
 
-    def stalled(self, since_s: float, now_s: float) -> list[Ticket]:
-        """Take in that nothing came from the gateway from `since_s` to `now_s`.
+    def arrived(self, sent_s: float, now_s: float) -> list[Ticket]:
+        """Take in a sign that what was sent up to `sent_s` has arrived: an answer to it, or to what was sent after it.
 
-        What was sent meanwhile may have arrived only now. So what may be asked for only once in a time counts from now.
+        When it arrived nobody knows, and a network may have held it back until now. So what may be asked for only once
+        in a time counts from now, unless the sign came as soon as it could.
 
         Returns:
             The tickets of which that is so.
         """
-        late = [ticket for ticket in self._open if ticket.sent_s >= since_s and _counts_once(ticket)]
-        for ticket in late:
-            self.account.ledger.take(tuple(owed for owed in ticket.owed if owed[0][0] in ONCE), now_s)
+        late = []
+        while self._on_the_way and self._on_the_way[0].sent_s <= sent_s:
+            ticket = self._on_the_way.popleft()
+            if now_s - ticket.sent_s > MARGIN_S:
+                self.account.ledger.take(_once(ticket), now_s)
+                late.append(ticket)
         return late
 
     def connection_lost(self, now_s: float | None = None) -> list[Ticket]:
@@ -274,6 +283,7 @@ class RateLimiter:
         """
         for ticket in list(self._open):
             self.finish(ticket, cancelled_s=now_s)
+        self._on_the_way.clear()
         waiting = self._queue.clear()
         for ticket in waiting:
             self._withdrawn(ticket)
@@ -397,5 +407,5 @@ def _holds_slot(ticket: Ticket) -> bool:
     return any(meter in AT_ONCE for meter, _ in ticket.owed)
 
 
-def _counts_once(ticket: Ticket) -> bool:
-    return any(meter[0] in ONCE for meter, _ in ticket.owed)
+def _once(ticket: Ticket) -> Charges:
+    return tuple(owed for owed in ticket.owed if owed[0][0] in ONCE)
