@@ -26,7 +26,7 @@ setup(
     ext_modules=cythonize(
         [
             Extension(f"ibfast.{name}", [f"ibfast/{name}.pyx"], define_macros=MACROS, extra_compile_args=COMPILE_ARGS)
-            for name in ("_ring", "_feed", "_core")
+            for name in ("_ring", "_feed", "_core", "_broadcast")
         ],
         compiler_directives=DIRECTIVES,
     ),

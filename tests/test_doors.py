@@ -177,8 +177,8 @@ def test_policies_are_pure(module: str) -> None:
     assert not reached_from(module) & ABOVE_THE_FEED
 
 
-FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "upstream")}
-"""They wait: for sockets, and for the gateway."""
+FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "upstream", "writing")}
+"""They act: on sockets, and at the gateway."""
 
 
 @pytest.mark.parametrize("module", within("ibfast.fanout"))
@@ -187,6 +187,11 @@ def test_the_fanout_is_pure_but_for_its_adapters(module: str) -> None:
         assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS)
     if module != "ibfast.fanout.server":
         assert "websockets" not in roots(IMPORTS[module])
+
+
+def test_what_writes_to_sockets_knows_nothing_of_what_it_writes() -> None:
+    for module in ("ibfast._broadcast", "ibfast.fanout.writing"):
+        assert {name for name in IMPORTS[module] if name.startswith("ibfast.")} <= {"ibfast._broadcast"}
 
 
 def test_the_fanout_meets_the_session_at_the_feed() -> None:
