@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ibfast import Contract, Option, Stock
 from ibfast.contracts import ComboLeg, DeltaNeutralContract
 from ibfast.errors import ConfigError
-from ibfast.fanout.permissions import ALL, DATA_TYPES, MODES, Permissions
+from ibfast.fanout.channels import DATA_TYPES, MODES
+from ibfast.fanout.permissions import Permissions
 
 EVERYTHING = Permissions(symbols=("*",))
 
@@ -22,11 +23,11 @@ def permits(permissions: Permissions, symbol: str) -> bool:
     return permissions.allows(Contract(symbol=symbol), "TRADES", "stream", 0) is None
 
 
-@pytest.mark.parametrize("data_type", [*DATA_TYPES, ALL])
+@pytest.mark.parametrize("data_type", DATA_TYPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_star_permits_all(data_type: str, mode: str) -> None:
     assert EVERYTHING.allows(Stock("AAPL"), data_type, mode, 0) is None
-    spelled_out = Permissions(symbols=("AAPL",), data_types=DATA_TYPES, modes=MODES)
+    spelled_out = Permissions(symbols=("AAPL",), data_types=tuple(DATA_TYPES), modes=MODES)
     assert spelled_out.allows(Stock("AAPL"), data_type, mode, 0) is None
 
 
@@ -49,6 +50,21 @@ def test_a_refusal_names_what_is_not_permitted() -> None:
     assert permissions.allows(Stock("AAPL"), "TRADES", "conflate", 99) == (
         told + "interval_ms=99: it permits 100 or more"
     )
+
+
+@pytest.mark.parametrize(
+    ("data_types", "permitted"),
+    [
+        (("ALL",), {"ALL", "TICKS", "TRADES", "QUOTES", "GREEKS"}),
+        (("TICKS", "TRADES", "QUOTES", "GREEKS"), {"ALL", "TICKS", "TRADES", "QUOTES", "GREEKS"}),
+        (("TICKS", "TRADES", "QUOTES"), {"TICKS", "TRADES", "QUOTES"}),
+        (("DEPTH", "BARS"), {"DEPTH", "BARS"}),
+        (("*",), set(DATA_TYPES)),
+    ],
+)
+def test_all_is_what_it_consists_of(data_types: tuple[str, ...], permitted: set[str]) -> None:
+    permissions = Permissions(symbols=("AAPL",), data_types=data_types)
+    assert {name for name in DATA_TYPES if permissions.allows(Stock("AAPL"), name, "stream", 0) is None} == permitted
 
 
 def test_a_snapshot_has_no_interval() -> None:

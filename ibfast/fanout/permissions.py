@@ -15,15 +15,10 @@ from typing import Any, Self
 
 from ibfast.contracts import Contract
 from ibfast.errors import ConfigError
+from ibfast.fanout.channels import DATA_TYPES, MODES
 from ibfast.policy.checks import require, require_whole
 
-__all__ = ["ALL", "DATA_TYPES", "MODES", "Permissions"]
-
-DATA_TYPES = ("TRADES", "QUOTES", "TICKS", "DEPTH", "BARS", "GREEKS")
-MODES = ("stream", "conflate", "snapshot")
-
-ALL = "ALL"
-"""The data type of a subscription to all of them."""
+__all__ = ["Permissions"]
 
 ANY = "*"
 
@@ -37,8 +32,8 @@ class Permissions:
 
     Attributes:
         symbols: patterns of which one must match the symbol, as it is written: `*` is any text, `?` one character.
-        data_types: of DATA_TYPES; "*" or "ALL" for all.
-        modes: of MODES; "*" for all.
+        data_types: those of a subscription; "ALL" also permits what it consists of, "*" is any.
+        modes: those of a subscription; "*" is any.
         least_interval_ms: the shortest interval.
         subscriptions: how many at once, None: as many as the server allows anybody.
         max_bytes_per_s: the bandwidth of a session, 0: any.
@@ -60,7 +55,7 @@ class Permissions:
         for pattern in self.symbols:
             remedy = "give a symbol of printable ASCII, in which * is any text and ? any character"
             require(_PATTERN.fullmatch(pattern) is not None, "symbols", pattern, remedy)
-        _require_known("data_types", self.data_types, (*DATA_TYPES, ALL, ANY))
+        _require_known("data_types", self.data_types, (*DATA_TYPES, ANY))
         _require_known("modes", self.modes, (*MODES, ANY))
         require_whole("least_interval_ms", self.least_interval_ms, at_least=0)
         if self.subscriptions is not None:
@@ -107,8 +102,8 @@ class Permissions:
 
         Args:
             contract: the qualified contract.
-            data_type: one of DATA_TYPES, or ALL.
-            mode: one of MODES.
+            data_type: one of `channels.DATA_TYPES`.
+            mode: one of `channels.MODES`.
             interval_ms: of a subscription, or the one to which it is to be changed; a snapshot has none.
         """
         if not self._allows_contract(contract):
@@ -134,10 +129,10 @@ class Permissions:
         return any(fnmatchcase(contract.symbol, pattern) for pattern in self.symbols)
 
     def _allows_data_type(self, data_type: str) -> bool:
-        if {ANY, ALL} & set(self.data_types):
+        if ANY in self.data_types:
             return True
-        wanted = DATA_TYPES if data_type == ALL else (data_type,)
-        return set(wanted) <= set(self.data_types)
+        permitted = {part for name in self.data_types for part in DATA_TYPES[name]}
+        return set(DATA_TYPES[data_type]) <= permitted
 
 
 def _require_texts(field: str, value: object) -> None:
