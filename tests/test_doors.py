@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -177,8 +178,8 @@ def test_policies_are_pure(module: str) -> None:
     assert not reached_from(module) & ABOVE_THE_FEED
 
 
-FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "upstream", "writing")}
-"""They act: on sockets, and at the gateway."""
+FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "upstream", "writing", "token_cli")}
+"""They act: on sockets, at the gateway, on the command line."""
 
 
 @pytest.mark.parametrize("module", within("ibfast.fanout"))
@@ -187,6 +188,13 @@ def test_the_fanout_is_pure_but_for_its_adapters(module: str) -> None:
         assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS)
     if module != "ibfast.fanout.server":
         assert "websockets" not in roots(IMPORTS[module])
+
+
+def test_only_who_has_jwts_waits_for_their_library() -> None:
+    importers = {name for name, names in IMPORTS.items() if roots(names) & {"jwt", "cryptography"}}
+    assert importers == {"ibfast.fanout.jwt_tokens"}
+    program = "import ibfast, ibfast.fanout.token_files, sys; print('jwt' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
 
 
 def test_what_writes_to_sockets_knows_nothing_of_what_it_writes() -> None:
@@ -227,7 +235,9 @@ def test_the_package_imports_no_optional_library_at_once() -> None:
         }
         assert not roots(at_once) & optional, module
         known = sys.stdlib_module_names | {
+            "cryptography",
             "ibfast",
+            "jwt",
             "numpy",
             "orjson",
             "prometheus_client",

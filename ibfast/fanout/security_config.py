@@ -6,6 +6,7 @@ The rule of the file: settings that exist are possible; files are named here and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from ibfast.errors import ConfigError
 from ibfast.fanout.limits import Origins
@@ -58,7 +59,8 @@ class FanoutSecurityConfig:
     def __post_init__(self) -> None:
         for name in ("tokens_file", "jwt_secret_file", "jwt_public_key_file", "certificate_file", "key_file"):
             value = getattr(self, name)
-            require(value is None or _is_text(value), f"security.{name}", value, "give the path of a file")
+            valid = value is None or (_is_text(value) and "\0" not in value)
+            require(valid, f"security.{name}", value, "give the path of a file")
         for name in ("audience", "issuer"):
             value = getattr(self, name)
             require(_is_text(value), f"security.{name}", value, "give what the tokens say")
@@ -102,5 +104,5 @@ class FanoutSecurityConfig:
         return self.certificate_file is not None
 
 
-def _is_text(value: object) -> bool:
+def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value != ""
