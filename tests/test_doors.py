@@ -178,7 +178,7 @@ def test_policies_are_pure(module: str) -> None:
     assert not reached_from(module) & ABOVE_THE_FEED
 
 
-FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "upstream", "writing", "token_cli")}
+FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "server_tls", "upstream", "writing", "token_cli")}
 """They act: on sockets, at the gateway, on the command line."""
 
 
