@@ -158,7 +158,7 @@ class Lines:
         for subscription, row in zip(subscriptions, activity.tolist(), strict=True):
             _, messages, first_ns, last_ns, first_seq, last_seq = row
             if messages and not subscription.messages:
-                self._outbox.arrived(self._tickets[subscription.req_id].sent_s, now_s)
+                self._outbox.arrived(self._tickets[subscription.req_id], now_s)
             if messages != subscription.messages:
                 self._session.progress(subscription, now_s, messages, (first_seq, first_ns), (last_seq, last_ns))
             self._heartbeat.data(subscription, messages, now_s)

@@ -99,9 +99,9 @@ class Outbox:
             self._parcels.pop(ticket, None)
         return to_cancel
 
-    def arrived(self, sent_s: float, now_s: float) -> None:
-        """Something shows that the gateway has what was sent up to `sent_s`; see `RateLimiter.arrived`."""
-        late = self.limiter.arrived(sent_s, now_s)
+    def arrived(self, sign: Ticket | None, now_s: float) -> None:
+        """Something shows that the gateway has a request, and all before it; see `RateLimiter.arrived`."""
+        late = self.limiter.arrived(sign, now_s)
         if late:
             self.record(late)
 

@@ -134,7 +134,7 @@ class Questions:
         if waiting is not None:
             waiting.add(message)
             if waiting.ticket is not None:
-                self.outbox.arrived(waiting.ticket.sent_s, time.monotonic())
+                self.outbox.arrived(waiting.ticket, time.monotonic())
 
     def _refuse(self, req_id: int, error: Exception) -> None:
         """End a question that the gateway refuses."""

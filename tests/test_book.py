@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import signal
 import sqlite3
 import subprocess
@@ -229,7 +228,7 @@ def test_what_may_have_arrived_late_counts_from_then_on(run: Run, path: Path) ->
                 login = supervisor_of(manager).book._login
                 (sent,) = store.sent(login)
                 assert sent.request == stream.subscription.request
-                manager.outbox.arrived(math.inf, time.monotonic() + 1.0)
+                manager.outbox.arrived(None, time.monotonic() + 1.0)
                 (late,) = store.sent(login)
                 assert (late.number, late.request) == (sent.number, sent.request)
                 assert late.at_ns > sent.at_ns

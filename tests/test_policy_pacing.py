@@ -519,11 +519,13 @@ def test_an_account_can_have_fewer_tick_by_tick_subscriptions() -> None:
 
 def test_what_may_have_arrived_late_counts_from_the_first_sign_of_it() -> None:
     limiter = RateLimiter()
+    older = limiter.submit(CurrentTimeRequest(), 0.0)
     early, late = limiter.submit(ticks(1), 0.0), limiter.submit(ticks(2, con_id=2), 0.0)
-    assert limiter.due(0.0) == [early, late]
-    assert limiter.arrived(-1.0, 5.0) == []  # a sign of something older
-    assert limiter.arrived(0.0, 6.0) == [early, late]
-    assert limiter.arrived(0.0, 9.0) == []
+    assert limiter.due(0.0) == [older, early, late]
+    assert limiter.arrived(older, 5.0) == []
+    assert limiter.arrived(early, 6.0) == [early]  # what was sent at the same moment came after it
+    assert limiter.arrived(late, 9.0) == [late]
+    assert limiter.arrived(late, 9.0) == []
     limiter.finish(early)
     limiter.submit(ticks(3), 7.0)
     assert limiter.due(15.25) == []
@@ -535,7 +537,7 @@ def test_what_arrives_at_once_counts_from_its_sending() -> None:
     limiter = RateLimiter()
     ticket = limiter.submit(ticks(1), 0.0)
     assert limiter.due(0.0) == [ticket]
-    assert limiter.arrived(0.0, 0.2) == []
+    assert limiter.arrived(ticket, 0.2) == []
     limiter.finish(ticket)
     limiter.submit(ticks(2), 1.0)
     assert sent(limiter, 15.25) == [ticks(2)]
@@ -546,7 +548,7 @@ def test_what_was_cancelled_before_any_sign_of_it_may_still_arrive_late() -> Non
     ticket = limiter.submit(ticks(1), 0.0)
     assert limiter.due(0.0) == [ticket]
     limiter.finish(ticket, cancelled_s=1.0)
-    assert limiter.arrived(math.inf, 4.0) == [ticket]
+    assert limiter.arrived(None, 4.0) == [ticket]
     limiter.submit(ticks(2), 5.0)
     assert limiter.due(5.0) == []
     assert limiter.next_s(5.0) == 19.25

@@ -143,6 +143,7 @@ class RateLimiter:
             ticket.state = TicketState.SENT
             ticket.sent_s = now_s
             self.counters.sent += 1
+            ticket.sent_number = self.counters.sent
             self.counters.waited_s += now_s - ticket.submitted_s
             if _holds_slot(ticket):
                 self._open.add(ticket)
@@ -253,17 +254,21 @@ class RateLimiter:
         self._withdrawn(ticket)
         return False
 
-    def arrived(self, sent_s: float, now_s: float) -> list[Ticket]:
-        """Take in a sign that what was sent up to `sent_s` has arrived: an answer to it, or to what was sent after it.
+    def arrived(self, sign: Ticket | None, now_s: float) -> list[Ticket]:
+        """Take in a sign that a request has arrived, and so all that were sent before it.
 
-        When it arrived nobody knows, and a network may have held it back until now. So what may be asked for only once
-        in a time counts from now, unless the sign came as soon as it could.
+        When they arrived nobody knows, and a network may have held them back until now. So what may be asked for only
+        once in a time counts from now, unless the sign came as soon as it could.
+
+        Args:
+            sign: what was answered; None: all that was sent, since no sign can come any more.
+            now_s: the time.
 
         Returns:
-            The tickets of which that is so.
+            The tickets that count from now.
         """
         late = []
-        while self._on_the_way and self._on_the_way[0].sent_s <= sent_s:
+        while self._on_the_way and (sign is None or self._on_the_way[0].sent_number <= sign.sent_number):
             ticket = self._on_the_way.popleft()
             if now_s - ticket.sent_s > MARGIN_S:
                 self.account.ledger.take(_once(ticket), now_s)

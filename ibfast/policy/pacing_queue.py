@@ -53,6 +53,7 @@ class Ticket:
         number: counts up with every submission.
         owed: what it counts for.
         submitted_s, deadline_s, sent_s: on the caller's clock; `sent_s` is NaN until it is sent.
+        sent_number: counts up with every ticket that is sent; 0 until then.
         priority: within the lane; higher goes first.
         state: what has become of it.
         sharers: how many callers wait for this one answer.
@@ -67,6 +68,7 @@ class Ticket:
     priority: int = 0
     state: TicketState = TicketState.QUEUED
     sent_s: float = math.nan
+    sent_number: int = 0
     sharers: int = 1
 
     @property
