@@ -30,8 +30,9 @@ GONE = -2
 cdef enum:
     C_REFUSED = -1
     C_GONE = -2
-    STARTED = 1          # the slot's flags: a slot is ready when they are STARTED and nothing else
+    STARTED = 1          # the slot's flags: it is ready when they are STARTED and nothing else
     HELD = 2
+    OVER = 4
     NOGIL_MEMBERS = 16   # system calls of a few µs each: below this many the GIL is kept
     GENERATIONS = 0x7fffffff
 
@@ -109,12 +110,12 @@ cdef class WriteSet:
         self.free_slots.append(number)
 
     def start(self, int64_t handle):
-        """Let frames be written to the socket from now on."""
+        """Let frames be written to the socket from now on; in vain after `stop`."""
         self.change(handle, STARTED, 0)
 
     def stop(self, int64_t handle):
-        """Let no frame be written to it any more: it is closing."""
-        self.change(handle, 0, STARTED)
+        """Let no frame be written to it ever after: it is closing."""
+        self.change(handle, OVER, 0)
 
     def hold(self, int64_t handle):
         """Refuse frames: its transport holds bytes that go first."""
@@ -132,7 +133,7 @@ cdef class WriteSet:
     def write(self, bytes frame not None, members):
         """Write a frame to all members that are ready.
 
-        Those that are gone or not started are passed over.
+        Those that are gone, stopped or not started yet are passed over.
 
         Args:
             frame: bytes that belong together.
@@ -159,7 +160,7 @@ cdef class WriteSet:
         """Write a frame to one socket.
 
         Returns:
-            How many bytes were taken, as `write` tells; GONE if there is no such socket, or it is not started.
+            How many bytes were taken, as `write` tells; GONE if there is no such socket, or it is not started or stopped.
         """
         cdef slot_t *slot = self.find(handle)
         self.check_idle()
@@ -227,7 +228,7 @@ cdef inline Py_ssize_t send_to(slot_t *slot, const char *data, Py_ssize_t nbytes
     """Return the bytes taken. An error is 0: the transport will meet it again, and knows what to do about it."""
     cdef Py_ssize_t taken
     if slot.flags != STARTED:
-        return C_REFUSED if slot.flags & STARTED else C_GONE
+        return C_REFUSED if slot.flags == STARTED | HELD else C_GONE
     if slot.fd < 0:
         return 0
     taken = send(slot.fd, data, nbytes)
