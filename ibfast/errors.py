@@ -11,6 +11,7 @@
     ├── UnsupportedError      the gateway's server version is too old for the request
     ├── RequestError          the gateway refused a request; carries IB's code and text
     ├── StoreError            the file of subscriptions can't be read or written
+    ├── StreamError           a fan-out server refused a subscription or ended it; carries its code and the remedy
     ├── PacingError           too many requests wait already for IB's limits; submit fewer, or wait
     ├── CircuitOpenError      a circuit breaker refused a call to what has failed too often; says when to try again
     └── FeedError             a ring or a shared feed can't be made, found or read
@@ -34,6 +35,7 @@ __all__ = [
     "ProtocolError",
     "RequestError",
     "StoreError",
+    "StreamError",
     "UnsupportedError",
 ]
 
@@ -128,6 +130,22 @@ class RequestError(Error):
 
 class StoreError(Error):
     """The file of subscriptions can't be read or written."""
+
+
+class StreamError(Error):
+    """A fan-out server refused a request, or ended a subscription.
+
+    Attributes:
+        code: of docs/stream-protocol.md.
+        message: the server's text.
+        remedy: what the user can do about it, where that is known.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str = "") -> None:
+        super().__init__(f"{code}: {message}: {remedy}" if remedy else f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.remedy = remedy
 
 
 class PacingError(Error):
