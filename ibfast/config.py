@@ -232,15 +232,33 @@ class FanoutConfig:
     Attributes:
         host: the address at which the WebSocket server listens.
         port: its port; 0: any free one.
+        heartbeat_s: after so long without anything else a subscriber is told that the server lives.
+        ping_s: between WebSocket pings; who does not answer one for so long is gone.
+        linger_s: how long a subscription at IB outlives its last subscriber, so that one who comes back misses nothing.
+        backlog_bytes, backlog_s: how much may wait for a subscriber, and for how long, before it gets the latest state
+            only.
+        patience_s: who falls behind three times in it is served at a lower rate.
+        stalled_s: who takes nothing at all for so long is closed.
     """
 
     host: str = "127.0.0.1"
     port: int = 8765
+    heartbeat_s: float = 10.0
+    ping_s: float = 20.0
+    linger_s: float = 10.0
+    backlog_bytes: int = 1 << 18
+    backlog_s: float = 1.0
+    patience_s: float = 10.0
+    stalled_s: float = 30.0
 
     def __post_init__(self) -> None:
         _require_host("fanout.host", self.host)
         valid = is_whole(self.port) and 0 <= self.port <= MAX_PORT
         require(valid, "fanout.port", self.port, f"give 1 to {MAX_PORT}, or 0 for any free one")
+        _require_all_seconds("fanout", self, "heartbeat_s", "ping_s", "backlog_s", "patience_s", "stalled_s")
+        valid = is_number(self.linger_s) and 0 <= self.linger_s <= MAX_TIMEOUT_S
+        require(valid, "fanout.linger_s", self.linger_s, "give seconds, 0 for not at all")
+        require_whole("fanout.backlog_bytes", self.backlog_bytes, at_least=1024)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

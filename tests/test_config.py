@@ -141,7 +141,11 @@ IMPOSSIBLE: dict[type, dict[str, tuple[Any, ...]]] = {
         "window_calls": NO_COUNT, "failure_rate": (0, -0.1, 1.01, NAN, "0.5", None, True), "open_s": NO_SECONDS,
         "probes": NO_COUNT,
     },
-    FanoutConfig: {"host": ("", None, 5), "port": (-1, 65536, "8765", 80.0, True, None)},
+    FanoutConfig: {
+        "host": ("", None, 5), "port": (-1, 65536, "8765", 80.0, True, None), "heartbeat_s": NO_SECONDS,
+        "ping_s": NO_SECONDS, "linger_s": (-1, NAN, "5", None, True), "backlog_bytes": (0, 1023, 2048.0, "2048", None),
+        "backlog_s": NO_SECONDS, "patience_s": NO_SECONDS, "stalled_s": NO_SECONDS,
+    },
 }  # fmt: skip
 
 

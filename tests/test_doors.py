@@ -178,7 +178,10 @@ def test_policies_are_pure(module: str) -> None:
     assert not reached_from(module) & ABOVE_THE_FEED
 
 
-FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "server_tls", "upstream", "writing", "token_cli")}
+FANOUT_ADAPTERS = {
+    f"ibfast.fanout.{name}"
+    for name in ("connection", "server", "server_tls", "session", "upstream", "writing", "token_cli")
+}
 """They act: on sockets, at the gateway, on the command line."""
 
 
@@ -186,7 +189,7 @@ FANOUT_ADAPTERS = {f"ibfast.fanout.{name}" for name in ("server", "server_tls", 
 def test_the_fanout_is_pure_but_for_its_adapters(module: str) -> None:
     if module not in FANOUT_ADAPTERS:
         assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS)
-    if module != "ibfast.fanout.server":
+    if module not in {"ibfast.fanout.connection", "ibfast.fanout.server"}:
         assert "websockets" not in roots(IMPORTS[module])
 
 

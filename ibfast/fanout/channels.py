@@ -17,8 +17,8 @@ from ibfast.stream import OPTION_TYPES, DataType, wanted
 
 __all__ = ["DATA_TYPES", "FAMILIES", "INTERVALS_MS", "MODES", "Channel", "Tap", "fields_of", "taps_of"]
 
-FAMILIES = ("ticks", "trades", "quotes", "depth", "bars", "greeks")
-"""Ring names in the order in which a channel names them."""
+FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
+"""Ring names in the order in which a channel names them, which is that of binary messages."""
 
 INTERVALS_MS = (0, 10, 50, 100, 250, 500, 1000)
 """Windows in which rows are sent; 0: as they come."""

@@ -1,0 +1,256 @@
+"""From rings to frames: each interval reads what is new, each channel is encoded once, each audience gets one write.
+
+The rule of the file: the feed's rings are read and never waited for, in the thread that fills them, so that `feed.seq`
+is published whenever this code runs. It is told when a window ends; it knows no clock, no socket, and no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibfast.fanout.channels import Channel
+from ibfast.fanout.dialect import Audience, Dialect, Encoder, Members, Outlet, Rows
+from ibfast.fanout.past import rows_between
+from ibfast.feed import BACKFILL_KINDS, Feed
+from ibfast.ring import Reader
+
+__all__ = ["Batcher", "Lane", "Seat"]
+
+Write = Callable[[bytes, Audience], None]
+"""Sends frames to all members of an audience."""
+
+Keeps = Callable[[NDArray[Any]], NDArray[np.bool_]]
+"""Tells of request ids whether their rows are for subscribers."""
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A channel's place in its lane's encoder.
+
+    Attributes:
+        channel: which.
+        index: the encoder's.
+        shares: subscriptions that have it.
+    """
+
+    channel: Channel
+    index: int
+    shares: int = 0
+
+
+class Window:
+    """How far the rings were read for one interval."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._readers: dict[str, Reader] = {}
+        self._lost = 0
+        self.lanes: list[Lane] = []
+
+    def add(self, families: Iterable[str]) -> None:
+        """Read these too, from now on."""
+        for family in families:
+            if family not in self._readers:
+                self._readers[family] = getattr(self._feed, family).reader(start="next")
+
+    def read(self, keeps: Keeps) -> tuple[dict[str, NDArray[Any]], bool]:
+        """Return what is new by family, and whether rows were overwritten before they were read."""
+        found: dict[str, NDArray[Any]] = {}
+        for family, reader in self._readers.items():
+            if reader.pending:
+                rows = reader.read()
+                kept = keeps(rows["req_id"])
+                rows = rows if kept.all() else rows[kept]
+                if len(rows):
+                    found[family] = rows
+        lost = sum(reader.lost for reader in self._readers.values())
+        is_overrun, self._lost = lost > self._lost, lost
+        return found, is_overrun
+
+
+class Lane:
+    """The channels of one dialect, interval and unit of time, and who has them.
+
+    Attributes:
+        encoder: theirs.
+        interval_ms: theirs.
+        seq: what was encoded is complete up to here.
+        told: the encoder's version of which all audiences were told.
+        audiences: those who have the same channels under the same numbers, by these.
+    """
+
+    def __init__(self, encoder: Encoder, interval_ms: int, seq: int, new_members: Callable[[], Members]) -> None:
+        self.encoder = encoder
+        self.interval_ms = interval_ms
+        self.seq = seq
+        self.told = encoder.version
+        self._new_members = new_members
+        self.seats: dict[Channel, Seat] = {}
+        self.audiences: dict[tuple[Any, ...], Audience] = {}
+
+    def admit(self, outlet: Outlet, channels: Iterable[tuple[int, int]]) -> Audience:
+        """Have a connection get the frames of these channels: pairs of its own number and the encoder's index."""
+        pairs = tuple(sorted(channels))
+        key = (pairs, outlet.is_deflated, outlet.is_capped)
+        audience = self.audiences.get(key)
+        if audience is None:
+            ids, indices = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+            audience = Audience(ids, indices, outlet.is_deflated, self._new_members(), outlet.is_capped)
+            self.audiences[key] = audience
+        audience.members.add(outlet.member)
+        return audience
+
+    def dismiss(self, outlet: Outlet, audience: Audience) -> None:
+        """Send a connection nothing more."""
+        audience.members.discard(outlet.member)
+        if not len(audience.members):
+            pairs = tuple(zip(audience.ids, audience.indices, strict=True))
+            del self.audiences[pairs, audience.is_deflated, audience.is_capped]
+
+    def publish(self, rows: Rows, seq: int, write: Write) -> None:
+        """Encode what is new, and give every audience its share in one write."""
+        encoder = self.encoder
+        audiences = list(self.audiences.values())
+        frames: list[list[bytes]] = [[] for _ in audiences]
+        encoder.push(rows, seq)
+        while encoder.advance():
+            news = encoder.prelude(self.told) if encoder.version != self.told else b""
+            self.told = encoder.version
+            for audience, parts in zip(audiences, frames, strict=True):
+                frame = encoder.splice(audience)
+                if news or frame:
+                    parts.append(news + frame)
+        self.seq = seq
+        for audience, parts in zip(audiences, frames, strict=True):
+            if parts:
+                write(parts[0] if len(parts) == 1 else b"".join(parts), audience)
+
+    def skip(self, rows: Rows, seq: int) -> None:
+        """Encode what is new for the state that comes of it, and send it to nobody."""
+        self.encoder.push(rows, seq)
+        while self.encoder.advance():
+            pass
+        self.seq = seq
+
+
+class Batcher:
+    """All lanes of a feed.
+
+    Args:
+        feed: whose rings are read.
+        keeps: which rows are for subscribers.
+        write: sends frames to the members of an audience.
+        new_members: makes an empty set of members.
+        on_window: told of an interval whose windows end from now on.
+        on_overrun: told of a lane whose subscribers have lost rows, up to its `seq` and from the one before.
+
+    Attributes:
+        feed: as given.
+        windows: by interval: those whose end has to be told by `flush`.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        keeps: Keeps,
+        write: Write,
+        new_members: Callable[[], Members],
+        on_window: Callable[[int], None],
+        on_overrun: Callable[[Lane, int], None],
+    ) -> None:
+        self.feed = feed
+        self.keeps = keeps
+        self._write = write
+        self._new_members = new_members
+        self._on_window = on_window
+        self._on_overrun = on_overrun
+        self.windows: dict[int, Window] = {}
+        self._lanes: dict[tuple[str, int, str], Lane] = {}
+
+    def flush(self, interval_ms: int) -> None:
+        """End the window of an interval: send what is new."""
+        window = self.windows.get(interval_ms)
+        if window is None:
+            return
+        seq = self.feed.seq
+        rows, is_overrun = window.read(self.keeps)
+        for lane in tuple(window.lanes):
+            if is_overrun:
+                before = lane.seq
+                lane.skip(rows, seq)
+                self._on_overrun(lane, before)
+            elif rows:
+                lane.publish(rows, seq, self._write)
+            else:
+                lane.seq = seq
+
+    def join(self, dialect: Dialect, channel: Channel, since_seq: int) -> tuple[Lane, Seat]:
+        """Take a share in a channel, which is complete up to its lane's `seq`.
+
+        Args:
+            dialect: how it is to be said.
+            channel: what.
+            since_seq: the gateway sends its data since then: what is older is no state.
+        """
+        self.flush(channel.interval_ms)
+        lane = self._lane(dialect, channel)
+        seat = lane.seats.get(channel)
+        if seat is None:
+            self.windows[channel.interval_ms].add(channel.families)
+            seat = Seat(channel, lane.encoder.add(channel, self._state(channel, since_seq)))
+            lane.seats[channel] = seat
+        seat.shares += 1
+        return lane, seat
+
+    def leave(self, lane: Lane, seat: Seat) -> None:
+        """Give a share back; what nobody has is not encoded any more."""
+        seat.shares -= 1
+        if seat.shares:
+            return
+        lane.encoder.remove(seat.index)
+        del lane.seats[seat.channel]
+        if not lane.seats:
+            self._lanes = {key: other for key, other in self._lanes.items() if other is not lane}
+            window = self.windows[lane.interval_ms]
+            window.lanes.remove(lane)
+            if not window.lanes:
+                del self.windows[lane.interval_ms]
+
+    def _lane(self, dialect: Dialect, channel: Channel) -> Lane:
+        key = (dialect.name, channel.interval_ms, channel.unit)
+        if key not in self._lanes:
+            encoder = dialect.encoder(channel.interval_ms, channel.unit)
+            lane = self._lanes[key] = Lane(encoder, channel.interval_ms, self.feed.seq, self._new_members)
+            if channel.interval_ms not in self.windows:
+                self.windows[channel.interval_ms] = Window(self.feed)
+                self._on_window(channel.interval_ms)
+            self.windows[channel.interval_ms].lanes.append(lane)
+        return self._lanes[key]
+
+    def _state(self, channel: Channel, since_seq: int) -> Rows:
+        """Return the rows with which a channel begins: those that another channel has, else what the rings hold."""
+        for lane, seat in tuple(self._seats()):
+            if _covers(seat.channel, channel):
+                self.flush(lane.interval_ms)
+                state = lane.encoder.state(seat.index)
+                if state is not None:
+                    return {family: rows for family, rows in state.items() if family in channel.families}
+        rows = rows_between(self.feed, channel, since_seq, self.feed.seq)
+        return {family: part[self.keeps(part["req_id"])] for family, part in rows.items()}
+
+    def _seats(self) -> Iterator[tuple[Lane, Seat]]:
+        return ((lane, seat) for lane in self._lanes.values() for seat in lane.seats.values())
+
+
+def _covers(known: Channel, wanted: Channel) -> bool:
+    """Tell whether the state of one channel is also that of another."""
+    return (
+        known.instrument == wanted.instrument
+        and set(wanted.families) <= set(known.families)
+        and wanted.kinds - set(BACKFILL_KINDS.values()) <= known.kinds
+    )

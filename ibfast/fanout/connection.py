@@ -1,0 +1,227 @@
+"""One WebSocket as an outlet: what it takes goes straight to its socket, what it can't take waits or is left out.
+
+The rule of the file: frames are whole, in order, and never follow the end of the conversation. The library has the
+handshake, pings and closing; data passes by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Protocol, cast
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from ibfast.fanout.backlog import Backlog, BacklogLimits, Bandwidth, Pace, Progress
+from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
+from ibfast.fanout.messages import Code
+from ibfast.fanout.session import Session
+from ibfast.fanout.tokens import Grant
+from ibfast.fanout.writing import Broadcaster, Writer
+
+__all__ = ["Connection", "Owner"]
+
+CLOSE_S = 2.0
+"""For the client's answer to a close, and for whatever waits before it."""
+
+POLICY_VIOLATION, GOING_AWAY = 1008, 1001
+CLOSE_CODES = {Code.SHUTDOWN: GOING_AWAY}
+
+
+class Owner(Protocol):
+    """The server, as its connections see it."""
+
+    broadcaster: Broadcaster
+    limits: BacklogLimits
+
+    def arrived(self, connection: Connection) -> None:
+        """A socket was opened."""
+
+    def left(self, connection: Connection) -> None:
+        """It was closed."""
+
+
+class Connection(ServerConnection):
+    """A client.
+
+    Attributes:
+        owner: the server that it belongs to.
+        address: the peer's, "" if it has none.
+        member: what stands for it in an audience: its writer.
+        is_deflated: whether frames may be deflated.
+        grant: who it is; set by the handshake.
+        refusal: why it may not stay, decided before it said anything; "" if it may.
+        is_counted: whether it counts among the connections.
+        session: its conversation; None before and after it.
+        last_s: when it was written to last, but for the frames of its audiences.
+    """
+
+    def __init__(self, owner: Owner, protocol: ServerProtocol, server: Server, **options: Any) -> None:
+        super().__init__(protocol, server, **options)
+        self.owner = owner
+        self.member: Writer
+        self.address = ""
+        self.is_deflated = False
+        self.grant: Grant | None = None
+        self.refusal = ""
+        self.is_counted = False
+        self.session: Session | None = None
+        self.last_s = 0.0
+        self.backlog = Backlog(owner.limits)
+        self.pace = Pace(owner.limits)
+        self._progress = Progress(owner.limits)
+        self._bandwidth: Bandwidth | None = None
+        self._allowed = 0
+        self._ending: asyncio.Task[None] | None = None
+
+    # --- the transport's callbacks ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol; the library gets a transport that sees what it writes."""
+        self.member = self.owner.broadcaster.join(cast(asyncio.Transport, transport), self._may_write)
+        super().connection_made(self.member)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.owner.arrived(self)
+
+    def pause_writing(self) -> None:
+        """The socket does not take everything."""
+        super().pause_writing()
+        self.member.hold()
+
+    def resume_writing(self) -> None:
+        """It has taken everything."""
+        super().resume_writing()
+        self.member.release()
+        self.loop.call_soon(self.drain_backlog)
+
+    def eof_received(self) -> None:
+        """The client says nothing more."""
+        self.member.stop()
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        self.member.leave()
+        super().connection_lost(exc)
+        self.owner.left(self)
+
+    def _may_write(self) -> bool:
+        return self.protocol.state is State.OPEN
+
+    # --- an outlet ---
+
+    def begin(self, session: Session) -> None:
+        """Take data from now on."""
+        self.session = session
+        self.is_deflated = any(
+            isinstance(extension, PerMessageDeflate)
+            and extension.local_no_context_takeover
+            and extension.local_max_window_bits >= DEFLATE_WINDOW_BITS
+            for extension in self.protocol.extensions
+        )
+        self.member.start()
+
+    def write(self, frames: bytes) -> None:
+        """Send complete frames that must not be left out."""
+        if not frames or not self._may_write():
+            return
+        now_s = self.last_s = self.loop.time()
+        if self.backlog or not self.member.write_frame(frames):
+            self.backlog.keep(frames, now_s)
+        self.spend(len(frames), now_s)
+
+    def offer(self, frames: bytes, now_s: float) -> None:
+        """Have frames of data wait that the socket did not take; the last ones, if there is too much of them."""
+        if self.session is None or not self._may_write():
+            return
+        self.backlog.keep(frames, now_s)
+        if self.backlog.is_full(now_s):
+            self._fall_behind(now_s)
+
+    def spend(self, nbytes: int, now_s: float) -> None:
+        """Count bytes against the session's own limit."""
+        if self.bandwidth is not None:
+            self.bandwidth.spend(nbytes, now_s)
+            if self.bandwidth.is_spent(now_s):
+                self._fall_behind(now_s)
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether the session has a limit of its own."""
+        return self.session is not None and self.session.max_bytes_per_s > 0
+
+    @property
+    def bandwidth(self) -> Bandwidth | None:
+        """The session's own limit, None if it has none."""
+        allowed = 0 if self.session is None else self.session.max_bytes_per_s
+        if allowed != self._allowed:
+            self._allowed = allowed
+            self._bandwidth = Bandwidth(allowed, self.loop.time()) if allowed else None
+        return self._bandwidth
+
+    def _fall_behind(self, now_s: float) -> None:
+        if self.session is not None and not self.session.subscriber.is_behind:
+            self.pace.fell_behind(now_s)
+            self.session.subscriber.fall_behind()
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether something waits for it, or is left out."""
+        is_behind = self.session is not None and self.session.subscriber.is_behind
+        return is_behind or self.paused or bool(self.backlog)
+
+    def drain_backlog(self) -> None:
+        """Send what waits; if the socket takes it, go on with what is newest."""
+        if self.session is None or not self._may_write():
+            return
+        if self.backlog and self.member.is_ready:
+            self.member.write_frame(self.backlog.take())
+        now_s = self.loop.time()
+        subscriber = self.session.subscriber
+        is_capped = self.bandwidth is not None and self.bandwidth.is_spent(now_s)
+        if subscriber.is_behind and self.member.is_ready and not self.backlog and not is_capped:
+            if self.pace.caught_up(now_s):
+                subscriber.set_pace(self.pace.steps)
+            subscriber.catch_up()
+
+    def is_stalled(self, now_s: float) -> bool:
+        """Tell whether the client has taken nothing for too long."""
+        return self._progress.is_stalled(self.transport.get_write_buffer_size(), now_s)
+
+    async def drained(self) -> None:
+        """Wait until everything is on its way: who asks and does not listen to the answers is not asked further."""
+        while self.backlog or self.paused:
+            await self.drain()
+            await asyncio.sleep(0)
+
+    # --- the end ---
+
+    def end(self, code: Code, message: str) -> None:
+        """End the conversation, and say why; only once."""
+        if self._ending is None:
+            self._ending = self.loop.create_task(self._end(code, message))
+
+    async def _end(self, code: Code, message: str) -> None:
+        session, self.session = self.session, None
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                if session is not None:
+                    await session.finish()
+                    session.subscriber.say("closing", code=code, message=message)
+                    if self.backlog and self._may_write():
+                        self.member.write(self.backlog.take())
+                await self.close(CLOSE_CODES.get(code, POLICY_VIOLATION), code)
+        except TimeoutError:
+            pass
+        finally:
+            self.transport.abort()
+
+    async def ended(self) -> None:
+        """Wait for the end that `end` has begun."""
+        if self._ending is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ending

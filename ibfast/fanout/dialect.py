@@ -1,0 +1,131 @@
+"""The door between the batcher and the dialects: what an encoder is asked, and what it is given.
+
+The rule of the file: types only. An encoder serves all channels of one window length; the work of a window is done per
+channel, and what is left per subscriber is the splicing of finished pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+from ibfast.fanout.channels import Channel
+
+__all__ = ["Audience", "Dialect", "Encoder", "Members", "Outlet", "Rows"]
+
+Rows: TypeAlias = Mapping[str, NDArray[Any]]
+"""Family → rows of its ring's dtype, in the order of `seq`; families without rows are absent."""
+
+
+class Outlet(Protocol):
+    """A connection, as far as whoever has something to say to it needs to know.
+
+    Attributes:
+        member: what stands for it in an audience.
+        is_deflated: whether it has negotiated compression.
+    """
+
+    member: Any
+    is_deflated: bool
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether the bytes that it gets are to be counted."""
+
+    def write(self, frames: bytes) -> None:
+        """Send complete frames; never waits, and leaves nothing out."""
+
+
+class Members(Protocol):
+    """A set of connections, in the form that whoever writes to them likes best."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, writer: Any, /) -> None:
+        """Add one."""
+
+    def discard(self, writer: Any, /) -> None:
+        """Take one out."""
+
+
+@dataclass(slots=True, eq=False)
+class Audience:
+    """Subscribers with the same channels under the same numbers: one frame serves them all.
+
+    Attributes:
+        ids: channel numbers, ascending.
+        indices: the encoder's indices of these channels.
+        is_deflated: whether they have negotiated compression.
+        members: who is to get the frames.
+        is_capped: whether their bytes are counted.
+        written_s: when they last got one, by the clock of whoever writes.
+        cache: for the encoder, which may keep here what it derives from `ids` and `indices`.
+    """
+
+    ids: tuple[int, ...]
+    indices: tuple[int, ...]
+    is_deflated: bool
+    members: Members
+    is_capped: bool = False
+    written_s: float = 0.0
+    cache: Any = None
+
+
+class Encoder(Protocol):
+    """Encodes the channels of one window length and one unit of time."""
+
+    @property
+    def version(self) -> int:
+        """Grows when there is something that every subscriber must be told before the next frame: see `prelude`."""
+
+    def add(self, channel: Channel, state: Rows) -> int:
+        """Take a channel, whose last rows are these, and return its index."""
+
+    def remove(self, index: int) -> None:
+        """Forget a channel."""
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """Return what a client must know to understand the channel, beyond what is common to all dialects."""
+
+    def push(self, rows: Rows, seq: int) -> None:
+        """Take what is new, complete up to `seq`; rows of other instruments and kinds may be among it."""
+
+    def advance(self) -> bool:
+        """Encode the next window of what was pushed, for all channels; False if there is none left."""
+
+    def splice(self, audience: Audience) -> bytes:
+        """Return the frame of the window just encoded for these channels, b"" if nothing of theirs is in it."""
+
+    def count(self, index: int) -> int:
+        """Return how many rows of the channel were taken so far."""
+
+    def state(self, index: int) -> Rows | None:
+        """Return the channel's last rows; None: this encoder can't tell."""
+
+    def prelude(self, since: int) -> bytes:
+        """Return the frames that whoever was told everything of version `since` must be told now; 0 is nothing yet."""
+
+    def snapshot(self, index: int, channel_id: int, seq: int) -> bytes:
+        """Return the frame of the channel's state after the last window encoded, complete up to `seq`."""
+
+    def replay(self, index: int, channel_id: int, rows: Rows, seq: int) -> bytes:
+        """Return frames with these rows of the past, after which the channel goes on as after a snapshot."""
+
+    def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:
+        """Return the frame that says what was left out of a channel: `rows` rows (None: not known) in (from, to]."""
+
+
+class Dialect(Protocol):
+    """How data is said.
+
+    Attributes:
+        name: the WebSocket subprotocol.
+    """
+
+    name: str
+
+    def encoder(self, interval_ms: int, unit: str) -> Encoder:
+        """Make an encoder."""

@@ -1,0 +1,56 @@
+"""What the rings still hold of the past: the rows of a channel between two sequence numbers.
+
+The rule of the file: exact or said not to be. Rows are looked at where they lie, so the caller is in the thread that
+fills the feed, or nothing is filled meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibfast.fanout.channels import Channel
+from ibfast.feed import FeedView
+from ibfast.ring import RingBuffer
+
+__all__ = ["is_complete", "rows_between"]
+
+
+def is_complete(ring: RingBuffer, after_seq: int) -> bool:
+    """Tell whether a ring still holds every row after a sequence number."""
+    if ring.published <= ring.capacity:
+        return True
+    oldest = ring.reader(start="oldest").read(1)
+    return len(oldest) > 0 and int(oldest["seq"][0]) <= after_seq + 1
+
+
+def rows_between(feed: FeedView, channel: Channel, after_seq: int, up_to_seq: int) -> dict[str, NDArray[Any]]:
+    """Return the channel's rows with after_seq < seq <= up_to_seq that the rings still hold, by family."""
+    is_own = np.zeros(256, bool)
+    is_own[list(channel.kinds)] = True
+    found: dict[str, NDArray[Any]] = {}
+    for family in channel.families:
+        parts = [
+            part[(part["instrument"] == channel.instrument) & is_own[part["kind"]]]
+            for part in _slices(getattr(feed, family), after_seq, up_to_seq)
+        ]
+        rows = np.concatenate(parts) if parts else np.empty(0, feed.dtypes[family])
+        if len(rows):
+            found[family] = rows
+    return found
+
+
+def _slices(ring: RingBuffer, after_seq: int, up_to_seq: int) -> list[NDArray[Any]]:
+    """Return copies of the ring's rows between two sequence numbers, in at most three parts, since the ring wraps."""
+    reader = ring.reader(start="oldest")
+    parts = []
+    while reader.pending:
+        with reader.borrowed() as batch:
+            seqs = batch.rows["seq"]
+            first, end = np.searchsorted(seqs, (after_seq, up_to_seq), side="right")
+            part = batch.rows[first:end].copy()
+        if batch.intact and len(part):
+            parts.append(part)
+    return parts

@@ -1,0 +1,388 @@
+"""The fan-out server: one feed, any number of WebSockets.
+
+The rule of the file: it puts the parts together, owns sockets, timers and clocks, and decides nothing that a policy can
+decide. It runs in the thread that fills the feed, reads rings like any other reader, and nobody waits for anybody: what
+a subscriber can't take is its own loss, and told to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import secrets
+import time
+from functools import partial
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from ibfast.config import FanoutConfig
+from ibfast.fanout.backlog import BacklogLimits
+from ibfast.fanout.batcher import Batcher, Lane
+from ibfast.fanout.connection import Connection
+from ibfast.fanout.dialect import Audience, Dialect
+from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
+from ibfast.fanout.json_dialect import JsonDialect
+from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind
+from ibfast.fanout.messages import Code
+from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.server_tls import server_context
+from ibfast.fanout.session import Hub, Session, TooFastError
+from ibfast.fanout.token_files import load_tokens
+from ibfast.fanout.tokens import Denied, presented_token
+from ibfast.fanout.upstream import Source, Upstreams
+from ibfast.fanout.writing import Audience as Members
+from ibfast.fanout.writing import Broadcaster, Writer
+from ibfast.feed import Feed
+from ibfast.ring import Reader, RingBuffer
+
+__all__ = ["PATH", "FanoutServer"]
+
+logger = logging.getLogger("ibfast")
+
+PATH = "/stream"
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+
+LOOK_S = 0.05
+"""How often connections are looked at that can't take more, and single snapshots that wait."""
+
+LOOKS_PER_ROUND = 5
+"""Every so many looks, all connections and all subscriptions at the gateway are looked at."""
+
+MOST_REFUSED = 64
+"""Connections beyond the caps that may wait for the answer that they are."""
+
+
+class FanoutServer:
+    """Serves a feed's data to WebSocket clients; docs/stream-protocol.md says how.
+
+        async with IBKRConnectionManager(config) as manager, FanoutServer(manager.feed, manager) as server:
+            print("ws://{}:{}/stream".format(*server.address))
+            await asyncio.Event().wait()
+
+    Args:
+        feed: whose data is served; filled in this thread.
+        source: a connection manager or a pool that fills it; asked for what subscribers want.
+        config: where to listen, and how patient to be.
+        security: who may connect, and what anybody may have.
+        dialects: further ones beside JSON.
+
+    Attributes:
+        address: host and port, once it serves.
+        connections: the clients.
+
+    Raises:
+        ConfigError: others could reach it and nobody needs a token; or a file of tokens, keys or certificates can't be
+            used.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        source: Source,
+        config: FanoutConfig | None = None,
+        security: FanoutSecurityConfig | None = None,
+        *,
+        dialects: tuple[Dialect, ...] = (),
+    ) -> None:
+        self.config = config or FanoutConfig()
+        self.security = security or FanoutSecurityConfig()
+        self._warnings = check_bind(
+            self.config.host,
+            has_authentication=self.security.has_authentication,
+            has_tls=self.security.has_tls,
+            allow_anonymous=self.security.allow_anonymous,
+        )
+        self._tokens = load_tokens(self.security)
+        self._tls = server_context(self.security)
+        self._origins = Origins(self.security.origins)
+        self._caps = ConnectionCaps(self.security.max_connections, self.security.max_per_address)
+        self._feed = feed
+        self.limits = BacklogLimits(
+            self.config.backlog_bytes, self.config.backlog_s, self.config.patience_s, self.config.stalled_s
+        )
+        self.broadcaster = Broadcaster()
+        self.connections: set[Connection] = set()
+        self._of_writer: dict[Writer, Connection] = {}
+        self._refused = 0
+        upstreams = Upstreams(feed, source, self.config.linger_s)
+        batcher = Batcher(feed, upstreams.keeps, self._write, Members, self._on_window, self._on_overrun)
+        known = (JsonDialect(feed), *dialects)
+        self._hub = Hub(
+            batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.config.heartbeat_s,
+            self.security.max_control_per_s, {dialect.name: dialect for dialect in known},
+        )  # fmt: skip
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._bells: dict[str, _Bell] = {}
+        self._server: Server | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._gaps: Reader | None = None
+
+    # --- life ---
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
+        assert self._server is not None, "it serves inside of `async with`"
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return str(host), int(port)
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            OSError: the address is in use, or is none of this machine's.
+        """
+        for warning in self._warnings:
+            logger.warning("fan-out: %s", warning)
+        self._gaps = self._feed.gaps.reader(start="next")
+        deflate = ServerPerMessageDeflateFactory(
+            server_no_context_takeover=True, client_no_context_takeover=True, server_max_window_bits=DEFLATE_WINDOW_BITS
+        )
+        self._server = await serve(
+            self._serve,
+            self.config.host,
+            self.config.port,
+            process_request=self._admit,
+            select_subprotocol=self._select,
+            compression=None,
+            extensions=[deflate],
+            create_connection=partial(Connection, self),  # type: ignore[arg-type]
+            open_timeout=self.security.handshake_timeout_s,
+            ping_interval=self.config.ping_s,
+            ping_timeout=self.config.ping_s,
+            max_size=self.security.max_message_bytes,
+            server_header=None,
+            ssl=self._tls,
+        )
+        self._watch = asyncio.get_running_loop().create_task(self._look_after())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell everybody, and close everything."""
+        assert self._server is not None
+        assert self._watch is not None
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        self._server.close(close_connections=False)
+        connections = list(self.connections)
+        for connection in connections:
+            if connection.session is None and connection.grant is None:
+                connection.transport.abort()  # it has not said who it is
+            else:
+                connection.end(Code.SHUTDOWN, "the server stops")
+        await asyncio.gather(*(connection.ended() for connection in connections))
+        await self._server.wait_closed()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for bell in self._bells.values():
+            bell.silence()
+        self._bells.clear()
+        await self._hub.upstreams.close()
+
+    # --- connections ---
+
+    def arrived(self, connection: Connection) -> None:
+        """Count a connection before it has said anything. Called by it."""
+        self.connections.add(connection)
+        self._of_writer[connection.member] = connection
+        connection.refusal = self._caps.admit(connection.address) or ""
+        connection.is_counted = not connection.refusal
+        if connection.refusal:
+            self._refused += 1
+            if self._refused > MOST_REFUSED:
+                connection.transport.abort()
+
+    def left(self, connection: Connection) -> None:
+        """Forget a connection. Called by it."""
+        self.connections.discard(connection)
+        self._of_writer.pop(connection.member, None)
+        if connection.is_counted:
+            self._caps.release(connection.address)
+        else:
+            self._refused -= 1
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Let a client in, or answer why not."""
+        assert isinstance(connection, Connection)
+        headers = request.headers
+        if request.path != PATH:
+            return connection.respond(http.HTTPStatus.NOT_FOUND, f"The stream is at {PATH}.\n")
+        if connection.refusal:
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, f"{connection.refusal}\n")
+        origins = headers.get_all("Origin")
+        if len(origins) > 1 or not self._origins.allows(origins[0] if origins else None):
+            return connection.respond(http.HTTPStatus.FORBIDDEN, "This origin is not allowed.\n")
+        offered = [name.strip() for line in headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")]
+        grant = self._tokens.check(presented_token(headers.get_all("Authorization"), offered), time.time())
+        if isinstance(grant, Denied):
+            logger.info("fan-out: %s is not let in: %s", connection.address, grant)
+            response = connection.respond(http.HTTPStatus.UNAUTHORIZED, "A valid token is needed.\n")
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        connection.grant = grant
+        return None
+
+    def _select(self, connection: ServerConnection, offered: Any) -> Subprotocol | None:
+        return next((name for name in offered if name in self._hub.dialects), None)
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        """Converse with a client until it goes."""
+        assert isinstance(connection, Connection)
+        assert connection.grant is not None
+        dialect = self._hub.dialects[connection.subprotocol or JsonDialect.name]
+        session = Session(self._hub, connection, dialect, connection.grant)
+        connection.begin(session)
+        session.welcome()
+        try:
+            async for text in connection:
+                if connection.session is None:
+                    break
+                session.handle(text)
+                await connection.drained()
+        except ConnectionClosed:
+            pass
+        except TooFastError as error:
+            connection.end(error.code, error.message)
+        finally:
+            if connection.session is not None:
+                connection.session = None
+                await session.finish()
+            await connection.ended()
+
+    # --- from the rings to the sockets ---
+
+    def _write(self, frames: bytes, audience: Audience) -> None:
+        now_s = audience.written_s = asyncio.get_running_loop().time()
+        members = audience.members
+        assert isinstance(members, Members)
+        refused = self.broadcaster.write(frames, members)
+        for writer in refused:
+            self._of_writer[writer].offer(frames, now_s)
+        if audience.is_capped:
+            for writer in tuple(members):
+                self._of_writer[writer].spend(len(frames), now_s)
+
+    def _on_window(self, interval_ms: int) -> None:
+        """Begin to end the windows of an interval."""
+        if interval_ms == 0:
+            for name in self._feed.rings:
+                if name not in self._bells:
+                    self._bells[name] = _Bell(self._feed.rings[name], partial(self._hub.batcher.flush, 0))
+        elif interval_ms not in self._timers:
+            self._end_window(interval_ms)
+
+    def _end_window(self, interval_ms: int) -> None:
+        batcher = self._hub.batcher
+        self._timers.pop(interval_ms, None)
+        if interval_ms in batcher.windows:
+            span_ns = interval_ms * NS_PER_MS
+            delay_s = (span_ns - time.time_ns() % span_ns) / NS_PER_S
+            loop = asyncio.get_running_loop()
+            self._timers[interval_ms] = loop.call_later(delay_s, self._end_window, interval_ms)
+            batcher.flush(interval_ms)
+
+    def _on_overrun(self, lane: Lane, from_seq: int) -> None:
+        for connection in self.connections:
+            if connection.session is not None:
+                connection.session.subscriber.overrun(lane, from_seq)
+
+    # --- what is looked at from time to time ---
+
+    async def _look_after(self) -> None:
+        loop = asyncio.get_running_loop()
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_S)
+            looks += 1
+            now_s = loop.time()
+            self._tell_gaps()
+            for connection in tuple(self.connections):
+                if connection.is_clogged:
+                    self._unclog(connection, now_s)
+                if connection.session is not None:
+                    connection.session.subscriber.serve_once(time.monotonic())
+            if looks % LOOKS_PER_ROUND == 0:
+                self._tell_states()
+                for connection in tuple(self.connections):
+                    self._look_at(connection, now_s)
+
+    def _unclog(self, connection: Connection, now_s: float) -> None:
+        if connection.is_stalled(now_s):
+            connection.end(Code.TOO_SLOW, "the connection has taken nothing for too long")
+        else:
+            connection.drain_backlog()
+
+    def _look_at(self, connection: Connection, now_s: float) -> None:
+        session = connection.session
+        if session is None:
+            return
+        expires_s = session.grant.expires_s
+        if expires_s is not None and time.time() >= expires_s:
+            connection.end(Code.EXPIRED, "the token's time is over: connect with another one")
+            return
+        if not connection.is_clogged and connection.pace.relaxed(now_s):
+            session.subscriber.set_pace(connection.pace.steps)
+        if now_s - max(connection.last_s, session.subscriber.written_s) >= self.config.heartbeat_s:
+            session.heartbeat()
+
+    def _tell_states(self) -> None:
+        for upstream in tuple(self._hub.upstreams):
+            if upstream.is_over:
+                code, message = upstream.ending
+                for subscriber, subscription in tuple(upstream.users):
+                    if subscription.number in subscriber.subscriptions:
+                        subscriber.end(subscription, code, message)
+                continue
+            state = upstream.state
+            if state != upstream.told:
+                upstream.told = state
+                for subscriber, subscription in tuple(upstream.users):
+                    subscriber.tell_state(subscription, upstream)
+
+    def _tell_gaps(self) -> None:
+        assert self._gaps is not None
+        if not self._gaps.pending:
+            return
+        rows = self._gaps.read()
+        rows = rows[self._hub.upstreams.keeps(rows["req_id"])]
+        for row in rows:
+            for upstream in self._hub.upstreams:
+                if int(row["req_id"]) in upstream.stream.subscription.req_ids:
+                    for subscriber, subscription in tuple(upstream.users):
+                        subscriber.tell_gap(subscription, row)
+
+
+class _Bell:
+    """Has something done soon after each publish of a ring, in the loop and not in the writer's turn."""
+
+    def __init__(self, ring: RingBuffer, do: Any) -> None:
+        self._ring = ring
+        self._do = do
+        self._loop = asyncio.get_running_loop()
+        ring.when_published(self._ring_out)
+
+    def _ring_out(self) -> None:
+        self._loop.call_soon(self._answer)
+
+    def _answer(self) -> None:
+        if self._do is None:
+            return
+        self._ring.when_published(self._ring_out)
+        self._do()
+
+    def silence(self) -> None:
+        """Do nothing more."""
+        self._do = None
+        self._ring.forget(self._ring_out)

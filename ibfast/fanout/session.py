@@ -1,0 +1,220 @@
+"""One connection's conversation: what it asks for is permitted, carried out and answered.
+
+The rule of the file: every request is answered, by what it asked for or by an error with a code, and a wrong one
+changes nothing. It waits for the gateway, but knows no socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ibfast.contracts import Contract
+from ibfast.fanout.batcher import Batcher
+from ibfast.fanout.channels import INTERVALS_MS
+from ibfast.fanout.dialect import Dialect, Outlet
+from ibfast.fanout.limits import ControlRate, Verdict
+from ibfast.fanout.messages import (
+    PROTOCOL_VERSION,
+    Code,
+    Limit,
+    ListSubscriptions,
+    Ping,
+    RefusedError,
+    Request,
+    Subscribe,
+    Unsubscribe,
+    Update,
+    parse,
+)
+from ibfast.fanout.subscriber import Subscriber, Subscription
+from ibfast.fanout.tokens import Grant
+from ibfast.fanout.upstream import Upstreams
+
+__all__ = ["Hub", "Session", "TooFastError"]
+
+SNAPSHOT_WAIT_S = 5.0
+"""How long the first data of an instrument is awaited for a snapshot."""
+
+
+class TooFastError(RefusedError):
+    """A client sends so much that the connection is to be closed."""
+
+
+@dataclass(slots=True)
+class Hub:
+    """What all connections of a server have in common.
+
+    Attributes:
+        batcher: where frames come from.
+        upstreams: what is wanted of the gateway.
+        epoch: names the life of the feed's rings.
+        server: its name and version.
+        heartbeat_s: as `welcome` tells it.
+        max_control_per_s: control messages of one client in a second.
+        dialects: by subprotocol.
+    """
+
+    batcher: Batcher
+    upstreams: Upstreams
+    epoch: str
+    server: str
+    heartbeat_s: float
+    max_control_per_s: int
+    dialects: Mapping[str, Dialect] = field(default_factory=dict)
+
+
+class Session:
+    """One connection.
+
+    Args:
+        hub: what it has in common with the others.
+        outlet: where it is written to.
+        dialect: in which data is said.
+        grant: who it is, and what it may have.
+
+    Attributes:
+        subscriber: what it has.
+        grant: as given.
+        max_bytes_per_s: its own bandwidth, 0: any.
+    """
+
+    def __init__(self, hub: Hub, outlet: Outlet, dialect: Dialect, grant: Grant) -> None:
+        self._hub = hub
+        self._rate = ControlRate(hub.max_control_per_s)
+        self._opening: set[asyncio.Task[None]] = set()
+        self.grant = grant
+        self.max_bytes_per_s = grant.permissions.bandwidth(0)
+        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.epoch, self._on_ended)
+
+    def welcome(self) -> None:
+        """Speak first."""
+        hub = self._hub
+        self.subscriber.say(
+            "welcome",
+            protocol=PROTOCOL_VERSION,
+            server=hub.server,
+            epoch=hub.epoch,
+            seq=self.subscriber.seq,
+            time_ns=time.time_ns(),
+            intervals_ms=INTERVALS_MS,
+            heartbeat_s=hub.heartbeat_s,
+            permissions=self.grant.permissions.as_table(),
+        )
+
+    def heartbeat(self) -> None:
+        """Tell that the server lives."""
+        self.subscriber.say("heartbeat", time_ns=time.time_ns(), seq=self.subscriber.seq)
+
+    def handle(self, text: str | bytes) -> None:
+        """Carry out a message.
+
+        Raises:
+            TooFastError: there were too many; the connection is to be closed.
+        """
+        try:
+            verdict = self._rate.judge(time.monotonic())
+            if verdict is not Verdict.ADMIT:
+                error = RefusedError if verdict is Verdict.REFUSE else TooFastError
+                raise error(Code.TOO_FAST, f"at most {self._hub.max_control_per_s} messages in a second")
+            self._carry_out(parse(text))
+        except TooFastError:
+            raise
+        except RefusedError as refusal:
+            self._say_error(refusal)
+
+    def _say_error(self, refusal: RefusedError) -> None:
+        self.subscriber.say("error", id=refusal.request_id, code=refusal.code, message=refusal.message)
+
+    def _carry_out(self, request: Request) -> None:
+        try:
+            match request:
+                case Subscribe():
+                    self._subscribe(request)
+                case Update():
+                    self._update(request)
+                case Unsubscribe():
+                    self.subscriber.close(request.subscription)
+                    self.subscriber.say("unsubscribed", id=request.id, subscription=request.subscription)
+                case Limit():
+                    self.max_bytes_per_s = self.grant.permissions.bandwidth(request.max_bytes_per_s)
+                    self.subscriber.reseat()
+                    self.subscriber.say("limited", id=request.id, max_bytes_per_s=self.max_bytes_per_s)
+                case ListSubscriptions():
+                    subscriptions = [self._listed(each) for each in self.subscriber.subscriptions.values()]
+                    self.subscriber.say("subscriptions", id=request.id, subscriptions=subscriptions)
+                case Ping():
+                    self.subscriber.say(
+                        "pong", id=request.id, data=request.data, time_ns=time.time_ns(), seq=self.subscriber.seq
+                    )
+        except RefusedError as refusal:
+            raise RefusedError(refusal.code, refusal.message, request.id) from None
+
+    def _listed(self, subscription: Subscription) -> dict[str, object]:
+        request = subscription.request
+        return {
+            "subscription": subscription.number,
+            "data_type": request.data_type,
+            "mode": request.mode,
+            "interval_ms": subscription.interval_ms,
+            "state": subscription.upstreams[0].state,
+            "channels": [self.subscriber.described(subscription)],
+        }
+
+    def _subscribe(self, request: Subscribe) -> None:
+        most = self.grant.permissions.subscriptions
+        if most is not None and len(self._opening) + len(self.subscriber.subscriptions) >= most:
+            raise RefusedError(Code.TOO_MANY, f"there may be {most} subscriptions: end another one first")
+        if request.contract.symbol and not request.contract.con_id:
+            # What can't be permitted whatever IB makes of it is not worth a question.
+            self._require_permission(request.contract, request, request.interval_ms)
+        opening = asyncio.get_running_loop().create_task(self._open(request))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    async def _open(self, request: Subscribe) -> None:
+        upstreams = self._hub.upstreams
+        try:
+            taken, taps = await upstreams.acquire(request.contract, request.data_type)
+            try:
+                contract = taken[0].stream.contract
+                self._require_permission(contract, request, request.interval_ms)
+                until_s = time.monotonic() + SNAPSHOT_WAIT_S if request.mode == "snapshot" else None
+                self.subscriber.open(request, contract, taken, taps, waits_until_s=until_s)
+            except BaseException:
+                upstreams.release(taken)
+                raise
+        except RefusedError as refusal:
+            self._say_error(RefusedError(refusal.code, refusal.message, request.id))
+
+    def _update(self, request: Update) -> None:
+        subscription = self.subscriber.subscriptions.get(request.subscription)
+        if subscription is not None:
+            self._require_permission(subscription.contract, subscription.request, request.interval_ms)
+        subscription = self.subscriber.change(request.subscription, request.interval_ms)
+        self.subscriber.say(
+            "updated",
+            id=request.id,
+            subscription=subscription.number,
+            interval_ms=subscription.seat.channel.interval_ms,
+            channels=[self.subscriber.described(subscription)],
+        )
+        self.subscriber.snapshot(subscription)
+
+    def _require_permission(self, contract: Contract, request: Subscribe, interval_ms: int) -> None:
+        reason = self.grant.permissions.allows(contract, request.data_type, request.mode, interval_ms)
+        if reason is not None:
+            raise RefusedError(Code.FORBIDDEN, reason)
+
+    def _on_ended(self, subscription: Subscription) -> None:
+        self._hub.upstreams.release(subscription.upstreams)
+
+    async def finish(self) -> None:
+        """Give everything back, because the connection has ended."""
+        openings = list(self._opening)
+        for opening in openings:
+            opening.cancel()
+        await asyncio.gather(*openings, return_exceptions=True)
+        self.subscriber.leave()

@@ -1,0 +1,226 @@
+"""What the subscribers together want of the gateway: asked for once, shared, given up when nobody wants it any more.
+
+The rule of the file: it waits for the gateway, and knows neither subscribers' connections nor channels. A subscription
+outlives its last user by a moment, so that a client that comes back finds what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibfast.contracts import Contract
+from ibfast.errors import Error, NotConnectedError, RequestError
+from ibfast.fanout.channels import Tap, taps_of
+from ibfast.fanout.messages import Code, RefusedError
+from ibfast.feed import Feed
+from ibfast.policy.subscription import SubscriptionState
+from ibfast.stream import DataType, Stream
+
+__all__ = ["Source", "Upstream", "Upstreams"]
+
+NO_SUCH_CONTRACT = 200
+AMBIGUOUS = "is ambiguous"
+
+
+class Source(Protocol):
+    """Where data is asked for: a connection manager or a pool, which fills the feed in this thread."""
+
+    async def subscribe(self, contract: object, data_type: str = ..., *, priority: int = 0, **options: Any) -> Stream:
+        """Subscribe to market data."""
+
+
+class Upstream:
+    """One subscription at the gateway, shared by all who want it.
+
+    Attributes:
+        stream: the source's, once it is open.
+        since_seq: the feed's sequence number at which it was opened.
+        users: whoever wants to hear of its state and its gaps.
+        told: its state as it was last told.
+    """
+
+    def __init__(self, key: tuple[Contract, DataType], opening: asyncio.Task[Stream], since_seq: int) -> None:
+        self.key = key
+        self.opening = opening
+        self.since_seq = since_seq
+        self.shares = 0
+        self.users: set[Any] = set()
+        self.told = ""
+        self.end: asyncio.TimerHandle | None = None
+
+    @property
+    def stream(self) -> Stream:
+        """The source's stream; only after `acquire`."""
+        return self.opening.result()
+
+    @property
+    def state(self) -> str:
+        """How it fares, in the words of a subscription; a moment's quiet is no news."""
+        state = self.stream.state
+        return str(SubscriptionState.LIVE if state is SubscriptionState.QUIET else state)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will come of it any more."""
+        return not self.stream.live
+
+    @property
+    def ending(self) -> tuple[Code, str]:
+        """Why it is over."""
+        error = self.stream.error
+        if isinstance(error, RequestError):
+            return Code.REFUSED, f"{error.code}: {error.message}"
+        return Code.NO_GATEWAY, str(error or "the server's session with the gateway has ended")
+
+
+class Upstreams:
+    """All subscriptions at the gateway that subscribers share.
+
+    Args:
+        feed: which `source` fills.
+        source: where data is asked for.
+        linger_s: how long a subscription outlives its last user.
+    """
+
+    def __init__(self, feed: Feed, source: Source, linger_s: float) -> None:
+        self._feed = feed
+        self._source = source
+        self._linger_s = linger_s
+        self._open: dict[tuple[Contract, DataType], Upstream] = {}
+        self._judged = np.zeros(1024, np.int8)
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter([upstream for upstream in self._open.values() if _is_open(upstream)])
+
+    async def acquire(self, contract: Contract, data_type: str) -> tuple[tuple[Upstream, ...], tuple[Tap, ...]]:
+        """Have the gateway send what a subscriber's data type needs of a contract; `release` gives it back.
+
+        Returns:
+            The subscriptions at the gateway, and what their rows are.
+
+        Raises:
+            RefusedError: that can't be had; says why.
+        """
+        try:
+            first = taps_of(contract, data_type)[0]
+        except ValueError as error:
+            raise RefusedError(Code.BAD_FIELD, f"data_type: {error}") from None
+        taken = [await self._acquire(contract, first.data_type)]
+        try:
+            taps = taps_of(taken[0].stream.contract, data_type)
+            for tap in taps:
+                if tap.data_type is not first.data_type:
+                    taken.append(await self._acquire(taken[0].stream.contract, tap.data_type))
+        except BaseException:
+            self.release(taken)
+            raise
+        return tuple(taken), taps
+
+    async def _acquire(self, contract: Contract, data_type: DataType) -> Upstream:
+        key = (contract, data_type)
+        upstream = self._open.get(key)
+        if upstream is not None and _is_open(upstream) and upstream.is_over:
+            self._forget(upstream)
+            upstream = None
+        if upstream is None:
+            opening = asyncio.get_running_loop().create_task(self._subscribe(contract, data_type))
+            opening.add_done_callback(_retrieve)
+            upstream = self._open[key] = Upstream(key, opening, self._feed.seq)
+        upstream.shares += 1
+        if upstream.end is not None:
+            upstream.end.cancel()
+            upstream.end = None
+        try:
+            await asyncio.shield(upstream.opening)
+        except BaseException as error:
+            self.release([upstream])
+            if upstream.opening.done() and upstream.opening.exception() is error:
+                self._forget(upstream)
+            raise
+        return upstream
+
+    async def _subscribe(self, contract: Contract, data_type: DataType) -> Stream:
+        try:
+            stream = await self._source.subscribe(contract, data_type)
+        except NotConnectedError as error:
+            raise RefusedError(Code.NO_GATEWAY, str(error)) from None
+        except TimeoutError as error:
+            raise RefusedError(Code.NO_GATEWAY, f"the gateway does not answer: {error}") from None
+        except RequestError as error:
+            code = Code.UNKNOWN_CONTRACT if error.code == NO_SUCH_CONTRACT else Code.REFUSED
+            raise RefusedError(code, f"{error.code}: {error.message}") from None
+        except (Error, ValueError) as error:
+            text = str(error)
+            if isinstance(error, Error):
+                raise RefusedError(Code.REFUSED, text) from None
+            raise RefusedError(Code.AMBIGUOUS_CONTRACT if AMBIGUOUS in text else Code.BAD_FIELD, text) from None
+        self._judged[:] = 0  # whose rows a request brings may have to be judged anew
+        return stream
+
+    def release(self, upstreams: Iterable[Upstream]) -> None:
+        """Give shares back; what nobody has any more ends soon."""
+        for upstream in upstreams:
+            upstream.shares -= 1
+            if upstream.shares or self._open.get(upstream.key) is not upstream:
+                continue
+            if self._linger_s and _is_open(upstream):
+                loop = asyncio.get_running_loop()
+                upstream.end = loop.call_later(self._linger_s, self._forget, upstream)
+            else:
+                self._forget(upstream)
+
+    def _forget(self, upstream: Upstream) -> None:
+        if self._open.get(upstream.key) is upstream:
+            del self._open[upstream.key]
+        if upstream.end is not None:
+            upstream.end.cancel()
+        if not upstream.opening.done():
+            upstream.opening.cancel()
+        elif _is_open(upstream):
+            upstream.stream.unsubscribe()
+        self._judged[:] = 0
+
+    async def close(self) -> None:
+        """End them all."""
+        upstreams = list(self._open.values())
+        for upstream in upstreams:
+            self._forget(upstream)
+        await asyncio.gather(*(upstream.opening for upstream in upstreams), return_exceptions=True)
+
+    def keeps(self, req_ids: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell of rows whether they are of these subscriptions: others may bring the same instrument's data too."""
+        if not len(req_ids):
+            return np.empty(0, bool)
+        req_ids = np.maximum(req_ids, 0)  # 0 is nobody's, and so is what has none
+        most = int(req_ids.max())
+        if most >= len(self._judged):
+            grown = np.zeros(2 * most + 1, np.int8)
+            grown[: len(self._judged)] = self._judged
+            self._judged = grown
+        verdicts = self._judged[req_ids]
+        if not verdicts.all():
+            self._judge(req_ids[verdicts == 0])
+            verdicts = self._judged[req_ids]
+        kept: NDArray[np.bool_] = verdicts > 0
+        return kept
+
+    def _judge(self, req_ids: NDArray[Any]) -> None:
+        own = {req_id for upstream in self for req_id in upstream.stream.subscription.req_ids}
+        for req_id in np.unique(req_ids).tolist():
+            self._judged[req_id] = 1 if req_id in own else -1
+
+
+def _is_open(upstream: Upstream) -> bool:
+    opening = upstream.opening
+    return opening.done() and not opening.cancelled() and opening.exception() is None
+
+
+def _retrieve(opening: asyncio.Task[Stream]) -> None:
+    """Look at an error for which nobody may be left to wait."""
+    if not opening.cancelled():
+        opening.exception()

@@ -1,0 +1,88 @@
+"""A source of data for the fan-out that a test has in its hand: real feed, decoder and streams, and no gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from streams import TICK_PRICE, framed, text_payload
+
+from ibfast import Decoder, Feed
+from ibfast.contracts import Contract
+from ibfast.errors import RequestError
+from ibfast.policy.subscription import Subscription, SubscriptionState
+from ibfast.stream import Stream, wanted
+
+VERSION = 176
+CON_IDS = {symbol: con_id for con_id, symbol in enumerate(("AAPL", "MSFT", "NVDA", "IBM"), 1)}
+BID, ASK, LAST = 1, 2, 4
+
+
+class Desk:
+    """What a connection manager is to the fan-out.
+
+    Attributes:
+        asked: contracts and data types, as they were asked for.
+        cancelled: symbols of the lines that were given up.
+        answer: while it is not set, nothing is answered.
+        error: raised by what is asked for next.
+    """
+
+    def __init__(self, capacity: int = 1 << 12) -> None:
+        self.feed = Feed(capacity, max_instruments=64, max_texts=64)
+        self.asked: list[tuple[str, str]] = []
+        self.cancelled: list[str] = []
+        self.answer = asyncio.Event()
+        self.answer.set()
+        self.error: Exception | None = None
+        self.lines: dict[Any, tuple[Subscription, list[Stream]]] = {}
+        self._decoder = Decoder(self.feed, server_version=VERSION)
+
+    async def subscribe(self, contract: object, data_type: str = "QUOTES", **options: Any) -> Stream:
+        description = Contract.of(contract)
+        self.asked.append((description.symbol, data_type))
+        await self.answer.wait()
+        if self.error is not None:
+            raise self.error
+        if description.symbol not in CON_IDS:
+            raise RequestError(1, 200, "No security definition has been found")
+        qualified = Contract(CON_IDS[description.symbol], description.symbol, "STK", exchange="SMART", currency="USD")
+        want = wanted(qualified, data_type)
+        if want.request not in self.lines:
+            subscription = Subscription(want.request, self.feed.instrument_of(qualified.con_id, qualified.symbol))
+            self.lines[want.request] = subscription, []
+            self.open_request(subscription)
+        subscription, streams = self.lines[want.request]
+        streams.append(Stream(qualified, subscription, self.feed, want, self._release, lambda recv_ns: None))
+        return streams[-1]
+
+    def open_request(self, subscription: Subscription) -> None:
+        """Serve a subscription by a new request, as after a reconnect."""
+        subscription.req_id = self.feed.next_req_id()
+        subscription.req_ids.append(subscription.req_id)
+        subscription.state = SubscriptionState.LIVE
+        self.feed.bind(subscription.req_id, subscription.instrument)
+
+    def _release(self, stream: Stream) -> None:
+        request = stream.subscription.request
+        streams = self.lines[request][1]
+        streams.remove(stream)
+        if not streams:
+            del self.lines[request]
+            self.cancelled.append(request.contract.symbol)
+
+    def subscription(self, symbol: str) -> Subscription:
+        return next(line[0] for request, line in self.lines.items() if request.contract.symbol == symbol)
+
+    def tick(self, symbol: str, *prices: tuple[int, float, float], recv_ns: int = 0) -> None:
+        """Have one read of the socket bring level-1 prices: type, price and size."""
+        req_id = self.subscription(symbol).req_id
+        payloads = (text_payload(VERSION, TICK_PRICE, 6, req_id, kind, price, size, 0) for kind, price, size in prices)
+        self._decoder.feed_bytes(framed(*payloads), recv_ns or time.time_ns())
+
+    def trade(self, symbol: str, *prices: float, recv_ns: int = 0) -> None:
+        self.tick(symbol, *((LAST, price, 100.0) for price in prices), recv_ns=recv_ns)
+
+    def quote(self, symbol: str, bid: float, ask: float) -> None:
+        self.tick(symbol, (BID, bid, 100.0), (ASK, ask, 200.0))

@@ -1,0 +1,339 @@
+"""The server over real sockets: what subscribers get, and that each gets exactly that. On asyncio and uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from conftest import Run, until
+from fanout_client import client_of, rows_of, serving
+
+from ibfast.enums import GapCause, Scope
+from ibfast.errors import NotConnectedError, RequestError
+from ibfast.fanout.channels import INTERVALS_MS
+from ibfast.policy.subscription import SubscriptionState
+
+
+def prices(rows: list[dict[str, Any]]) -> list[float]:
+    return [row["price"] for row in rows]
+
+
+# --- data ---
+
+
+@pytest.mark.parametrize("interval_ms", INTERVALS_MS[:3])
+def test_every_row_comes_once_and_in_order(run: Run, interval_ms: int) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            answer = await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=interval_ms)
+            assert (answer["op"], answer["subscription"], answer["resumed"]) == ("subscribed", 1, False)
+            (channel,) = answer["channels"]
+            assert channel == {
+                "channel": 0, "symbol": "AAPL", "con_id": 1, "instrument": 0, "families": ["trades"],
+                "span_ns": interval_ms * 1_000_000, "unit_ns": 1000, "ordered": False, "conflated": False,
+            }  # fmt: skip
+            assert await client.hear() == {"op": "snapshot", "channel": 0, "seq": 0, "rows": {}}
+            for i in range(50):
+                desk.trade("AAPL", i + 0.25, i + 0.5)
+                if i % 10 == 0:
+                    await asyncio.sleep(0.003)
+            rows = await client.news("trades", 100)
+            assert prices(rows) == [i + part for i in range(50) for part in (0.25, 0.5)]
+            assert client.heard[-1]["seq"] == desk.feed.seq
+
+    run(test())
+
+
+def test_a_row_in_json(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES", ordered=True, times="ns", interval_ms=0)
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES", fields=["price"])
+            desk.trade("AAPL", 0.1, recv_ns=1_700_000_000_123_456_789)
+            pieces = [message["pieces"][0] for message in [await client.until("data"), await client.until("data")]]
+            full, part = sorted(pieces, key=lambda piece: "seq" not in piece["rows"][0])
+            assert {name: full[name] for name in ("symbol", "con_id", "family")} == {
+                "symbol": "AAPL", "con_id": 1, "family": "trades",
+            }  # fmt: skip
+            assert full["rows"] == [{
+                "seq": int(desk.feed.trades.reader("oldest").read()["seq"][0]), "time_ns": 1_700_000_000_123_456_789,
+                "kind": "L1_LAST", "attribs": 0, "event_ns": None, "price": 0.1, "size": 100.0, "exchange": "",
+                "conditions": "",
+            }]  # fmt: skip
+            assert part["rows"] == [{
+                "time_ns": 1_700_000_000_123_456_000, "kind": "L1_LAST", "attribs": None, "event_ns": None,
+                "price": 0.1, "size": None, "exchange": None, "conditions": None,
+            }]  # fmt: skip
+
+    run(test())
+
+
+def test_all_families_of_an_instrument_stay_in_order(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            answer = await client.ask("subscribe", symbol="AAPL", data_type="ALL", ordered=True)
+            assert answer["channels"][0]["families"] == ["quotes", "trades", "ticks"]
+            for i in range(20):
+                desk.quote("AAPL", 10.0 + i, 11.0 + i)
+                desk.trade("AAPL", 10.5 + i)
+            seqs: list[int] = []
+            while len(seqs) < desk.feed.seq:
+                message = await client.hear()
+                seqs += [row["seq"] for piece in message.get("pieces", ()) for row in piece["rows"]]
+            assert seqs == list(range(1, desk.feed.seq + 1))
+
+    run(test())
+
+
+def test_conflated_data_is_the_latest_of_each_interval(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="TICKS", mode="conflate", interval_ms=50)
+            for i in range(100):
+                desk.quote("AAPL", 10.0 + i, 11.0 + i)
+            message = await client.until("data")
+            rows = rows_of(message, "ticks")
+            assert len(rows) == len({row["tick_type"] for row in rows}) < 20
+            while {1: 109.0, 2: 110.0}.items() - {row["tick_type"]: row["price"] for row in rows}.items():
+                rows = rows_of(await client.until("data"), "ticks")
+
+    run(test())
+
+
+def test_a_snapshot_comes_once_and_ends(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            answer = await client.ask("subscribe", symbol="AAPL", data_type="QUOTES", mode="snapshot")
+            desk.quote("AAPL", 10.0, 11.0)
+            (row,) = (await client.until("snapshot"))["rows"]["quotes"]
+            assert (row["bid"], row["ask"]) == (10.0, 11.0)
+            ended = await client.until("ended")
+            assert (ended["subscription"], ended["code"]) == (answer["subscription"], "DONE")
+            assert (await client.ask("list"))["subscriptions"] == []
+            assert not [message for message in client.heard if message["op"] == "data"]
+
+    run(test())
+
+
+def test_who_comes_later_begins_with_the_state(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as first, client_of(server) as second:
+            await first.ask("subscribe", symbol="AAPL", data_type="QUOTES")
+            desk.quote("AAPL", 10.0, 11.0)
+            await first.news("quotes", 1)
+            for interval_ms in (10, 100):  # a channel that is there, and a new one
+                await second.ask("subscribe", symbol="AAPL", data_type="QUOTES", interval_ms=interval_ms)
+                (row,) = (await second.until("snapshot"))["rows"]["quotes"]
+                assert (row["bid"], row["ask"]) == (10.0, 11.0)
+
+    run(test())
+
+
+def test_an_interval_changes_without_a_loss(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            rows: list[dict[str, Any]] = []
+            for i, interval_ms in enumerate((100, 0, 50, 10, 10, 250)):
+                desk.trade("AAPL", *(i * 10.0 + n for n in range(10)))
+                seen = len(client.heard)
+                answer = await client.ask("update", subscription=1, interval_ms=interval_ms)
+                assert (answer["op"], answer["interval_ms"]) == ("updated", interval_ms)
+                assert answer["channels"][0]["span_ns"] == interval_ms * 1_000_000
+                rows += [row for message in client.heard[seen:] for row in rows_of(message, "trades")]
+                assert (await client.until("snapshot"))["rows"]["trades"][0]["price"] == i * 10.0 + 9
+            assert prices(rows) == [float(price) for price in range(60)]
+
+    run(test())
+
+
+def test_nothing_follows_the_end_of_a_subscription(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            for symbol in ("AAPL", "MSFT"):
+                await client.ask("subscribe", symbol=symbol, data_type="TRADES", interval_ms=0)
+            assert (await client.ask("unsubscribe", subscription=1))["op"] == "unsubscribed"
+            seen = len(client.heard)
+            for i in range(10):
+                desk.trade("AAPL", float(i))
+                desk.trade("MSFT", 100.0 + i)
+            await client.news("trades", 10)
+            named = {piece["symbol"] for message in client.heard[seen:] for piece in message.get("pieces", ())}
+            assert named == {"MSFT"}
+            answer = await client.ask("subscribe", symbol="NVDA")
+            assert (answer["subscription"], answer["channels"][0]["channel"]) == (3, 0)  # the lowest free one
+
+    run(test())
+
+
+def test_deflated_frames_are_the_same_messages(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), contextlib.AsyncExitStack() as stack:
+            plain = await stack.enter_async_context(client_of(server))
+            deflated = [await stack.enter_async_context(client_of(server, compression="deflate")) for _ in range(2)]
+            for client in (plain, *deflated):
+                await client.ask("subscribe", symbol="AAPL", data_type="TRADES", ordered=True)
+            assert {connection.is_deflated for connection in server.connections} == {True, False}
+            for i in range(200):
+                desk.trade("AAPL", i / 7)
+            rows = [await client.news("trades", 200) for client in (plain, *deflated)]
+            assert prices(rows[0]) == [i / 7 for i in range(200)]
+            assert rows[1] == rows[2] == rows[0]
+
+    run(test())
+
+
+def test_rows_of_another_request_for_the_instrument_are_not_sent(run: Run) -> None:
+    """A program in the server's process may have a line of its own on the same instrument."""
+
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            subscription = desk.subscription("AAPL")
+            own = subscription.req_id
+            foreign = subscription.req_id = desk.feed.next_req_id()
+            desk.feed.bind(foreign, 0)
+            desk.trade("AAPL", 666.0)
+            subscription.req_id = own
+            desk.trade("AAPL", 1.0)
+            desk.open_request(subscription)  # after a reconnect
+            desk.trade("AAPL", 2.0)
+            assert prices(await client.news("trades", 2)) == [1.0, 2.0]
+
+    run(test())
+
+
+# --- what is wanted of the gateway ---
+
+
+def test_a_line_is_shared_and_given_up_with_its_last_subscriber(run: Run) -> None:
+    async def test() -> None:
+        async with serving(linger_s=0) as (server, desk), client_of(server) as first:
+            async with client_of(server) as second:
+                for client in (first, second):
+                    await client.ask("subscribe", symbol="AAPL", data_type="TRADES")
+                    await client.ask("subscribe", symbol="AAPL", data_type="TRADES", mode="conflate")
+                assert desk.asked == [("AAPL", "TRADES")]
+                await first.ask("unsubscribe", subscription=1)
+                await first.ask("unsubscribe", subscription=2)
+                assert desk.cancelled == []
+            await until(lambda: desk.cancelled == ["AAPL"])
+            await first.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            assert len(desk.asked) == 2
+
+    run(test())
+
+
+def test_a_line_outlives_its_last_subscriber_by_a_moment(run: Run) -> None:
+    async def test() -> None:
+        async with serving(linger_s=0.05) as (server, desk), client_of(server) as client:
+            for subscription in (1, 2):
+                await client.ask("subscribe", symbol="AAPL")
+                await client.ask("unsubscribe", subscription=subscription)
+                assert desk.cancelled == []
+            assert len(desk.asked) == 1
+            await until(lambda: desk.cancelled)
+
+    run(test())
+
+
+def test_many_who_want_the_same_at_once_ask_once(run: Run) -> None:
+    async def test() -> None:
+        async with serving(linger_s=0) as (server, desk), contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(client_of(server)) for _ in range(4)]
+            desk.answer.clear()
+            for client in clients:
+                await client.say("subscribe", symbol="AAPL")
+                assert (await client.ask("ping"))["op"] == "pong"  # who waits is answered all the same
+            await clients[3].socket.close()
+            desk.answer.set()
+            for client in clients[:3]:
+                await client.until("snapshot")
+            assert desk.asked == [("AAPL", "QUOTES")]
+
+    run(test())
+
+
+def test_who_leaves_while_the_gateway_is_asked_leaves_nothing(run: Run) -> None:
+    async def test() -> None:
+        async with serving(linger_s=0) as (server, desk):
+            desk.answer.clear()
+            async with client_of(server) as client:
+                await client.say("subscribe", symbol="AAPL")
+                await until(lambda: desk.asked)
+            await until(lambda: not server.connections)
+            desk.answer.set()
+            async with client_of(server) as client:
+                await client.ask("subscribe", symbol="MSFT")
+                assert [request.contract.symbol for request in desk.lines] == ["MSFT"]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotConnectedError("no session"), "NO_GATEWAY"),
+        (TimeoutError("60 s"), "NO_GATEWAY"),
+        (RequestError(1, 200, "No security definition"), "UNKNOWN_CONTRACT"),
+        (RequestError(1, 354, "not subscribed"), "REFUSED"),
+        (ValueError("AAPL is ambiguous, add fields: 2 contracts match"), "AMBIGUOUS_CONTRACT"),
+        (ValueError("GREEKS are of options"), "BAD_FIELD"),
+    ],
+)
+def test_what_the_gateway_does_not_give(run: Run, error: Exception, code: str) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            desk.error = error
+            for symbol in ("AAPL", "AAPL"):
+                answer = await client.ask("subscribe", symbol=symbol)
+                assert (answer["op"], answer["code"]) == ("error", code)
+            desk.error = None
+            assert (await client.ask("subscribe", symbol="AAPL"))["op"] == "subscribed"
+
+    run(test())
+
+
+def test_a_refusal_ends_the_subscription(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL")
+            ((_, streams),) = desk.lines.values()
+            streams[0].fail(RequestError(1, 354, "not subscribed"))
+            ended = await client.until("ended")
+            assert (ended["subscription"], ended["code"], ended["message"]) == (1, "REFUSED", "354: not subscribed")
+            desk.lines.clear()
+            assert (await client.ask("subscribe", symbol="AAPL"))["subscription"] == 2
+            assert len(desk.asked) == 2
+
+    run(test())
+
+
+def test_states_and_gaps_are_told(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="ALL")
+            assert await client.until("state") == {"op": "state", "subscription": 1, "state": "LIVE", "reason": ""}
+            subscription = desk.subscription("AAPL")
+            subscription.state, subscription.reason = SubscriptionState.SUSPENDED, "10197"
+            state = await client.until("state")
+            assert (state["state"], state["reason"]) == ("SUSPENDED", "10197")
+            desk.feed.add_gap(
+                1,
+                Scope.ACCOUNT,
+                GapCause.OTHER_SESSION,
+                instrument=0,
+                req_id=subscription.req_id,
+                first_seq=7,
+                first_ns=8,
+            )
+            assert await client.until("gap") == {
+                "op": "gap", "channel": 0, "scope": "ACCOUNT", "cause": "OTHER_SESSION", "recovered": False,
+                "first_seq": 7, "last_seq": 0, "first_ns": 8, "last_ns": 0,
+            }  # fmt: skip
+            await client.ask("ping")
+            assert [message["op"] for message in client.heard].count("gap") == 1
+
+    run(test())
