@@ -22,7 +22,7 @@ from ibfast.fanout.session import Session
 from ibfast.fanout.tokens import Grant
 from ibfast.fanout.writing import Broadcaster, Writer
 
-__all__ = ["Connection", "Owner"]
+__all__ = ["CLOSE_S", "Connection", "Owner"]
 
 CLOSE_S = 2.0
 """For the client's answer to a close, and for whatever waits before it."""
@@ -202,23 +202,23 @@ class Connection(ServerConnection):
 
     def end(self, code: Code, message: str) -> None:
         """End the conversation, and say why; only once."""
-        if self._ending is None:
-            self._ending = self.loop.create_task(self._end(code, message))
-
-    async def _end(self, code: Code, message: str) -> None:
+        if self._ending is not None:
+            return
         session, self.session = self.session, None
-        try:
+        if session is not None:
+            session.subscriber.leave()
+            session.subscriber.say("closing", code=code, message=message)
+            if self.backlog:
+                self.member.write(self.backlog.take())  # before the end, whatever the socket takes
+        if code is Code.TOO_SLOW:
+            self.transport.abort()  # it would not take that, either
+        self._ending = self.loop.create_task(self._close(code))
+
+    async def _close(self, code: Code) -> None:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                if session is not None:
-                    await session.finish()
-                    session.subscriber.say("closing", code=code, message=message)
-                    if self.backlog and self._may_write():
-                        self.member.write(self.backlog.take())
                 await self.close(CLOSE_CODES.get(code, POLICY_VIOLATION), code)
-        except TimeoutError:
-            pass
-        finally:
-            self.transport.abort()
+        self.transport.abort()
 
     async def ended(self) -> None:
         """Wait for the end that `end` has begun."""

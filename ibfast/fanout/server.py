@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 from ibfast.config import FanoutConfig
 from ibfast.fanout.backlog import BacklogLimits
 from ibfast.fanout.batcher import Batcher, Lane
-from ibfast.fanout.connection import Connection
+from ibfast.fanout.connection import CLOSE_S, Connection
 from ibfast.fanout.dialect import Audience, Dialect
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.json_dialect import JsonDialect
@@ -159,6 +159,7 @@ class FanoutServer:
             open_timeout=self.security.handshake_timeout_s,
             ping_interval=self.config.ping_s,
             ping_timeout=self.config.ping_s,
+            close_timeout=CLOSE_S,
             max_size=self.security.max_message_bytes,
             server_header=None,
             ssl=self._tls,
@@ -256,9 +257,8 @@ class FanoutServer:
         except TooFastError as error:
             connection.end(error.code, error.message)
         finally:
-            if connection.session is not None:
-                connection.session = None
-                await session.finish()
+            connection.session = None
+            await session.finish()
             await connection.ended()
 
     # --- from the rings to the sockets ---

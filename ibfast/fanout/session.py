@@ -114,16 +114,18 @@ class Session:
         Raises:
             TooFastError: there were too many; the connection is to be closed.
         """
+        verdict = self._rate.judge(time.monotonic())
+        too_fast = f"at most {self._hub.max_control_per_s} messages in a second"
+        if verdict is Verdict.CLOSE:
+            raise TooFastError(Code.TOO_FAST, too_fast)
         try:
-            verdict = self._rate.judge(time.monotonic())
-            if verdict is not Verdict.ADMIT:
-                error = RefusedError if verdict is Verdict.REFUSE else TooFastError
-                raise error(Code.TOO_FAST, f"at most {self._hub.max_control_per_s} messages in a second")
-            self._carry_out(parse(text))
-        except TooFastError:
-            raise
+            request = parse(text)
+            if verdict is Verdict.REFUSE:
+                raise RefusedError(Code.TOO_FAST, too_fast, request.id)
+            self._carry_out(request)
         except RefusedError as refusal:
-            self._say_error(refusal)
+            code, message = (Code.TOO_FAST, too_fast) if verdict is Verdict.REFUSE else (refusal.code, refusal.message)
+            self._say_error(RefusedError(code, message, refusal.request_id))
 
     def _say_error(self, refusal: RefusedError) -> None:
         self.subscriber.say("error", id=refusal.request_id, code=refusal.code, message=refusal.message)

@@ -1,0 +1,375 @@
+"""Clients that are slow, rude or gone, over real sockets: what becomes of them, and that nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from conftest import Run, until
+from fanout_client import JsonClient, client_of, rows_of, serving
+from fanout_desk import Desk
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+from websockets.frames import Frame, Opcode
+
+from ibfast.fanout.server import FanoutServer
+
+MANY = 5000
+"""Trades, of 150 bytes each: more than the sockets' buffers and the backlog hold."""
+
+
+@contextlib.asynccontextmanager
+async def slow_client_of(server: FanoutServer) -> AsyncIterator[JsonClient]:
+    """A client whose machine takes next to nothing that it has not read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, server.address)
+    options: dict[str, Any] = {"sock": sock, "max_queue": 1, "ping_interval": None, "close_timeout": 0.1}
+    async with client_of(server, **options) as client:
+        yield client
+
+
+async def trade_much(desk: Desk, first: int = 0, count: int = MANY) -> None:
+    for i in range(first, first + count, 50):
+        desk.trade("AAPL", *(float(price) for price in range(i, i + 50)))
+        await asyncio.sleep(0)
+
+
+async def overwhelm(server: FanoutServer, desk: Desk, first: int = 0) -> int:
+    """Trade until somebody can't take more; return how many trades that were, from that price on."""
+    while not behind(server):
+        await trade_much(desk, first, 200)
+        first += 200
+    return first
+
+
+def behind(server: FanoutServer) -> list[Any]:
+    return [each for each in server.connections if each.session is not None and each.session.subscriber.is_behind]
+
+
+# --- slow ---
+
+
+def test_what_a_slow_subscriber_misses_is_told_exactly(run: Run) -> None:
+    async def test() -> None:
+        async with (
+            serving(backlog_bytes=1 << 14, patience_s=0.001) as (server, desk),
+            client_of(server) as quick,
+            slow_client_of(server) as slow,
+        ):
+            for client in (quick, slow):
+                await client.ask("subscribe", symbol="AAPL", data_type="TRADES", ordered=True, interval_ms=0)
+            news = asyncio.create_task(quick.news("trades", 3 * MANY))
+            count = await overwhelm(server, desk)
+            await trade_much(desk, count, 3 * MANY - count)
+            rows = await news  # the other one has everything, at once
+            assert [row["price"] for row in rows] == [float(i) for i in range(3 * MANY)]
+
+            got: list[int] = []
+            lags = []
+            while not got or got[-1] < rows[-1]["seq"]:
+                message = await slow.hear()
+                got += [row["seq"] for row in rows_of(message, "trades")]
+                if message["op"] == "lag":
+                    lags.append(message)
+                    snapshot = await slow.hear()
+                    assert (snapshot["op"], snapshot["seq"]) == ("snapshot", message["to_seq"])
+                    (state,) = snapshot["rows"]["trades"]
+                    assert state["seq"] <= message["to_seq"]
+                    if message["to_seq"] >= rows[-1]["seq"]:
+                        break
+            assert lags
+            assert {lag["reason"] for lag in lags} == {"slow"}
+            left_out = {row["seq"] for row in rows} - set(got)
+            assert got == sorted(set(got))
+            assert left_out == {
+                row["seq"] for row in rows for lag in lags if lag["from_seq"] < row["seq"] <= lag["to_seq"]
+            }
+            assert sum(lag["rows"] for lag in lags) == len(left_out)
+
+    run(test())
+
+
+def test_a_backlog_is_bounded(run: Run) -> None:
+    async def test() -> None:
+        async with serving(backlog_bytes=1 << 14) as (server, desk), slow_client_of(server) as slow:
+            await slow.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+            count = await overwhelm(server, desk)
+            (connection,) = server.connections
+            held = connection.backlog.nbytes, connection.transport.get_write_buffer_size()
+            assert sum(held) < 1 << 16
+            await trade_much(desk, count)
+            assert (connection.backlog.nbytes, connection.transport.get_write_buffer_size()) == held
+
+    run(test())
+
+
+def test_the_rate_is_lowered_and_raised_again(run: Run) -> None:
+    async def test() -> None:
+        async with (
+            serving(backlog_bytes=1 << 12, patience_s=30.0) as (server, desk),
+            slow_client_of(server) as slow,
+        ):
+            await slow.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=10, ordered=True)
+            (connection,) = server.connections
+            count = 0
+            slowed: dict[str, Any] = {}
+            while not slowed:
+                count = await overwhelm(server, desk, count)
+                while (message := await slow.hear())["op"] != "lag":
+                    slowed = message if message["op"] == "slowed" else slowed
+            assert (slowed["subscription"], slowed["interval_ms"]) == (1, 50)
+            assert slowed["channels"][0]["span_ns"] == 50_000_000
+            assert connection.pace.steps == 1
+            connection.pace._last_s = 0.0  # long ago
+            assert (await slow.until("slowed"))["interval_ms"] == 10
+            assert (await slow.hear())["op"] == "snapshot"
+
+    run(test())
+
+
+def test_a_subscription_that_is_to_end_rather_than_lag(run: Run) -> None:
+    async def test() -> None:
+        async with serving(backlog_bytes=1 << 12) as (server, desk), slow_client_of(server) as slow:
+            await slow.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0, on_slow="close")
+            await overwhelm(server, desk)
+            ended = await slow.until("ended")
+            assert (ended["subscription"], ended["code"]) == (1, "TOO_SLOW")
+            assert not [message for message in slow.heard if message["op"] == "lag"]
+
+    run(test())
+
+
+def test_who_takes_nothing_at_all_is_closed(run: Run) -> None:
+    async def test() -> None:
+        async with serving(backlog_bytes=1 << 12, stalled_s=0.2) as (server, desk), slow_client_of(server) as slow:
+            await slow.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+            await overwhelm(server, desk)
+            await until(lambda: not server.connections)
+            with pytest.raises(ConnectionClosed):
+                await slow.until("never")
+
+    run(test())
+
+
+def test_a_bandwidth_is_kept(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as free, client_of(server) as capped:
+            for client in (free, capped):
+                await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0, ordered=True)
+            assert (await capped.ask("limit", max_bytes_per_s=20_000))["max_bytes_per_s"] == 20_000
+            await trade_much(desk, 0, 1000)
+            rows = await free.news("trades", 1000)
+            lag = await capped.until("lag")
+            assert lag["rows"] == sum(lag["from_seq"] < row["seq"] <= lag["to_seq"] for row in rows) > 0
+            assert (await capped.ask("limit", max_bytes_per_s=0))["max_bytes_per_s"] == 0
+            await until(lambda: not behind(server))
+            desk.trade("AAPL", 7777.0)
+            while (await capped.news("trades", 1))[-1]["price"] != 7777.0:
+                pass
+
+    run(test())
+
+
+# --- rude ---
+
+
+@pytest.mark.parametrize("garbage", [b"\x00\xff", "", "{", '{"op":"fly"}', '{"op":"subscribe"}', "[" * 5000, "\x00"])
+def test_garbage_is_answered_and_hurts_nobody(run: Run, garbage: str | bytes) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as good, client_of(server) as bad:
+            await good.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            for _ in range(20):
+                await bad.socket.send(garbage)
+            for _ in range(20):
+                error = await bad.until("error")
+                assert error["code"] in ("BAD_MESSAGE", "BAD_FIELD")
+            desk.trade("AAPL", 1.0)
+            assert len(await good.news("trades", 1)) == 1
+            assert (await bad.ask("ping", data="still here"))["data"] == "still here"
+
+    run(test())
+
+
+def test_messages_in_many_fragments_are_messages(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, _), client_of(server) as client:
+            await client.socket.send(iter('{"op":"ping","id":9,"data":[1,2]}'))
+            assert (await client.until("pong"))["data"] == [1, 2]
+
+    run(test())
+
+
+def test_oversized_messages_close_the_connection(run: Run) -> None:
+    async def test() -> None:
+        async with serving({"max_message_bytes": 2048}) as (server, _), client_of(server) as good:
+            for message in ("x" * 4096, iter(["x" * 512] * 8)):
+                async with client_of(server) as bad:
+                    await bad.socket.send(message)
+                    with pytest.raises(ConnectionClosedError, match="1009"):
+                        await bad.until("never")
+            assert (await good.ask("ping"))["op"] == "pong"
+
+    run(test())
+
+
+@pytest.mark.parametrize("raw", [b"\x83\x80\0\0\0\0", b"\x81\x05hello", b"\x88\x81\0\0\0\0x", b"\xff" * 64])
+def test_broken_frames_close_the_connection(run: Run, raw: bytes) -> None:
+    async def test() -> None:
+        async with serving() as (server, _), client_of(server) as good:
+            async with client_of(server) as bad:
+                bad.socket.transport.write(raw)
+                with pytest.raises(ConnectionClosed):
+                    await bad.until("never")
+            assert (await good.ask("ping"))["op"] == "pong"
+
+    run(test())
+
+
+def test_floods_are_refused_and_then_closed(run: Run) -> None:
+    async def test() -> None:
+        async with serving({"max_control_per_s": 10}) as (server, _), client_of(server) as bad:
+            with contextlib.suppress(ConnectionClosed):
+                for _ in range(1000):
+                    await bad.say("ping")
+            with pytest.raises(ConnectionClosed):
+                await bad.until("never")
+            answers = [message for message in bad.heard if message["op"] != "welcome"]
+            assert [message["op"] for message in answers] == ["pong"] * 10 + ["error"] * 10 + ["closing"]
+            assert {message["code"] for message in answers[10:]} == {"TOO_FAST"}
+
+    run(test())
+
+
+def test_who_asks_and_does_not_listen_is_not_asked_further(run: Run) -> None:
+    """Answers may not pile up either."""
+
+    async def test() -> None:
+        async with (
+            serving({"max_control_per_s": 1_000_000}, stalled_s=0.3) as (server, _),
+            client_of(server) as good,
+            slow_client_of(server) as bad,
+        ):
+            (connection,) = [each for each in server.connections if each.is_counted and each.session][-1:]
+
+            async def flood() -> None:
+                with contextlib.suppress(ConnectionClosed):
+                    while True:
+                        await bad.say("ping", data="x" * 30_000)
+
+            flooding = asyncio.create_task(flood())
+            most = 0
+            while len(server.connections) > 1:
+                most = max(most, *(each.backlog.nbytes for each in server.connections), 0)
+                assert (await good.ask("ping"))["op"] == "pong"
+            assert most < 1 << 18
+            flooding.cancel()
+            await asyncio.gather(flooding, return_exceptions=True)
+            assert connection is not None
+
+    run(test())
+
+
+def test_a_flood_of_websocket_pings_is_cut_off(run: Run) -> None:
+    async def test() -> None:
+        async with (
+            serving({"max_control_per_s": 1_000_000}, stalled_s=0.3) as (server, _),
+            client_of(server) as good,
+            slow_client_of(server) as bad,
+        ):
+            ping = Frame(Opcode.PING, os.urandom(125)).serialize(mask=True)
+            bad.socket.transport.pause_reading()
+            while len(server.connections) > 1:
+                if bad.socket.transport.get_write_buffer_size() < 1 << 20:
+                    bad.socket.transport.write(ping * 100)
+                assert (await good.ask("ping"))["op"] == "pong"
+
+    run(test())
+
+
+def test_who_breaks_off_leaves_nothing(run: Run) -> None:
+    async def test() -> None:
+        async with serving(linger_s=0) as (server, desk):
+            for _ in range(3):
+                client = await connect("ws://{}:{}/stream".format(*server.address))
+                await client.send('{"op":"subscribe","symbol":"AAPL","data_type":"TRADES","interval_ms":0}')
+                await until(lambda: desk.lines)
+                client.transport.abort()
+                desk.trade("AAPL", 1.0)
+                await until(lambda: not server.connections and not desk.lines)
+                await client.wait_closed()
+
+    run(test())
+
+
+# --- the end, and signs of life ---
+
+
+def test_everybody_is_told_that_the_server_stops(run: Run) -> None:
+    async def test() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            async with serving(backlog_bytes=1 << 12) as (server, desk):
+                quick = await stack.enter_async_context(client_of(server))
+                slow = await stack.enter_async_context(slow_client_of(server))
+                silent = await asyncio.open_connection(*server.address)
+                for client in (quick, slow):
+                    await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+                closing = asyncio.create_task(quick.until("closing"))
+                await overwhelm(server, desk)
+            assert (await closing)["code"] == "SHUTDOWN"
+            with pytest.raises(ConnectionClosed):
+                await quick.hear()
+            assert quick.socket.close_code == 1001
+            assert desk.lines == {}
+            with contextlib.suppress(ConnectionError):
+                assert await silent[0].read() == b""
+            silent[1].close()
+
+    run(test())
+
+
+def test_a_heartbeat_comes_when_nothing_else_does(run: Run) -> None:
+    async def test() -> None:
+        async with serving(heartbeat_s=0.3) as (server, desk), client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+            heartbeat = await client.until("heartbeat")
+            assert heartbeat["seq"] == desk.feed.seq
+            assert heartbeat["time_ns"] > client.welcome["time_ns"]
+
+    run(test())
+
+
+def test_who_does_not_answer_pings_is_gone(run: Run) -> None:
+    async def test() -> None:
+        async with serving(ping_s=0.1) as (server, _):
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(
+                b"GET /stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            assert b" 101 " in await reader.readline()
+            assert b"\x89" in await reader.read()  # a ping was sent, and then the end
+            await until(lambda: not server.connections)
+            writer.close()
+
+    run(test())
+
+
+def test_the_server_speaks_first(run: Run) -> None:
+    async def test() -> None:
+        async with serving({"max_subscriptions": 7}) as (server, _), client_of(server) as client:
+            welcome = client.welcome
+            assert welcome["server"].startswith("ibfast ")
+            assert orjson.dumps(welcome["permissions"]["symbols"]) == b'["*"]'
+            assert (welcome["op"], welcome["protocol"], welcome["heartbeat_s"]) == ("welcome", 1, 10.0)
+            assert welcome["permissions"]["subscriptions"] == 7
+            assert len(welcome["epoch"]) == 16
+
+    run(test())
