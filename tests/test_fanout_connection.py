@@ -123,6 +123,7 @@ def test_the_rate_is_lowered_and_raised_again(run: Run) -> None:
             slowed: dict[str, Any] = {}
             while not slowed:
                 count = await overwhelm(server, desk, count)
+                await trade_much(desk, count, 200)
                 while (message := await slow.hear())["op"] != "lag":
                     slowed = message if message["op"] == "slowed" else slowed
             assert (slowed["subscription"], slowed["interval_ms"]) == (1, 50)

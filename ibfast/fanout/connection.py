@@ -130,24 +130,35 @@ class Connection(ServerConnection):
         if not frames or not self._may_write():
             return
         now_s = self.last_s = self.loop.time()
-        if self.backlog or not self.member.write_frame(frames):
+        is_taken = not self.backlog and self.member.write_frame(frames)
+        if not is_taken:
             self.backlog.keep(frames, now_s)
-        self.spend(len(frames), now_s)
+        if self.bandwidth is not None:
+            self.bandwidth.spend(len(frames), now_s)
+        if not is_taken or self.bandwidth is not None:
+            self.loop.call_soon(self._judge)  # and not in the middle of what is being said
 
     def offer(self, frames: bytes, now_s: float) -> None:
         """Have frames of data wait that the socket did not take; the last ones, if there is too much of them."""
-        if self.session is None or not self._may_write():
-            return
-        self.backlog.keep(frames, now_s)
-        if self.backlog.is_full(now_s):
-            self._fall_behind(now_s)
+        if self._may_write():
+            self.backlog.keep(frames, now_s)
+            self._judge()
 
     def spend(self, nbytes: int, now_s: float) -> None:
-        """Count bytes against the session's own limit."""
+        """Count bytes of data against the session's own limit."""
         if self.bandwidth is not None:
             self.bandwidth.spend(nbytes, now_s)
-            if self.bandwidth.is_spent(now_s):
-                self._fall_behind(now_s)
+            self._judge()
+
+    def _judge(self) -> None:
+        """Leave data out from now on, if too much waits or was sent."""
+        if self.session is None or self.session.subscriber.is_behind:
+            return
+        now_s = self.loop.time()
+        is_spent = self.bandwidth is not None and self.bandwidth.is_spent(now_s)
+        if is_spent or self.backlog.is_full(now_s):
+            self.pace.fell_behind(now_s)
+            self.session.subscriber.fall_behind()
 
     @property
     def is_capped(self) -> bool:
@@ -162,11 +173,6 @@ class Connection(ServerConnection):
             self._allowed = allowed
             self._bandwidth = Bandwidth(allowed, self.loop.time()) if allowed else None
         return self._bandwidth
-
-    def _fall_behind(self, now_s: float) -> None:
-        if self.session is not None and not self.session.subscriber.is_behind:
-            self.pace.fell_behind(now_s)
-            self.session.subscriber.fall_behind()
 
     @property
     def is_clogged(self) -> bool:

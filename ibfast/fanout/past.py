@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.fanout.channels import Channel
+from ibfast.fanout.state import joined
 from ibfast.feed import FeedView
 from ibfast.ring import RingBuffer
 
@@ -36,9 +37,8 @@ def rows_between(feed: FeedView, channel: Channel, after_seq: int, up_to_seq: in
             part[(part["instrument"] == channel.instrument) & is_own[part["kind"]]]
             for part in _slices(getattr(feed, family), after_seq, up_to_seq)
         ]
-        rows = np.concatenate(parts) if parts else np.empty(0, feed.dtypes[family])
-        if len(rows):
-            found[family] = rows
+        if any(map(len, parts)):
+            found[family] = joined(family, parts)
     return found
 
 

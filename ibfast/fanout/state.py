@@ -17,7 +17,7 @@ from ibfast.enums import Kind
 from ibfast.fanout.dialect import Rows
 from ibfast.feed import BACKFILL_KINDS
 
-__all__ = ["Book", "ChannelState"]
+__all__ = ["Book", "ChannelState", "joined"]
 
 KEYED = {"ticks", "greeks"}
 """Families with a last row for each tick type."""
@@ -143,9 +143,7 @@ class ChannelState:
 
     def rows(self) -> Rows:
         """Return the state: the last row of each key, and the book as inserts."""
-        found = {
-            family: np.concatenate(list(latest.values())) for family, latest in self._latest.items() if len(latest)
-        }
+        found = {family: joined(family, list(latest.values())) for family, latest in self._latest.items() if latest}
         for part in found.values():
             part.sort(order="seq")
         if "depth" in self._latest:
@@ -153,3 +151,8 @@ class ChannelState:
             if len(book):
                 found["depth"] = book
         return found
+
+
+def joined(family: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return one array of the ring's dtype, which numpy would pack otherwise."""
+    return np.concatenate(parts, out=np.empty(sum(map(len, parts)), DTYPES[family]))

@@ -1,0 +1,194 @@
+"""Who is let in, and what each may ask for, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from conftest import Run, until
+from fanout_client import client_of, serving
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from ibfast.config import FanoutConfig
+from ibfast.errors import ConfigError
+from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.server import FanoutServer
+from ibfast.feed import Feed
+
+TOKEN = "t" * 40
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        f'[analyst]\ntoken = "{TOKEN}"\nsymbols = ["AA*", "IBM"]\ndata_types = ["TRADES"]\nmodes = ["stream"]\n'
+        "least_interval_ms = 50\nsubscriptions = 2\nmax_bytes_per_s = 1000\n"
+    )
+    path.chmod(0o600)
+    return path
+
+
+async def status_of(server: FanoutServer, path: str = "/stream", **options: Any) -> int:
+    host, port = server.address
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(f"ws://{host}:{port}{path}", **options):
+            pass
+    return caught.value.response.status_code
+
+
+def test_off_loopback_a_server_without_tokens_refuses_to_start() -> None:
+    feed = Feed(2)
+    with pytest.raises(ConfigError, match="token"):
+        FanoutServer(feed, None, FanoutConfig(host="0.0.0.0"))  # type: ignore[arg-type]
+    FanoutServer(feed, None, FanoutConfig(host="0.0.0.0"), FanoutSecurityConfig(allow_anonymous=True))  # type: ignore[arg-type]
+
+
+def test_a_token_is_needed_where_there_are_any(run: Run, tokens: Path) -> None:
+    async def test() -> None:
+        async with serving({"tokens_file": str(tokens)}) as (server, _):
+            assert await status_of(server) == 401
+            wrong = {"Authorization": f"Bearer {TOKEN[1:]}u"}
+            assert await status_of(server, additional_headers=wrong) == 401
+            assert await status_of(server, subprotocols=["ibfast.v1.json", "ibfast.token.nobody"]) == 401
+            async with client_of(server, additional_headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+                assert client.welcome["permissions"]["symbols"] == ["AA*", "IBM"]
+                assert client.socket.subprotocol is None
+            offered = [f"ibfast.token.{TOKEN}", "ibfast.v9.other", "ibfast.v1.json"]
+            async with client_of(server, subprotocols=offered) as client:
+                assert client.socket.subprotocol == "ibfast.v1.json"
+
+    run(test())
+
+
+def test_a_token_permits_what_it_says(run: Run, tokens: Path) -> None:
+    async def test() -> None:
+        async with (
+            serving({"tokens_file": str(tokens)}) as (server, desk),
+            client_of(server, additional_headers={"Authorization": f"Bearer {TOKEN}"}) as client,
+        ):
+            good = {"symbol": "AAPL", "data_type": "TRADES", "interval_ms": 50}
+            for wrong in (
+                {"symbol": "MSFT"}, {"data_type": "QUOTES"}, {"data_type": "ALL"}, {"mode": "conflate"},
+                {"interval_ms": 10}, {"symbol": "aapl"},
+            ):  # fmt: skip
+                answer = await client.ask("subscribe", **(good | wrong))
+                assert (answer["op"], answer["code"]) == ("error", "FORBIDDEN"), wrong
+            assert desk.asked == []  # IB was not asked for what nobody may have
+            assert (await client.ask("subscribe", **good))["op"] == "subscribed"
+            assert (await client.ask("update", subscription=1, interval_ms=10))["code"] == "FORBIDDEN"
+            assert (await client.ask("update", subscription=1, interval_ms=100))["op"] == "updated"
+            assert (await client.ask("subscribe", **good))["op"] == "subscribed"
+            assert (await client.ask("subscribe", **good))["code"] == "TOO_MANY"
+            assert (await client.ask("limit", max_bytes_per_s=0))["max_bytes_per_s"] == 1000
+            assert (await client.ask("limit", max_bytes_per_s=500))["max_bytes_per_s"] == 500
+
+    run(test())
+
+
+def test_a_session_ends_with_its_token(run: Run, tokens: Path) -> None:
+    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+    tokens.write_text(tokens.read_text() + f"expires = {expires}\n")
+
+    async def test() -> None:
+        async with (
+            serving({"tokens_file": str(tokens)}) as (server, _),
+            client_of(server, additional_headers={"Authorization": f"Bearer {TOKEN}"}) as client,
+        ):
+            assert (await client.until("closing"))["code"] == "EXPIRED"
+            with pytest.raises(ConnectionClosed):
+                await client.hear()
+
+    run(test())
+
+
+def test_paths_and_origins(run: Run) -> None:
+    async def test() -> None:
+        async with serving({"origins": ("https://desk.example.com",)}) as (server, _):
+            assert await status_of(server, "/") == 404
+            assert await status_of(server, "/stream?token=x") == 404
+            assert await status_of(server, origin="https://evil.example.com") == 403
+            async with client_of(server, origin="https://desk.example.com"):
+                pass
+
+    run(test())
+
+
+def test_there_are_caps_on_connections(run: Run) -> None:
+    async def test() -> None:
+        async with serving({"max_connections": 5, "max_per_address": 2}) as (server, _):
+            async with client_of(server), client_of(server):
+                assert await status_of(server) == 503
+            await until(lambda: not server.connections)
+            async with client_of(server):
+                pass
+
+    run(test())
+
+
+def test_silent_handshakes_are_ended_and_bounded(run: Run) -> None:
+    async def test() -> None:
+        caps = {"handshake_timeout_s": 0.2, "max_connections": 4}
+        async with serving(caps) as (server, _):
+            sockets = [socket.create_connection(server.address) for _ in range(100)]
+            await until(lambda: server.connections)
+            await until(lambda: not server.connections)
+            for sock in sockets:
+                sock.close()
+            async with client_of(server):
+                pass
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [b"\r\n\r\n", b"\x16\x03\x01\x02\x00" + b"\0" * 64, b"GET /stream HTTP/1.1\r\n\r\n", b"GET " + b"x" * 70_000],
+)
+def test_handshakes_that_are_none(run: Run, request_: bytes) -> None:
+    async def test() -> None:
+        async with serving({"handshake_timeout_s": 0.5}) as (server, _), client_of(server) as good:
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(request_)
+            with contextlib.suppress(ConnectionError):
+                assert not (await reader.read()).startswith(b"HTTP/1.1 101")
+            writer.close()
+            assert (await good.ask("ping"))["op"] == "pong"
+
+    run(test())
+
+
+def test_it_speaks_tls(run: Run, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    key.write_bytes(certificate.private_key_pem.bytes())
+    key.chmod(0o600)
+    chain.chmod(0o644)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    async def test() -> None:
+        async with (
+            serving({"certificate_file": str(chain), "key_file": str(key)}) as (server, desk),
+            connect("wss://{}:{}/stream".format(*server.address), ssl=context) as client,
+        ):
+            assert '"op":"welcome"' in str(await client.recv())
+            await client.send('{"op":"subscribe","symbol":"AAPL","data_type":"TRADES"}')
+            while '"op":"snapshot"' not in str(await client.recv()):
+                pass
+            for i in range(200):
+                desk.trade("AAPL", *(float(i) for _ in range(100)))
+            while '"price":199.0' not in str(await client.recv()):
+                pass
+
+    run(test())
