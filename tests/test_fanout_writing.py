@@ -214,7 +214,8 @@ async def subscribed(rig: Rig, count: int = 1, receive_nbytes: int | None = None
     finally:
         for client in clients:
             client.socket.close()
-        await until(lambda: all(made.state is State.CLOSED for made in rig.made[made_before:]))
+        ours = rig.made[made_before:]
+        await until(lambda: all(made.state is State.CLOSED and made.writer not in rig.audience for made in ours))
 
 
 def small_buffer(connection: Connection) -> None:
@@ -454,6 +455,7 @@ def test_a_reset_connection_is_lost_and_the_others_are_not(run: Run) -> None:
             clients[1].socket.close()
             for number in range(10):  # the loop has had no chance to notice
                 assert rig.write(numbered(number)) == []
+            assert not rig.made[1].writer.is_ready
             await until(lambda: len(rig.audience) == 2)
             assert rig.write(numbered(10)) == []
             for client in (clients[0], clients[2]):
