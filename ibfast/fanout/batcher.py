@@ -21,6 +21,9 @@ from ibfast.ring import Reader
 
 __all__ = ["Batcher", "Lane", "Seat"]
 
+AT_ONCE = (1 << 63) - 1
+"""The end of a window that waits for nothing."""
+
 Write = Callable[[bytes, Audience], None]
 """Sends frames to all members of an audience."""
 
@@ -112,30 +115,36 @@ class Lane:
             pairs = tuple(zip(audience.ids, audience.indices, strict=True))
             del self.audiences[pairs, audience.is_deflated, audience.is_capped]
 
-    def publish(self, rows: Rows, seq: int, write: Write) -> None:
+    def publish(self, rows: Rows, until_ns: int, seq: int, write: Write) -> None:
         """Encode what is new, and give every audience its share in one write."""
         encoder = self.encoder
         audiences = list(self.audiences.values())
         frames: list[list[bytes]] = [[] for _ in audiences]
-        encoder.push(rows, seq)
-        while encoder.advance():
+        if rows:
+            encoder.push(rows)
+        while encoder.advance(until_ns, seq):
             news = encoder.prelude(self.told) if encoder.version != self.told else b""
             self.told = encoder.version
             for audience, parts in zip(audiences, frames, strict=True):
                 frame = encoder.splice(audience)
                 if news or frame:
                     parts.append(news + frame)
-        self.seq = seq
+        self._note(seq)
         for audience, parts in zip(audiences, frames, strict=True):
             if parts:
                 write(parts[0] if len(parts) == 1 else b"".join(parts), audience)
 
     def skip(self, rows: Rows, seq: int) -> None:
         """Encode what is new for the state that comes of it, and send it to nobody."""
-        self.encoder.push(rows, seq)
-        while self.encoder.advance():
+        if rows:
+            self.encoder.push(rows)
+        while self.encoder.advance(AT_ONCE, seq):
             pass
-        self.seq = seq
+        self._note(seq)
+
+    def _note(self, seq: int) -> None:
+        pending_since = self.encoder.pending_since
+        self.seq = seq if pending_since is None else max(self.seq, pending_since)
 
 
 class Batcher:
@@ -172,8 +181,13 @@ class Batcher:
         self.windows: dict[int, Window] = {}
         self._lanes: dict[tuple[str, int, str], Lane] = {}
 
-    def flush(self, interval_ms: int) -> None:
-        """End the window of an interval: send what is new."""
+    def flush(self, interval_ms: int, until_ns: int = AT_ONCE) -> None:
+        """Send what is new at an interval.
+
+        Args:
+            interval_ms: which.
+            until_ns: where its window ends; by default all that there is is sent, ended or not.
+        """
         window = self.windows.get(interval_ms)
         if window is None:
             return
@@ -184,10 +198,8 @@ class Batcher:
                 before = lane.seq
                 lane.skip(rows, seq)
                 self._on_overrun(lane, before)
-            elif rows:
-                lane.publish(rows, seq, self._write)
             else:
-                lane.seq = seq
+                lane.publish(rows, until_ns, seq, self._write)
 
     def join(self, dialect: Dialect, channel: Channel, since_seq: int) -> tuple[Lane, Seat]:
         """Take a share in a channel, which is complete up to its lane's `seq`.
@@ -240,8 +252,13 @@ class Batcher:
                 state = lane.encoder.state(seat.index)
                 if state is not None:
                     return {family: rows for family, rows in state.items() if family in channel.families}
-        rows = rows_between(self.feed, channel, since_seq, self.feed.seq)
-        return {family: part[self.keeps(part["req_id"])] for family, part in rows.items()}
+        return self.past(channel, since_seq)
+
+    def past(self, channel: Channel, after_seq: int) -> Rows:
+        """Return the rows of a channel after a sequence number that the rings still hold."""
+        rows = rows_between(self.feed, channel, after_seq, self.feed.seq)
+        kept = {family: part[self.keeps(part["req_id"])] for family, part in rows.items()}
+        return {family: part for family, part in kept.items() if len(part)}
 
     def _seats(self) -> Iterator[tuple[Lane, Seat]]:
         return ((lane, seat) for lane in self._lanes.values() for seat in lane.seats.values())

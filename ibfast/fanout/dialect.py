@@ -90,11 +90,20 @@ class Encoder(Protocol):
     def describe(self, index: int) -> dict[str, Any]:
         """Return what a client must know to understand the channel, beyond what is common to all dialects."""
 
-    def push(self, rows: Rows, seq: int) -> None:
-        """Take what is new, complete up to `seq`; rows of other instruments and kinds may be among it."""
+    @property
+    def pending_since(self) -> int | None:
+        """Up to which sequence number everything pushed was encoded, None: all of it was."""
 
-    def advance(self) -> bool:
-        """Encode the next window of what was pushed, for all channels; False if there is none left."""
+    def push(self, rows: Rows) -> None:
+        """Take what is new; rows of other instruments and kinds may be among it."""
+
+    def advance(self, until_ns: int, seq: int) -> bool:
+        """Encode the next window of what was pushed, for all channels; False if there is none left.
+
+        Args:
+            until_ns: a window that has not ended by then may wait for the rows that it may yet get.
+            seq: up to which everything was pushed.
+        """
 
     def splice(self, audience: Audience) -> bytes:
         """Return the frame of the window just encoded for these channels, b"" if nothing of theirs is in it."""
@@ -104,6 +113,9 @@ class Encoder(Protocol):
 
     def state(self, index: int) -> Rows | None:
         """Return the channel's last rows; None: this encoder can't tell."""
+
+    def greeting(self, audience: Audience) -> bytes:
+        """Return the frames that who joins an audience must get before the next one of `splice`."""
 
     def prelude(self, since: int) -> bytes:
         """Return the frames that whoever was told everything of version `since` must be told now; 0 is nothing yet."""

@@ -63,6 +63,7 @@ class _JsonEncoder:
     """The channels of one window length; see `Encoder`."""
 
     version = 0
+    pending_since: int | None = None
 
     def __init__(self, feed: FeedView, interval_ms: int, texts_of: Column) -> None:
         self._feed = feed
@@ -71,7 +72,7 @@ class _JsonEncoder:
         self._lines: dict[int, _Line] = {}
         self._of_instrument: dict[int, list[_Line]] = {}
         self._next_index = 0
-        self._waiting: tuple[Rows, int] | None = None
+        self._waiting: Rows | None = None
         self._pieces: dict[int, bytes] = {}
         self._head = b""
 
@@ -97,16 +98,16 @@ class _JsonEncoder:
         """See `Encoder`."""
         return {}
 
-    def push(self, rows: Rows, seq: int) -> None:
+    def push(self, rows: Rows) -> None:
         """See `Encoder`."""
-        self._waiting = rows, seq
+        self._waiting = rows
 
-    def advance(self) -> bool:
+    def advance(self, until_ns: int, seq: int) -> bool:
         """See `Encoder`. Rows carry their own times, so that whatever was found together is one message."""
         self._pieces = {}
         if self._waiting is None:
             return False
-        (rows, seq), self._waiting = self._waiting, None
+        rows, self._waiting = self._waiting, None
         self._head = _head(self._interval_ms, seq)
         wanted: dict[int, dict[str, NDArray[Any]]] = {}
         for family, part in rows.items():
@@ -136,6 +137,10 @@ class _JsonEncoder:
     def state(self, index: int) -> Rows | None:
         """See `Encoder`."""
         return self._lines[index].state.rows()
+
+    def greeting(self, audience: Audience) -> bytes:
+        """See `Encoder`."""
+        return b""
 
     def prelude(self, since: int) -> bytes:
         """See `Encoder`."""

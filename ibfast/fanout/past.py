@@ -6,6 +6,7 @@ fills the feed, or nothing is filled meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,26 @@ from ibfast.fanout.state import joined
 from ibfast.feed import FeedView
 from ibfast.ring import RingBuffer
 
-__all__ = ["is_complete", "rows_between"]
+__all__ = ["gaps_after", "is_complete", "rows_between"]
 
 
-def is_complete(ring: RingBuffer, after_seq: int) -> bool:
-    """Tell whether a ring still holds every row after a sequence number."""
+def is_complete(feed: FeedView, channel: Channel, after_seq: int) -> bool:
+    """Tell whether the rings still hold every row of a channel, and every gap, after a sequence number."""
+    return all(_reaches(feed.rings[name], after_seq) for name in (*channel.families, "gaps"))
+
+
+def _reaches(ring: RingBuffer, after_seq: int) -> bool:
     if ring.published <= ring.capacity:
         return True
     oldest = ring.reader(start="oldest").read(1)
     return len(oldest) > 0 and int(oldest["seq"][0]) <= after_seq + 1
+
+
+def gaps_after(feed: FeedView, req_ids: Iterable[int], after_seq: int) -> NDArray[Any]:
+    """Return the interruptions of these requests that were told after a sequence number."""
+    rows = feed.gaps.reader(start="oldest").read()
+    own: NDArray[Any] = rows[(rows["seq"] > after_seq) & np.isin(rows["req_id"], list(req_ids))]
+    return own
 
 
 def rows_between(feed: FeedView, channel: Channel, after_seq: int, up_to_seq: int) -> dict[str, NDArray[Any]]:

@@ -288,10 +288,11 @@ class FanoutServer:
         self._timers.pop(interval_ms, None)
         if interval_ms in batcher.windows:
             span_ns = interval_ms * NS_PER_MS
-            delay_s = (span_ns - time.time_ns() % span_ns) / NS_PER_S
+            now_ns = time.time_ns()
+            delay_s = (span_ns - now_ns % span_ns) / NS_PER_S
             loop = asyncio.get_running_loop()
             self._timers[interval_ms] = loop.call_later(delay_s, self._end_window, interval_ms)
-            batcher.flush(interval_ms)
+            batcher.flush(interval_ms, now_ns)
 
     def _on_overrun(self, lane: Lane, from_seq: int) -> None:
         for connection in self.connections:

@@ -29,7 +29,8 @@ from ibfast.fanout.messages import (
     Update,
     parse,
 )
-from ibfast.fanout.subscriber import Subscriber, Subscription
+from ibfast.fanout.subscriber import Subscriber
+from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.tokens import Grant
 from ibfast.fanout.upstream import Upstreams
 
@@ -162,7 +163,7 @@ class Session:
             "mode": request.mode,
             "interval_ms": subscription.interval_ms,
             "state": subscription.upstreams[0].state,
-            "channels": [self.subscriber.described(subscription)],
+            "channels": [subscription.described(self._hub.batcher.feed)],
         }
 
     def _subscribe(self, request: Subscribe) -> None:
@@ -201,7 +202,7 @@ class Session:
             id=request.id,
             subscription=subscription.number,
             interval_ms=subscription.seat.channel.interval_ms,
-            channels=[self.subscriber.described(subscription)],
+            channels=[subscription.described(self._hub.batcher.feed)],
         )
         self.subscriber.snapshot(subscription)
 

@@ -7,63 +7,25 @@ channel's rows come exactly once. It writes to an outlet that takes everything; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
-from ibfast.fanout.batcher import Batcher, Lane, Seat
+from ibfast.fanout.batcher import Batcher, Lane
 from ibfast.fanout.channels import Channel, Tap
 from ibfast.fanout.dialect import Audience, Dialect, Outlet
 from ibfast.fanout.frames import text_frame
 from ibfast.fanout.messages import Code, RefusedError, Subscribe, encode
-from ibfast.fanout.past import is_complete, rows_between
+from ibfast.fanout.past import gaps_after, is_complete
+from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed import BACKFILL_KINDS
 
-__all__ = ["Subscriber", "Subscription"]
+__all__ = ["Subscriber"]
 
-NS_PER_MS = 1_000_000
-UNITS_NS = {"us": 1000, "ns": 1}
 OLD_KINDS = frozenset(BACKFILL_KINDS.values())
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """One subscription of a connection.
-
-    Attributes:
-        number: the connection's.
-        request: what was asked for; `interval_ms` is the one wanted, the channel's the one that it has.
-        contract: as the gateway knows it.
-        upstreams: where its rows come from.
-        channel_id: the connection's number of its channel.
-        lane, seat: who encodes it.
-        from_seq: while the connection is behind: what was sent is complete up to here.
-        counted: the channel's row count at that time.
-        missed: rows left out before, at other intervals.
-        is_unknown: how many were left out is not known.
-        needs_snapshot: it has not had one yet.
-        waits_until_s: of a single snapshot: how long its first data is awaited; None: it is none.
-    """
-
-    number: int
-    request: Subscribe
-    contract: Contract
-    upstreams: tuple[Upstream, ...]
-    channel_id: int
-    lane: Lane
-    seat: Seat
-    interval_ms: int
-    from_seq: int = 0
-    counted: int = 0
-    missed: int = 0
-    is_unknown: bool = False
-    needs_snapshot: bool = False
-    waits_until_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -182,7 +144,7 @@ class Subscriber:
             "id": subscription.request.id,
             "subscription": subscription.number,
             "resumed": resume is not None and not reason,
-            "channels": [self.described(subscription)],
+            "channels": [subscription.described(self._batcher.feed)],
         }
         if reason:
             answer["reason"] = reason
@@ -200,17 +162,13 @@ class Subscriber:
             return
         self._tell_news(lane)
         if resume is not None and not reason:
-            rows = self._missed_rows(subscription, resume.seq)
+            rows = self._batcher.past(subscription.seat.channel, resume.seq)
             index = subscription.seat.index
             self._outlet.write(lane.encoder.replay(index, subscription.channel_id, rows, lane.seq))
-            self._replay_gaps(subscription, resume.seq)
+            for row in gaps_after(self._batcher.feed, subscription.req_ids, resume.seq):
+                self.tell_gap(subscription, row)
         else:
             self._snapshot(subscription)
-
-    def _missed_rows(self, subscription: Subscription, after_seq: int) -> dict[str, Any]:
-        rows = rows_between(self._batcher.feed, subscription.seat.channel, after_seq, subscription.lane.seq)
-        kept = {family: part[self._batcher.keeps(part["req_id"])] for family, part in rows.items()}
-        return {family: part for family, part in kept.items() if len(part)}
 
     def _why_not_resumed(self, subscription: Subscription, since_seq: int) -> str:
         resume, feed = subscription.request.resume, self._batcher.feed
@@ -223,8 +181,7 @@ class Subscriber:
             return "this sequence number has not come yet"
         if resume.seq < since_seq:
             return "meanwhile nobody had the subscription"
-        rings = (*subscription.seat.channel.families, "gaps")
-        if not all(is_complete(feed.rings[ring], resume.seq) for ring in rings):
+        if not is_complete(feed, subscription.seat.channel, resume.seq):
             return "the rings do not go back so far"
         return ""
 
@@ -262,22 +219,6 @@ class Subscriber:
             raise RefusedError(Code.NO_SUCH_SUBSCRIPTION, f"there is no subscription {number}")
         return subscription
 
-    def described(self, subscription: Subscription) -> dict[str, Any]:
-        """Return what a client must know of a subscription's channel."""
-        channel, feed = subscription.seat.channel, self._batcher.feed
-        return {
-            "channel": subscription.channel_id,
-            "symbol": feed.instruments[channel.instrument],
-            "con_id": feed.instruments.con_id(channel.instrument),
-            "instrument": channel.instrument,
-            "families": list(channel.families),
-            "span_ns": channel.interval_ms * NS_PER_MS,
-            "unit_ns": UNITS_NS[channel.unit],
-            "ordered": channel.ordered,
-            "conflated": channel.is_conflated,
-            **subscription.lane.encoder.describe(subscription.seat.index),
-        }
-
     # --- places in lanes ---
 
     def _seat(self, subscription: Subscription) -> None:
@@ -301,6 +242,7 @@ class Subscriber:
         elif not self.is_behind:
             pairs = [(each.channel_id, each.seat.index) for each in place.subscriptions]
             place.audience = lane.admit(self._outlet, pairs)
+            self._outlet.write(lane.encoder.greeting(place.audience))
 
     def _dismiss(self, lane: Lane, place: _Place) -> None:
         if place.audience is not None:
@@ -334,7 +276,7 @@ class Subscriber:
         if self.is_behind:
             subscription.missed += lane.encoder.count(seat.index) - subscription.counted
         self._unseat(subscription)
-        channel = _at_interval(seat.channel, interval_ms)
+        channel = replace(seat.channel, interval_ms=interval_ms)
         since_seq = max(upstream.since_seq for upstream in subscription.upstreams)
         subscription.lane, subscription.seat = self._batcher.join(self._dialect, channel, since_seq)
         subscription.counted = subscription.lane.encoder.count(subscription.seat.index)
@@ -385,7 +327,7 @@ class Subscriber:
             if is_lagging or subscription.needs_snapshot:
                 self._snapshot(subscription)
             subscription.missed, subscription.is_unknown = 0, False
-            self._seat(subscription)
+        self.reseat()
 
     def set_pace(self, steps: int) -> None:
         """Have all subscriptions come at intervals that are so many steps longer than those asked for, and say so."""
@@ -394,7 +336,7 @@ class Subscriber:
             interval_ms = slowed(subscription.interval_ms, steps)
             if interval_ms != subscription.seat.channel.interval_ms:
                 self._move(subscription)
-                channels = [self.described(subscription)]
+                channels = [subscription.described(self._batcher.feed)]
                 self.say("slowed", subscription=subscription.number, interval_ms=interval_ms, channels=channels)
                 self.snapshot(subscription)
 
@@ -442,14 +384,6 @@ class Subscriber:
             **{name: int(row[name]) for name in ("first_seq", "last_seq", "first_ns", "last_ns")},
         )
 
-    def _replay_gaps(self, subscription: Subscription, after_seq: int) -> None:
-        rows = self._batcher.feed.gaps.reader(start="oldest").read()
-        own = [upstream.stream.subscription.req_ids for upstream in subscription.upstreams]
-        req_ids = np.unique(np.concatenate(own)) if any(own) else np.empty(0, np.int32)
-        rows = rows[(rows["seq"] > after_seq) & np.isin(rows["req_id"], req_ids)]
-        for row in rows:
-            self.tell_gap(subscription, row)
-
     def end(self, subscription: Subscription, code: Code, message: str) -> None:
         """End a subscription, and say why."""
         self.say("ended", subscription=subscription.number, code=code, message=message)
@@ -467,10 +401,3 @@ class Subscriber:
         """End all subscriptions, because the connection ends."""
         for subscription in list(self.subscriptions.values()):
             self._end(subscription)
-
-
-def _at_interval(channel: Channel, interval_ms: int) -> Channel:
-    return Channel(
-        channel.instrument, channel.families, channel.kinds, channel.fields, channel.is_conflated, interval_ms,
-        channel.unit, channel.ordered,
-    )  # fmt: skip
