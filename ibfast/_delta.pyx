@@ -1,0 +1,1300 @@
+# cython: language_level=3
+"""Windows of the stream protocol: rows of the feed to pieces, pieces to frames, frames to rows.
+
+The rule of the file: what is done once for a window is done by channel (`Encoder`); what is done for each audience is
+to copy finished pieces. Rows and bits of one channel are `_channel`'s business. No asyncio, no socket, no clock.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memmove, memset
+
+cimport numpy as cnp
+
+import numpy as np
+
+from ibfast._bits cimport (
+    READER_SLACK, get_64, get_bits, get_eg, get_uniform, get_varint, put_bits, put_eg, put_end, put_uniform, put_varint,
+    read_too_far, reader_start, reader_t, varint_bytes, writer_room, writer_t,
+)
+from ibfast._channel cimport (
+    CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, DEPTH, FAMILIES, K_COUNT, K_TIME, MOST_LEVELS, MOST_LINES, TICKS,
+    book_difference, book_t, change_book, column_bit, floor_to, get_row, get_state, grid_init, level_row,
+    line_of_row, line_row, lines_of_family, pen_free, pen_init, pen_t, put_head, put_row, put_state, row_bytes,
+    state_free, state_init, state_t, text_log_t, top_row,
+)
+from ibfast._records cimport KIND_DEPTH_RESET, depth_t, tick_t
+
+from ibfast._feed import DTYPES as _DTYPES
+from ibfast.errors import ProtocolError
+
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_Empty(int dimensions, cnp.npy_intp *shape, cnp.dtype dtype, int is_fortran)    # takes the dtype
+
+
+cnp.import_array()
+
+cdef enum:
+    CLOCK = 0x10
+    SNAPSHOT = 0x20
+    LAG = 0x30
+    TEXT = 0x40
+    WINDOW = 0x80
+    CLASSES = 16
+
+    BINARY_FRAME = 0x82
+    CLOCK_FRAME_BYTES = 19
+    HEAD_BYTES = 64             # more than a clock, a frame's header and a window's head together
+    SKIP_BYTES = 11
+    GAP_BITS = 3
+    MOST_GAP = 6
+    MOST_SKIP = 31
+    SEQ_FIRST_K = 5
+    SEQ_STEP_K = 4
+    MOST_CHANNEL = 1 << 24
+    MOST_INSTRUMENT = 1 << 24
+    MOST_SEQ_SPAN_BITS = 40     # in a window
+    CLOCK_SET_NS = 1000000000   # rows that are as far ahead as this are so because the clock was set
+
+_NAMES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
+_LAG_REASONS = ("slow", "overrun")
+cdef tuple ROW_DTYPES = tuple(_DTYPES[name] for name in _NAMES)
+
+
+# A channel of an encoder. What every row touches stands first; from `window` on it is about the window of that number.
+cdef struct channel_t:
+    channel_t *next             # of the same instrument
+    uint64_t kinds
+    uint64_t since_seq
+    uint32_t families           # one bit each
+    uint32_t index
+    uint64_t window
+    int64_t first_row
+    int64_t last_row
+    uint32_t instrument
+    bint is_conflated
+    book_t *book                # what conflation compares: the feed's, as of the last row
+    state_t state
+    pen_t pen
+
+# The last piece of the channel of an index, and that channel's unique number: all that an audience looks at.
+cdef struct piece_t:
+    uint64_t generation
+    uint64_t window
+    size_t at
+    size_t nbytes
+
+# A row that is to be encoded for a channel; `next`: the channel's next one, −1: none.
+cdef struct node_t:
+    const char *row
+    int32_t family
+    int64_t next
+
+# Rows of a family that were pushed: those from head on are still to be encoded.
+cdef struct queue_t:
+    const char **rows
+    size_t head
+    size_t tail
+    size_t size
+
+cdef struct entry_t:
+    uint32_t channel
+    uint32_t index
+    uint64_t generation
+
+
+cdef int grown(void **memory, size_t *size, size_t wanted, size_t itemsize) except -1:
+    """Have room for so many items at least."""
+    cdef size_t new_size
+    cdef void *new
+    if wanted <= size[0]:
+        return 0
+    new_size = 2 * wanted + 16
+    new = realloc(memory[0], new_size * itemsize)
+    if new == NULL:
+        raise MemoryError
+    memory[0] = new
+    size[0] = new_size
+    return 0
+
+
+cdef int grown_with_zeros(void **memory, size_t *size, size_t wanted, size_t itemsize) except -1:
+    """Likewise, what is new being zeros."""
+    cdef size_t old = size[0]
+    grown(memory, size, wanted, itemsize)
+    memset(<char *> memory[0] + old * itemsize, 0, (size[0] - old) * itemsize)
+    return 0
+
+
+cdef uint8_t *put_frame_header(uint8_t *at, size_t nbytes) noexcept nogil:
+    """Write the header of a binary WebSocket frame, and return where it ends."""
+    cdef int i
+    at[0] = BINARY_FRAME
+    if nbytes < 126:
+        at[1] = <uint8_t> nbytes
+        return at + 2
+    if nbytes < 1 << 16:
+        at[1] = 126
+        at[2] = <uint8_t> (nbytes >> 8)
+        at[3] = <uint8_t> nbytes
+        return at + 4
+    at[1] = 127
+    for i in range(8):
+        at[2 + i] = <uint8_t> (<uint64_t> nbytes >> (56 - 8 * i))
+    return at + 10
+
+
+cdef int grid_of_spec(grid) except -1:
+    step, decimals = grid
+    if not (1 <= step <= 0xFFFF and 0 <= decimals <= 14):
+        raise ValueError(f"a grid has a step of 1 to 65535 and 0 to 14 decimals, not {grid}")
+    return 0
+
+
+cdef int state_of_spec(state_t *s, spec) except -1:
+    """Make an empty state (all zeros) that of a channel; `state_free` it even if this raises."""
+    cdef int64_t unit_ns = spec.unit_ns, span_ns = spec.span_ns
+    cdef int i
+    for i, family in enumerate(spec.families):
+        s.families[i] = _NAMES.index(family)
+        s.families_number = i + 1
+    s.is_ordered = spec.ordered
+    s.unit_ns = unit_ns
+    s.span = <uint32_t> max(1, span_ns // unit_ns)
+    for grid in (spec.grids.price, spec.grids.size, spec.grids.trade_size):
+        grid_of_spec(grid)
+    grid_init(&s.price, spec.grids.price[0], spec.grids.price[1])
+    grid_init(&s.size, spec.grids.size[0], spec.grids.size[1])
+    grid_init(&s.trade_size, spec.grids.trade_size[0], spec.grids.trade_size[1])
+    if state_init(s) < 0:
+        raise MemoryError
+    return 0
+
+
+cdef class Encoder:
+    """All channels of one class: windows of one length, times in one unit.
+
+    Rows are pushed as they are read from the rings; each call of `encode` takes one window of them, for all channels at
+    once, and what it leaves is there until the next call: pieces, which an `Audience` splices into frames.
+
+    Args:
+        span_ns: length of a window; 0: a window is one socket read, that is the rows of one recv_ns.
+        unit_ns: 1000 or 1: times are rounded down to multiples of it.
+        interval_class: the number of the class in messages, 0 to 15.
+
+    Attributes:
+        start_ns: the beginning of the last window.
+        seq: of its last row.
+    """
+
+    cdef readonly int64_t span_ns
+    cdef readonly int64_t unit_ns
+    cdef readonly int interval_class
+    cdef readonly int64_t start_ns
+    cdef readonly uint64_t seq
+    cdef channel_t **channels
+    cdef piece_t *pieces
+    cdef size_t channels_size
+    cdef uint64_t generations
+    cdef channel_t **first              # of each instrument
+    cdef uint8_t *wanted                # families that channels of each instrument have, one bit each
+    cdef size_t instruments
+    cdef queue_t queues[FAMILIES]
+    cdef list held                      # arrays that the queues' rows are in
+    cdef uint64_t window
+    cdef writer_t writer                # the pieces of the window
+    cdef node_t *nodes
+    cdef size_t nodes_size
+    cdef size_t nodes_used
+    cdef uint32_t *changed
+    cdef size_t changed_size
+    cdef size_t changed_used
+    cdef text_log_t log
+    cdef int64_t latest[FAMILIES][MOST_LINES]
+    cdef depth_t *made
+
+    def __cinit__(self, int64_t span_ns, int64_t unit_ns=1000, int interval_class=0):
+        if unit_ns not in (1, 1000) or span_ns < 0 or span_ns % unit_ns or span_ns // unit_ns >= <int64_t> 1 << 31:
+            raise ValueError(f"no window has {span_ns} ns in units of {unit_ns} ns")
+        if not 0 <= interval_class < CLASSES:
+            raise ValueError(f"interval_class is 0 to 15, not {interval_class}")
+        self.span_ns = span_ns
+        self.unit_ns = unit_ns
+        self.interval_class = interval_class
+        self.held = []
+        self.made = <depth_t *> calloc(2 * MOST_LEVELS, sizeof(depth_t))
+        if self.made == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.channels_size):
+            channel_free(self.channels[i])
+        for i in range(FAMILIES):
+            free(self.queues[i].rows)
+        free(self.channels)
+        free(self.pieces)
+        free(self.first)
+        free(self.wanted)
+        free(self.writer.start)
+        free(self.nodes)
+        free(self.changed)
+        free(self.log.pairs)
+        free(self.made)
+
+    def __len__(self):
+        cdef size_t i
+        return sum(self.channels[i] != NULL for i in range(self.channels_size))
+
+    # ---- channels
+
+    def add(self, spec, rows=None, uint64_t seq=0):
+        """Take a channel and return its index.
+
+        Args:
+            spec: of the encoder's span, unit and class.
+            rows: the channel's last rows by family, which are its state to begin with; nobody is sent them but by
+                snapshots.
+            seq: up to which rows are in that state; they are not encoded for the channel any more.
+
+        Raises:
+            ValueError: the channel is of another class, or rows are none of the feed's.
+        """
+        cdef channel_t *channel
+        cdef size_t index = 0
+        if (spec.span_ns, spec.unit_ns, spec.interval_class) != (self.span_ns, self.unit_ns, self.interval_class):
+            raise ValueError("a channel's span, unit and class are those of its encoder")
+        if spec.instrument >= MOST_INSTRUMENT:
+            raise ValueError(f"instrument is below {MOST_INSTRUMENT}, not {spec.instrument}")
+        while index < self.channels_size and self.channels[index] != NULL:
+            index += 1
+        self.make_room_for(index, spec.instrument)
+        channel = <channel_t *> calloc(1, sizeof(channel_t))
+        if channel == NULL:
+            raise MemoryError
+        try:
+            self.set_up(channel, spec, <uint32_t> index, seq)
+            if rows:
+                self.encode_state(channel, rows)
+        except BaseException:
+            channel_free(channel)
+            raise
+        self.generations += 1
+        self.channels[index] = channel
+        self.pieces[index].generation = self.generations
+        channel.next = self.first[channel.instrument]
+        self.first[channel.instrument] = channel
+        self.note_wanted(channel.instrument)
+        return index
+
+    cdef int make_room_for(self, size_t index, size_t instrument) except -1:
+        cdef size_t size = self.channels_size
+        grown_with_zeros(<void **> &self.pieces, &size, index + 1, sizeof(piece_t))
+        grown_with_zeros(<void **> &self.channels, &self.channels_size, index + 1, sizeof(channel_t *))
+        size = self.instruments
+        grown_with_zeros(<void **> &self.wanted, &size, instrument + 1, 1)
+        grown_with_zeros(<void **> &self.first, &self.instruments, instrument + 1, sizeof(channel_t *))
+        return 0
+
+    cdef int set_up(self, channel_t *channel, spec, uint32_t index, uint64_t seq) except -1:
+        cdef state_t *state = &channel.state
+        cdef int family
+        state_of_spec(state, spec)
+        pen_init(&channel.pen, index, &self.log)
+        for family, k in enumerate((0, max(0, (state.span - 1).bit_length() - 6), 1, 2, 2, 1, 5, 4)):
+            state.k[family] = k
+        if spec.fields:
+            for family in range(FAMILIES):
+                for name in _DTYPES[_NAMES[family]].names:
+                    if name not in spec.fields:
+                        channel.pen.absent[family] |= column_bit(family, name.encode())
+        for family in range(state.families_number):
+            channel.families |= <uint32_t> 1 << state.families[family]
+        channel.index = index
+        channel.instrument = spec.instrument
+        channel.since_seq = seq
+        channel.is_conflated = spec.is_conflated
+        for kind in spec.kinds:
+            channel.kinds |= <uint64_t> 1 << <int> kind
+        if channel.kinds == 0:
+            channel.kinds = ~channel.kinds
+        if channel.is_conflated and state.places[DEPTH] >= 0:
+            channel.book = <book_t *> calloc(1, sizeof(book_t))
+            if channel.book == NULL:
+                raise MemoryError
+        return 0
+
+    cdef int encode_state(self, channel_t *channel, rows) except -1:
+        """Have these rows' effect on the state, and no other."""
+        cdef queue_t queues[FAMILIES]
+        cdef list held = []
+        cdef size_t logged = self.log.used
+        cdef int family, status = CODEC_OK
+        cdef const char *row
+        self.make_writer_empty()
+        memset(queues, 0, sizeof(queues))
+        try:
+            for family in range(FAMILIES):
+                array = rows.get(_NAMES[family])
+                if array is not None and len(array) and channel.state.places[family] >= 0:
+                    put_in_queue(&queues[family], family, array, held, NULL, 0)
+            while status == CODEC_OK:
+                family = earliest(queues)
+                if family < 0:
+                    break
+                row = queues[family].rows[queues[family].head]
+                queues[family].head += 1
+                self.writer.at = self.writer.start
+                self.writer.bits = 0
+                status = put_row(&self.writer, &channel.state, &channel.pen, family, row,
+                                 floor_to((<const tick_t *> row).recv_ns, self.unit_ns) * self.unit_ns)
+            if status != CODEC_OK:
+                raise MemoryError
+        finally:
+            for family in range(FAMILIES):
+                free(queues[family].rows)
+            self.log.used = logged
+        if channel.book != NULL:
+            channel.book[0] = channel.state.book[0]
+        return 0
+
+    cdef int make_writer_empty(self) except -1:
+        self.writer.at = self.writer.start
+        self.writer.held = 0
+        self.writer.bits = 0
+        if writer_room(&self.writer) < 0:
+            raise MemoryError
+        return 0
+
+    cdef void note_wanted(self, uint32_t instrument) noexcept:
+        cdef channel_t *channel = self.first[instrument]
+        self.wanted[instrument] = 0
+        while channel != NULL:
+            self.wanted[instrument] |= <uint8_t> channel.families
+            channel = channel.next
+
+    cdef channel_t *channel_at(self, size_t index) except NULL:
+        if index >= self.channels_size or self.channels[index] == NULL:
+            raise ValueError(f"there is no channel of index {index}")
+        return self.channels[index]
+
+    def remove(self, size_t index):
+        """Forget a channel. Its index may be given to another one, its pieces are sent to nobody any more."""
+        cdef channel_t *channel = self.channel_at(index)
+        cdef channel_t **link = &self.first[channel.instrument]
+        while link[0] != channel:
+            link = &link[0].next
+        link[0] = channel.next
+        self.note_wanted(channel.instrument)
+        self.channels[index] = NULL
+        self.pieces[index].generation = 0
+        channel_free(channel)
+
+    def texts(self, size_t index):
+        """The ids of all texts that the channel has used, sorted: what a joiner must know before its snapshot."""
+        cdef channel_t *channel = self.channel_at(index)
+        cdef uint64_t i
+        return [i for i in range(8 * channel.pen.texts_bytes) if channel.pen.texts[i >> 3] >> (i & 7) & 1]
+
+    def new_texts(self):
+        """Pairs of index and text id: what channels have used for the first time in the last window."""
+        cdef size_t i
+        return [(self.log.pairs[i], self.log.pairs[i + 1]) for i in range(0, self.log.used, 2)]
+
+    def snapshot(self, size_t index, uint32_t channel, int64_t now_ns):
+        """The complete WebSocket frame of a channel's state after the last window.
+
+        Args:
+            index: of the channel.
+            channel: its number on the connection.
+            now_ns: UTC.
+        """
+        cdef channel_t *coded = self.channel_at(index)
+        cdef writer_t w
+        cdef uint64_t seq = max(self.seq, coded.since_seq)
+        cdef int status
+        w.start = w.at = w.end = NULL
+        w.held = 0
+        w.bits = 0
+        try:
+            if writer_room(&w) < 0:
+                raise MemoryError
+            w.at[0] = SNAPSHOT
+            w.at = put_varint(w.at + 1, channel)
+            memcpy(w.at, &now_ns, 8)
+            memcpy(w.at + 8, &seq, 8)
+            w.at += 16
+            status = put_state(&w, &coded.state)
+            if status < 0:
+                raise MemoryError
+            put_end(&w)
+            return framed(w.start, w.at - w.start)
+        finally:
+            free(w.start)
+
+    # ---- rows
+
+    @property
+    def pending(self):
+        """Rows that were pushed and not encoded yet."""
+        cdef int family
+        return sum(self.queues[family].tail - self.queues[family].head for family in range(FAMILIES))
+
+    def push(self, rows):
+        """Take new rows, each family's in the order of `seq`. Those of instruments without channels are left out.
+
+        The arrays must not be changed afterwards.
+
+        Args:
+            rows: by family; of others than those that channels have, none is looked at.
+
+        Raises:
+            ValueError: an array is not of its ring's dtype.
+        """
+        cdef int family
+        self.drop_encoded()
+        for family in range(FAMILIES):
+            array = rows.get(_NAMES[family])
+            if array is not None and len(array):
+                put_in_queue(&self.queues[family], family, array, self.held, self.wanted, self.instruments)
+
+    cdef int drop_encoded(self) except -1:
+        """Let go of the arrays once half of their rows are encoded; the others are copied."""
+        cdef int family
+        cdef size_t encoded = 0, left_bytes = 0, left = 0, i, size
+        cdef queue_t *queue
+        cdef char *at
+        for family in range(FAMILIES):
+            queue = &self.queues[family]
+            encoded += queue.head
+            left += queue.tail - queue.head
+            left_bytes += (queue.tail - queue.head) * row_bytes(family)
+        if encoded == 0 or encoded < left:
+            return 0
+        buffer = PyBytes_FromStringAndSize(NULL, left_bytes)
+        at = PyBytes_AS_STRING(buffer)
+        for family in range(FAMILIES):
+            queue = &self.queues[family]
+            size = row_bytes(family)
+            for i in range(queue.tail - queue.head):
+                memcpy(at, queue.rows[queue.head + i], size)
+                queue.rows[i] = at
+                at += size
+            queue.tail -= queue.head
+            queue.head = 0
+        self.held = [buffer]
+        return 0
+
+    def encode(self, int64_t until_ns):
+        """Encode the next window and return the indices of the channels that have a piece in it.
+
+        Windows are cut by the rows' times, and where these fall, or the order of `seq` is broken. The window that
+        `until_ns` is in waits for the rows that it may yet get; a socket read waits for nothing.
+
+        Args:
+            until_ns: up to which time all rows were pushed, UTC.
+
+        Returns:
+            The indices in the order of their first rows; empty: no window is complete.
+        """
+        cdef size_t i
+        cdef int found
+        while True:
+            found = self.gather(until_ns)
+            if found < 0:
+                raise MemoryError
+            if found == 0:
+                self.changed_used = 0
+                return []
+            if self.changed_used:
+                break
+        self.make_writer_empty()
+        for i in range(self.changed_used):
+            if self.put_piece(self.channels[self.changed[i]]) < 0:
+                raise MemoryError
+        return [self.changed[i] for i in range(self.changed_used)]
+
+    cdef int gather(self, int64_t until_ns) except -2:
+        """Take the rows of the next window, chained by channel. 0: there is none that is complete."""
+        cdef size_t heads[FAMILIES]
+        cdef int family
+        cdef const tick_t *row
+        cdef uint64_t span = <uint64_t> (self.span_ns if self.span_ns else self.unit_ns)
+        cdef int64_t start_ns = 0, last_ns = 0
+        cdef uint64_t first_seq = 0, last_seq = 0
+        cdef bint is_complete = False, is_first = True
+        self.window += 1
+        self.nodes_used = 0
+        self.changed_used = 0
+        self.log.used = 0
+        for family in range(FAMILIES):
+            heads[family] = self.queues[family].head
+        while True:
+            family = earliest(self.queues)
+            if family < 0:
+                break
+            row = <const tick_t *> self.queues[family].rows[self.queues[family].head]
+            if is_first:
+                start_ns = floor_to(row.recv_ns, <int64_t> span) * <int64_t> span
+                first_seq = row.seq
+                is_first = False
+            elif (row.recv_ns < last_ns or <uint64_t> row.recv_ns - <uint64_t> start_ns >= span or row.seq <= last_seq
+                    or row.seq - first_seq >= <uint64_t> 1 << MOST_SEQ_SPAN_BITS):
+                is_complete = True
+                break
+            last_ns = row.recv_ns
+            last_seq = row.seq
+            self.queues[family].head += 1
+            self.chain(<const char *> row, family)
+        if is_first:
+            return 0
+        if (not is_complete and self.span_ns and start_ns - CLOCK_SET_NS <= until_ns
+                and until_ns - start_ns < self.span_ns):
+            for family in range(FAMILIES):
+                self.queues[family].head = heads[family]
+            return 0
+        self.start_ns = start_ns
+        self.seq = last_seq
+        return 1
+
+    cdef int chain(self, const char *row, int family) except -1:
+        """Note a row for every channel that it belongs to."""
+        cdef const tick_t *header = <const tick_t *> row
+        cdef channel_t *channel
+        cdef node_t *node
+        if header.instrument >= self.instruments:
+            return 0
+        channel = self.first[header.instrument]
+        while channel != NULL:
+            if (channel.families >> family & 1 and channel.kinds >> (header.kind & 63) & 1
+                    and header.seq > channel.since_seq):
+                grown(<void **> &self.nodes, &self.nodes_size, self.nodes_used + 1, sizeof(node_t))
+                node = self.nodes + self.nodes_used
+                node.row = row
+                node.family = family
+                node.next = -1
+                if channel.window != self.window:
+                    grown(<void **> &self.changed, &self.changed_size, self.changed_used + 1, sizeof(uint32_t))
+                    self.changed[self.changed_used] = channel.index
+                    self.changed_used += 1
+                    channel.window = self.window
+                    channel.first_row = self.nodes_used
+                else:
+                    self.nodes[channel.last_row].next = self.nodes_used
+                channel.last_row = self.nodes_used
+                self.nodes_used += 1
+            channel = channel.next
+        return 0
+
+    # ---- pieces
+
+    cdef int put_piece(self, channel_t *channel) except -2:
+        """Encode a channel's rows of the window. The low bits of the first byte are left to the gap."""
+        cdef state_t *state = &channel.state
+        cdef writer_t *w = &self.writer
+        cdef piece_t *piece = self.pieces + channel.index
+        cdef const node_t *node
+        cdef const tick_t *row
+        cdef int64_t i, rows = 0
+        cdef uint32_t last_time = 0, time
+        cdef uint64_t last_seq = 0
+        cdef bint is_first = True
+        if channel.is_conflated:
+            self.conflate(channel)
+        i = channel.first_row
+        while i >= 0:
+            rows += 1
+            i = self.nodes[i].next
+        piece.at = w.at - w.start
+        if writer_room(w) < 0:
+            return -1
+        put_bits(w, 0, GAP_BITS)
+        put_head(w, state, &channel.pen, K_COUNT, rows - 1)
+        i = channel.first_row
+        while i >= 0:
+            node = self.nodes + i
+            row = <const tick_t *> node.row
+            time = <uint32_t> (<uint64_t> (row.recv_ns - self.start_ns) // 1000 if state.unit_ns == 1000
+                               else <uint64_t> (row.recv_ns - self.start_ns))
+            if is_first:
+                put_uniform(w, time, state.span)
+            elif state.span > 1:
+                put_head(w, state, &channel.pen, K_TIME, time - last_time)
+            last_time = time
+            if state.is_ordered:
+                if is_first:
+                    put_eg(w, self.seq - row.seq, SEQ_FIRST_K)
+                else:
+                    put_eg(w, row.seq - last_seq, SEQ_STEP_K)
+                last_seq = row.seq
+            is_first = False
+            if state.families_number > 1:
+                put_family(w, state.places[node.family], state.families_number)
+            if put_row(w, state, &channel.pen, node.family, node.row,
+                       self.start_ns + <int64_t> time * state.unit_ns) < 0 or writer_room(w) < 0:
+                return -1
+            i = node.next
+        put_end(w)
+        piece.nbytes = w.at - w.start - piece.at
+        piece.window = self.window
+        return 0
+
+    cdef int conflate(self, channel_t *channel) except -1:
+        """Leave of the channel's rows the last one of each key; of depth, the shorter way to the book as it is now."""
+        cdef int64_t i = channel.first_row, last = -1, last_depth = -1, operations = 0
+        cdef node_t *node
+        cdef bint is_kept
+        cdef int made = -1
+        while i >= 0:
+            node = self.nodes + i
+            self.latest[node.family][line_of_row(node.family, node.row)] = i
+            if node.family == DEPTH:
+                change_book(channel.book, &channel.pen, <const depth_t *> node.row)
+                last_depth = i
+                operations += 1
+            i = node.next
+        if last_depth >= 0 and (<const depth_t *> self.nodes[last_depth].row).kind == KIND_DEPTH_RESET:
+            self.made[0] = (<const depth_t *> self.nodes[last_depth].row)[0]
+            made = 1
+        elif last_depth >= 0:
+            made = book_difference(channel.state.book, channel.book, <const depth_t *> self.nodes[last_depth].row,
+                                   self.made)
+            if made >= operations:
+                made = -1
+        i = channel.first_row
+        while i >= 0:
+            node = self.nodes + i
+            if node.family == DEPTH:
+                is_kept = made < 0 or (i == last_depth and made > 0)
+            else:
+                is_kept = self.latest[node.family][line_of_row(node.family, node.row)] == i
+            if is_kept:
+                if last < 0:
+                    channel.first_row = i
+                else:
+                    self.nodes[last].next = i
+                last = i
+                if node.family == DEPTH and made > 0:
+                    last = self.chain_made(i, made)
+                    node = self.nodes + last
+            i = node.next
+        if last < 0:
+            channel.first_row = -1
+        else:
+            self.nodes[last].next = -1
+        return 0
+
+    cdef int64_t chain_made(self, int64_t i, int made) except -1:
+        """Put the made operations in the place of a row, and return the last one's node."""
+        cdef int64_t after = self.nodes[i].next
+        cdef int n
+        grown(<void **> &self.nodes, &self.nodes_size, self.nodes_used + made, sizeof(node_t))
+        self.nodes[i].row = <const char *> &self.made[0]
+        for n in range(1, made):
+            self.nodes[i].next = self.nodes_used
+            i = self.nodes_used
+            self.nodes_used += 1
+            self.nodes[i].row = <const char *> &self.made[n]
+            self.nodes[i].family = DEPTH
+        self.nodes[i].next = after
+        return i
+
+
+cdef void channel_free(channel_t *channel) noexcept nogil:
+    if channel != NULL:
+        state_free(&channel.state)
+        pen_free(&channel.pen)
+        free(channel.book)
+        free(channel)
+
+
+cdef inline void put_family(writer_t *w, int place, int families) noexcept nogil:
+    put_bits(w, (1 << place) - 1, place + (place < families - 1))
+
+
+cdef inline int earliest(const queue_t *queues) noexcept nogil:
+    """The family whose next row is the first one; −1: there is none."""
+    cdef int family, best = -1
+    cdef uint64_t seq, best_seq = 0
+    for family in range(FAMILIES):
+        if queues[family].head < queues[family].tail:
+            seq = (<const tick_t *> queues[family].rows[queues[family].head]).seq
+            if best < 0 or seq < best_seq:
+                best = family
+                best_seq = seq
+    return best
+
+
+cdef int put_in_queue(queue_t *queue, int family, rows, list held, const uint8_t *wanted, size_t instruments) except -1:
+    """Append the rows of an array, or of those only whose instrument wants this family."""
+    cdef cnp.ndarray array = rows
+    cdef const char *row
+    cdef size_t size = row_bytes(family)
+    cdef Py_ssize_t n
+    cdef uint32_t instrument
+    if array.descr is not ROW_DTYPES[family] and array.dtype != ROW_DTYPES[family]:
+        raise ValueError(f"rows of {_NAMES[family]} are of the ring's dtype, not of {array.dtype}")
+    if not cnp.PyArray_IS_C_CONTIGUOUS(array):
+        array = np.ascontiguousarray(array)
+    row = <const char *> cnp.PyArray_DATA(array)
+    n = cnp.PyArray_SIZE(array)
+    grown(<void **> &queue.rows, &queue.size, queue.tail + n, sizeof(char *))
+    held.append(array)
+    for _row in range(n):
+        instrument = (<const tick_t *> row).instrument
+        if wanted == NULL or (instrument < instruments and wanted[instrument] >> family & 1):
+            queue.rows[queue.tail] = row
+            queue.tail += 1
+        row += size
+    return 0
+
+
+cdef bytes framed(const uint8_t *message, size_t nbytes):
+    """A message as a complete binary frame."""
+    cdef uint8_t header[16]
+    cdef size_t header_bytes = put_frame_header(header, nbytes) - header
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, header_bytes + nbytes)
+    memcpy(PyBytes_AS_STRING(frame), header, header_bytes)
+    memcpy(PyBytes_AS_STRING(frame) + header_bytes, message, nbytes)
+    return frame
+
+
+cdef class Audience:
+    """Connections with the same channels under the same numbers: one frame of a window serves them all.
+
+    Attributes:
+        encoder: whose windows they get.
+        clocks: how many clocks were sent so far; `splice` sends one by itself where that is shorter in the long run.
+    """
+
+    cdef readonly Encoder encoder
+    cdef readonly uint64_t clocks
+    cdef entry_t *entries
+    cdef size_t entries_size
+    cdef size_t entries_used
+    cdef int64_t clock_ns
+    cdef uint64_t clock_seq
+    cdef uint64_t clock_windows         # since the clock
+    cdef uint64_t clock_extra           # bytes more than with a new clock, in all of these
+    cdef uint8_t *body
+    cdef size_t body_size
+
+    def __cinit__(self, Encoder encoder not None):
+        self.encoder = encoder
+
+    def __dealloc__(self):
+        free(self.entries)
+        free(self.body)
+
+    def __len__(self):
+        return self.entries_used
+
+    cdef size_t find(self, uint32_t channel) noexcept:
+        """The place of a channel's number, or where it belongs."""
+        cdef size_t low = 0, high = self.entries_used, middle
+        while low < high:
+            middle = (low + high) // 2
+            if self.entries[middle].channel < channel:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def open(self, size_t index, uint32_t channel):
+        """Have the windows to come of a channel sent under a number.
+
+        Raises:
+            ValueError: there is no such index, or the number is taken or too large.
+        """
+        cdef size_t i = self.find(channel)
+        self.encoder.channel_at(index)
+        if channel >= MOST_CHANNEL or (i < self.entries_used and self.entries[i].channel == channel):
+            raise ValueError(f"channel {channel} is open already, or the number is too large")
+        grown(<void **> &self.entries, &self.entries_size, self.entries_used + 1, sizeof(entry_t))
+        memmove(self.entries + i + 1, self.entries + i, (self.entries_used - i) * sizeof(entry_t))
+        self.entries[i].channel = channel
+        self.entries[i].index = <uint32_t> index
+        self.entries[i].generation = self.encoder.pieces[index].generation
+        self.entries_used += 1
+
+    def close(self, uint32_t channel):
+        """Send no more of a channel.
+
+        Raises:
+            ValueError: it is not open.
+        """
+        cdef size_t i = self.find(channel)
+        if i >= self.entries_used or self.entries[i].channel != channel:
+            raise ValueError(f"channel {channel} is not open")
+        self.entries_used -= 1
+        memmove(self.entries + i, self.entries + i + 1, (self.entries_used - i) * sizeof(entry_t))
+
+    def splice(self):
+        """What the window that was encoded last means for this audience: one or two complete WebSocket frames.
+
+        Returns:
+            The bytes to send to each connection; empty if no channel of theirs is in it.
+        """
+        cdef Encoder encoder = self.encoder
+        cdef size_t most = encoder.writer.at - encoder.writer.start + encoder.changed_used * SKIP_BYTES
+        cdef uint8_t *at
+        cdef const entry_t *entry
+        cdef const piece_t *piece
+        cdef size_t i
+        cdef int64_t last = -1
+        cdef uint32_t gap
+        if encoder.changed_used == 0:
+            return b""
+        grown(<void **> &self.body, &self.body_size, most + 64, 1)
+        at = self.body
+        for i in range(self.entries_used):
+            entry = self.entries + i
+            piece = encoder.pieces + entry.index
+            if piece.window != encoder.window or piece.generation != entry.generation:
+                continue
+            gap = <uint32_t> (entry.channel - last - 1)
+            last = entry.channel
+            if gap > MOST_GAP:
+                gap -= MOST_GAP + 1
+                at[0] = <uint8_t> (7 | (gap if gap < MOST_SKIP else <uint32_t> MOST_SKIP) << GAP_BITS)
+                at += 1
+                if gap >= MOST_SKIP:
+                    at = put_varint(at, gap - MOST_SKIP)
+                gap = 0
+            memcpy(at, encoder.writer.start + piece.at, piece.nbytes)
+            at[0] |= gap
+            at += piece.nbytes
+        return self.with_head(at - self.body) if at > self.body else b""
+
+    cdef bytes with_head(self, size_t nbytes):
+        """The body behind its head, and behind a clock if one is due."""
+        cdef uint8_t prefix[HEAD_BYTES]
+        cdef uint8_t head[32]
+        cdef uint8_t *at = prefix
+        cdef uint8_t *end
+        cdef bytes frame
+        cdef uint64_t base
+        if self.is_clock_due():
+            self.clock_ns = self.encoder.start_ns
+            self.clock_seq = self.encoder.seq
+            self.clock_windows = 0
+            self.clock_extra = 0
+            self.clocks += 1
+            at = self.put_clock(at)
+        base = self.base()
+        self.clock_windows += 1
+        self.clock_extra += self.extra_bytes()
+        head[0] = WINDOW | self.encoder.interval_class
+        end = put_varint(put_varint(head + 1, base), self.encoder.seq - self.clock_seq)
+        at = put_frame_header(at, end - head + nbytes)
+        memcpy(at, head, end - head)
+        at += end - head
+        frame = PyBytes_FromStringAndSize(NULL, at - prefix + nbytes)
+        memcpy(PyBytes_AS_STRING(frame), prefix, at - prefix)
+        memcpy(PyBytes_AS_STRING(frame) + (at - prefix), self.body, nbytes)
+        return frame
+
+    cdef uint64_t base(self) noexcept:
+        cdef int64_t span = self.encoder.span_ns if self.encoder.span_ns else self.encoder.unit_ns
+        return (<uint64_t> self.encoder.start_ns - <uint64_t> self.clock_ns) // <uint64_t> span
+
+    cdef int extra_bytes(self) noexcept:
+        """By how much the head is longer than just after a clock."""
+        return varint_bytes(self.base()) + varint_bytes(self.encoder.seq - self.clock_seq) - 2
+
+    cdef bint is_clock_due(self) noexcept:
+        """Whether the head can't be said by the last clock, or a new one pays.
+
+        It pays when this window's extra bytes are more than what the windows since the last clock have cost on
+        average, that clock included: the average would only rise from here on.
+        """
+        cdef uint64_t far = <uint64_t> 1 << 62
+        if (self.clocks == 0 or self.encoder.start_ns < self.clock_ns or self.encoder.seq < self.clock_seq
+                or self.base() >= far or self.encoder.seq - self.clock_seq >= far):
+            return True
+        return <uint64_t> self.extra_bytes() * self.clock_windows > CLOCK_FRAME_BYTES + self.clock_extra
+
+    cdef uint8_t *put_clock(self, uint8_t *at) noexcept:
+        at = put_frame_header(at, CLOCK_FRAME_BYTES - 2)
+        at[0] = CLOCK | self.encoder.interval_class
+        memcpy(at + 1, &self.clock_ns, 8)
+        memcpy(at + 9, &self.clock_seq, 8)
+        return at + 17
+
+    def clock_frame(self):
+        """What a connection must get that joins an audience in use: its clock; empty while there is none."""
+        cdef uint8_t frame[CLOCK_FRAME_BYTES]
+        if self.clocks == 0:
+            return b""
+        self.put_clock(frame)
+        return PyBytes_FromStringAndSize(<char *> frame, CLOCK_FRAME_BYTES)
+
+
+# A channel of a decoder.
+cdef struct opened_t:
+    state_t state
+    uint32_t instrument
+    int interval_class
+    bint has_state
+
+# Rows of a family that were decoded from one message.
+cdef struct out_t:
+    char *rows
+    size_t used
+    size_t size
+
+cdef struct clock_t:
+    bint is_set
+    int64_t span_ns             # what `base` counts; 0: no channel has the class
+    int64_t time_ns
+    uint64_t seq
+
+
+cdef class Decoded:
+    """What one message says.
+
+    Attributes:
+        rows: by family, arrays of the rings' dtypes; only families that have rows. `req_id` is −1, `instrument` what
+            the channel's spec says, `seq` exact if the channel is ordered and the rows are no snapshot, else 0.
+        order: for each row, in the order of the message, its family's place in `rows`; empty if there are less than two
+            families.
+        is_snapshot: the rows are a channel's state, and no news.
+        channel: whose snapshot or lag it is; −1 for other messages.
+        seq: of a window or a snapshot, 0 for other messages.
+        time_ns: likewise: the window's beginning; when the snapshot was taken.
+        lag: (reason, from_seq, to_seq) or None: what was left out of the channel.
+        text: (id, text) or None.
+    """
+
+    cdef readonly dict rows
+    cdef readonly bytes order
+    cdef readonly bint is_snapshot
+    cdef readonly int64_t channel
+    cdef readonly uint64_t seq
+    cdef readonly int64_t time_ns
+    cdef readonly tuple lag
+    cdef readonly tuple text
+
+
+cdef cnp.ndarray rows_of(int family, const char *rows, size_t nbytes):
+    """An array of its own of these rows."""
+    cdef cnp.dtype dtype = ROW_DTYPES[family]
+    cdef cnp.npy_intp n = nbytes // row_bytes(family)
+    Py_INCREF(dtype)
+    cdef cnp.ndarray array = PyArray_Empty(1, &n, dtype, 0)
+    memcpy(cnp.PyArray_DATA(array), rows, nbytes)
+    return array
+
+
+cdef class FrameDecoder:
+    """The receiving side of one connection: messages to rows.
+
+    It takes in every message, in order. After a ProtocolError it is of no further use.
+    """
+
+    cdef opened_t **channels
+    cdef size_t channels_size
+    cdef clock_t clocks[CLASSES]
+    cdef uint8_t *message               # a copy, with slack behind
+    cdef size_t message_size
+    cdef out_t out[FAMILIES]
+    cdef uint8_t *order
+    cdef size_t order_size
+    cdef size_t order_used
+    cdef bint is_broken
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.channels_size):
+            opened_free(self.channels[i])
+        for i in range(FAMILIES):
+            free(self.out[i].rows)
+        free(self.channels)
+        free(self.message)
+        free(self.order)
+
+    def open(self, size_t channel, spec):
+        """Expect messages of a channel: first its snapshot.
+
+        Raises:
+            ValueError: it is open already, or its class has another span or unit.
+        """
+        cdef opened_t *opened
+        cdef size_t old = self.channels_size
+        cdef clock_t *clock = &self.clocks[<int> spec.interval_class]
+        cdef int64_t span_ns = spec.span_ns or spec.unit_ns
+        if channel >= MOST_CHANNEL or (channel < old and self.channels[channel] != NULL):
+            raise ValueError(f"channel {channel} is open already, or the number is too large")
+        if clock.span_ns not in (0, span_ns):
+            raise ValueError("channels of one class have one span")
+        grown(<void **> &self.channels, &self.channels_size, channel + 1, sizeof(opened_t *))
+        memset(self.channels + old, 0, (self.channels_size - old) * sizeof(opened_t *))
+        opened = <opened_t *> calloc(1, sizeof(opened_t))
+        if opened == NULL:
+            raise MemoryError
+        try:
+            state_of_spec(&opened.state, spec)
+        except BaseException:
+            opened_free(opened)
+            raise
+        opened.instrument = spec.instrument
+        opened.interval_class = spec.interval_class
+        clock.span_ns = span_ns
+        self.channels[channel] = opened
+
+    def close(self, size_t channel):
+        """Expect no more of a channel.
+
+        Raises:
+            ValueError: it is not open.
+        """
+        if channel >= self.channels_size or self.channels[channel] == NULL:
+            raise ValueError(f"channel {channel} is not open")
+        opened_free(self.channels[channel])
+        self.channels[channel] = NULL
+
+    def decode(self, message):
+        """Return what a message says.
+
+        Args:
+            message: the payload of one binary WebSocket message.
+
+        Raises:
+            ProtocolError: it is none that a server sends; drop the connection.
+        """
+        cdef Py_buffer view
+        cdef reader_t r
+        cdef size_t nbytes
+        cdef Decoded decoded = Decoded.__new__(Decoded)
+        cdef int family
+        cdef int first
+        if self.is_broken:
+            raise ProtocolError("the stream broke before")
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            nbytes = view.len
+            grown(<void **> &self.message, &self.message_size, nbytes + READER_SLACK, 1)
+            memcpy(self.message, view.buf, nbytes)
+        finally:
+            PyBuffer_Release(&view)
+        memset(self.message + nbytes, 0, READER_SLACK)
+        for family in range(FAMILIES):
+            self.out[family].used = 0
+        self.order_used = 0
+        decoded.rows = {}
+        decoded.order = b""
+        decoded.channel = -1
+        reader_start(&r, self.message, nbytes, 0)
+        self.is_broken = True       # until all is well
+        first = <int> get_bits(&r, 8)
+        if nbytes == 0:
+            self.refuse(&r, "an empty message")
+        elif first >= WINDOW and first < WINDOW + CLASSES:
+            self.decode_window(&r, decoded, first - WINDOW)
+        elif first >= CLOCK and first < CLOCK + CLASSES:
+            self.decode_clock(&r, first - CLOCK)
+        elif first == SNAPSHOT:
+            self.decode_snapshot(&r, decoded)
+        elif first == LAG:
+            self.decode_lag(&r, decoded)
+        elif first == TEXT:
+            self.decode_text(&r, decoded)
+        else:
+            self.refuse(&r, f"a message of unknown kind {first:#x}")
+        self.is_broken = False
+        return decoded
+
+    cdef int refuse(self, reader_t *r, str reason) except -1:
+        cdef size_t nbytes = r.end >> 3
+        cdef size_t offset = min(r.at >> 3, nbytes)
+        raise ProtocolError(reason, offset, PyBytes_FromStringAndSize(<char *> self.message, min(nbytes, 64)))
+
+    cdef opened_t *channel_of(self, reader_t *r, uint64_t channel) except NULL:
+        if channel >= self.channels_size or self.channels[channel] == NULL:
+            self.refuse(r, f"channel {channel}, which is not open")
+        return self.channels[channel]
+
+    cdef uint64_t get_channel(self, reader_t *r) except? 0:
+        cdef uint64_t channel = get_varint(r)
+        if read_too_far(r):
+            self.refuse(r, "a number that does not end")
+        return channel
+
+    cdef int decode_clock(self, reader_t *r, int interval_class) except -1:
+        cdef clock_t *clock = &self.clocks[interval_class]
+        clock.time_ns = <int64_t> get_64(r)
+        clock.seq = get_64(r)
+        clock.is_set = True
+        if r.at != r.end:
+            self.refuse(r, "a clock of wrong length")
+        return 0
+
+    cdef int decode_lag(self, reader_t *r, Decoded decoded) except -1:
+        cdef uint64_t channel = self.get_channel(r)
+        cdef uint64_t reason = get_bits(r, 8)
+        cdef uint64_t from_seq = get_64(r)
+        cdef uint64_t to_seq = get_64(r)
+        if r.at != r.end or reason >= <uint64_t> len(_LAG_REASONS):
+            self.refuse(r, "a lag of wrong length or reason")
+        self.channel_of(r, channel).has_state = False
+        decoded.channel = channel
+        decoded.lag = (_LAG_REASONS[reason], from_seq, to_seq)
+        return 0
+
+    cdef int decode_text(self, reader_t *r, Decoded decoded) except -1:
+        cdef uint64_t text_id = self.get_channel(r)
+        cdef size_t at = r.at >> 3
+        if text_id >= <uint64_t> 1 << 32:
+            self.refuse(r, f"a text of id {text_id}")
+        try:
+            decoded.text = (text_id, self.message[at:r.end >> 3].decode("utf-8"))
+        except UnicodeDecodeError:
+            self.refuse(r, "a text that is not UTF-8")
+        return 0
+
+    cdef int decode_window(self, reader_t *r, Decoded decoded, int interval_class) except -1:
+        cdef clock_t *clock = &self.clocks[interval_class]
+        cdef uint64_t base = get_varint(r)
+        cdef uint64_t seq = get_varint(r)
+        cdef uint64_t gap, channel = 0
+        cdef opened_t *opened
+        cdef int status
+        if read_too_far(r):
+            self.refuse(r, "a head that does not end")
+        if not clock.is_set or clock.span_ns == 0:
+            self.refuse(r, f"a window of class {interval_class}, which has no clock or no channel")
+        if base > (<uint64_t> 1 << 62) // <uint64_t> clock.span_ns:
+            self.refuse(r, "a window too far from its clock")
+        decoded.time_ns = <int64_t> (<uint64_t> clock.time_ns + base * <uint64_t> clock.span_ns)
+        decoded.seq = clock.seq + seq
+        while r.at < r.end:
+            gap = get_bits(r, 3)
+            if gap > MOST_GAP:
+                gap = get_bits(r, 5)
+                channel += MOST_GAP + 1 + gap
+                if gap == MOST_SKIP:
+                    channel += get_varint(r)
+                if read_too_far(r) or channel >= MOST_CHANNEL or r.at == r.end:
+                    self.refuse(r, "a skip to nowhere")
+                continue
+            channel += gap
+            opened = self.channel_of(r, channel)
+            if not opened.has_state or opened.interval_class != interval_class:
+                self.refuse(r, f"rows of channel {channel}, which has no state or another class")
+            status = self.decode_piece(r, opened, decoded.time_ns, decoded.seq)
+            if status == CODEC_NO_MEMORY:
+                raise MemoryError
+            if status < 0:
+                self.refuse(r, f"a piece of channel {channel} that no server writes")
+            r.at = (r.at + 7) & ~<uint64_t> 7
+            channel += 1
+        self.hand_over(decoded)
+        return 0
+
+    cdef int decode_piece(self, reader_t *r, opened_t *opened, int64_t start_ns, uint64_t window_seq) except -3:
+        cdef state_t *s = &opened.state
+        cdef uint64_t rows = get_eg(r, s.k[K_COUNT]) + 1
+        cdef uint64_t time = 0, seq = 0, step, i
+        cdef int place, status, family
+        cdef char *row
+        if rows > r.end:
+            return CODEC_BAD
+        for i in range(rows):
+            if i == 0:
+                time = get_uniform(r, s.span)
+            elif s.span > 1:
+                time += get_eg(r, s.k[K_TIME])
+                if time >= <uint64_t> 1 << 31:
+                    return CODEC_BAD
+            if s.is_ordered:
+                step = get_eg(r, SEQ_STEP_K if i else SEQ_FIRST_K)
+                if step > (window_seq - seq if i else window_seq):
+                    return CODEC_BAD
+                seq = seq + step if i else window_seq - step
+            place = 0
+            while place < s.families_number - 1 and get_bits(r, 1):
+                place += 1
+            family = s.families[place]
+            row = self.new_row(family)
+            status = get_row(r, s, family, <int64_t> (<uint64_t> start_ns + time * <uint64_t> s.unit_ns), row)
+            if status < 0:
+                return status
+            (<tick_t *> row).seq = seq
+            (<tick_t *> row).instrument = opened.instrument
+        return CODEC_OK
+
+    cdef char *new_row(self, int family) except NULL:
+        cdef out_t *out = &self.out[family]
+        cdef size_t size = row_bytes(family)
+        grown(<void **> &out.rows, &out.size, out.used + size, 1)
+        grown(<void **> &self.order, &self.order_size, self.order_used + 1, 1)
+        self.order[self.order_used] = family
+        self.order_used += 1
+        out.used += size
+        return out.rows + out.used - size
+
+    cdef int decode_snapshot(self, reader_t *r, Decoded decoded) except -1:
+        cdef uint64_t channel = self.get_channel(r)
+        cdef opened_t *opened = self.channel_of(r, channel)
+        cdef int status
+        decoded.time_ns = <int64_t> get_64(r)
+        decoded.seq = get_64(r)
+        if read_too_far(r):
+            self.refuse(r, "a snapshot that does not end")
+        status = get_state(r, &opened.state)
+        if status == CODEC_NO_MEMORY:
+            raise MemoryError
+        if status < 0:
+            self.refuse(r, f"a snapshot of channel {channel} that no server writes")
+        opened.has_state = True
+        decoded.is_snapshot = True
+        decoded.channel = channel
+        self.current_rows(opened)
+        self.hand_over(decoded)
+        return 0
+
+    cdef int current_rows(self, opened_t *opened) except -1:
+        """Make rows of a state: the last quote and trade, the last row of each key, and the book as inserts."""
+        cdef state_t *s = &opened.state
+        cdef int i, n, family, side
+        for i in range(s.families_number):
+            family = s.families[i]
+            if family == DEPTH:
+                for side in range(2):
+                    for n in range(s.book.lengths[side]):
+                        level_row(s, side, n, self.new_row(family))
+            elif family >= TICKS:
+                for n in range(lines_of_family(family)):
+                    if s.lines[family][n] != NULL:
+                        line_row(s, family, s.lines[family][n], self.new_row(family))
+            elif s.tops[family].is_there:
+                top_row(s, family, self.new_row(family))
+        for family in range(FAMILIES):
+            for n in range(<int> (self.out[family].used // row_bytes(family))):
+                (<tick_t *> (self.out[family].rows + n * row_bytes(family))).instrument = opened.instrument
+        return 0
+
+    cdef int hand_over(self, Decoded decoded) except -1:
+        """Give the rows away, as arrays that own them."""
+        cdef uint8_t places[FAMILIES]
+        cdef int family
+        cdef size_t i
+        for family in range(FAMILIES):
+            if self.out[family].used:
+                places[family] = <uint8_t> len(decoded.rows)
+                decoded.rows[_NAMES[family]] = rows_of(family, self.out[family].rows, self.out[family].used)
+        if len(decoded.rows) > 1:
+            for i in range(self.order_used):
+                self.order[i] = places[self.order[i]]
+            decoded.order = PyBytes_FromStringAndSize(<char *> self.order, self.order_used)
+        return 0
+
+
+cdef void opened_free(opened_t *opened) noexcept nogil:
+    if opened != NULL:
+        state_free(&opened.state)
+        free(opened)
