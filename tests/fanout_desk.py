@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from streams import TICK_PRICE, framed, text_payload
+from streams import TICK_PRICE, TICK_STRING, framed, text_payload
 
 from ibfast import Decoder, Feed
 from ibfast.contracts import Contract
@@ -80,6 +80,11 @@ class Desk:
         req_id = self.subscription(symbol).req_id
         payloads = (text_payload(VERSION, TICK_PRICE, 6, req_id, kind, price, size, 0) for kind, price, size in prices)
         self._decoder.feed_bytes(framed(*payloads), recv_ns or time.time_ns())
+
+    def text(self, symbol: str, text: str) -> None:
+        """Have a text come, as a tick of exchanges does."""
+        req_id = self.subscription(symbol).req_id
+        self._decoder.feed_bytes(framed(text_payload(VERSION, TICK_STRING, 6, req_id, 32, text)), time.time_ns())
 
     def trade(self, symbol: str, *prices: float, recv_ns: int = 0) -> None:
         self.tick(symbol, *((LAST, price, 100.0) for price in prices), recv_ns=recv_ns)

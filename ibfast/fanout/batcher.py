@@ -214,7 +214,7 @@ class Batcher:
         seat = lane.seats.get(channel)
         if seat is None:
             self.windows[channel.interval_ms].add(channel.families)
-            seat = Seat(channel, lane.encoder.add(channel, self._state(channel, since_seq)))
+            seat = Seat(channel, lane.encoder.add(channel, self._state(channel, since_seq), lane.seq))
             lane.seats[channel] = seat
         seat.shares += 1
         return lane, seat

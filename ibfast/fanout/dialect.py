@@ -78,11 +78,15 @@ class Encoder(Protocol):
     """Encodes the channels of one window length and one unit of time."""
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether `count` is of rows."""
+
+    @property
     def version(self) -> int:
         """Grows when there is something that every subscriber must be told before the next frame: see `prelude`."""
 
-    def add(self, channel: Channel, state: Rows) -> int:
-        """Take a channel, whose last rows are these, and return its index."""
+    def add(self, channel: Channel, state: Rows, seq: int) -> int:
+        """Take a channel, whose last rows up to a sequence number are these, and return its index."""
 
     def remove(self, index: int) -> None:
         """Forget a channel."""
@@ -109,7 +113,7 @@ class Encoder(Protocol):
         """Return the frame of the window just encoded for these channels, b"" if nothing of theirs is in it."""
 
     def count(self, index: int) -> int:
-        """Return how many rows of the channel were taken so far."""
+        """Return how many rows of the channel were taken so far, or windows with any: see `counts_rows`."""
 
     def state(self, index: int) -> Rows | None:
         """Return the channel's last rows; None: this encoder can't tell."""

@@ -63,6 +63,7 @@ class _JsonEncoder:
     """The channels of one window length; see `Encoder`."""
 
     version = 0
+    counts_rows = True
     pending_since: int | None = None
 
     def __init__(self, feed: FeedView, interval_ms: int, texts_of: Column) -> None:
@@ -76,7 +77,7 @@ class _JsonEncoder:
         self._pieces: dict[int, bytes] = {}
         self._head = b""
 
-    def add(self, channel: Channel, state: Rows) -> int:
+    def add(self, channel: Channel, state: Rows, seq: int) -> int:
         """See `Encoder`."""
         label, con_id = self._feed.instruments[channel.instrument], self._feed.instruments.con_id(channel.instrument)
         line = _Line(channel, label, con_id, self._texts_of, state)

@@ -26,6 +26,7 @@ from websockets.typing import Subprotocol
 from ibfast.config import FanoutConfig
 from ibfast.fanout.backlog import BacklogLimits
 from ibfast.fanout.batcher import Batcher, Lane
+from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.connection import CLOSE_S, Connection
 from ibfast.fanout.dialect import Audience, Dialect
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
@@ -73,7 +74,6 @@ class FanoutServer:
         source: a connection manager or a pool that fills it; asked for what subscribers want.
         config: where to listen, and how patient to be.
         security: who may connect, and what anybody may have.
-        dialects: further ones beside JSON.
 
     Attributes:
         address: host and port, once it serves.
@@ -90,8 +90,6 @@ class FanoutServer:
         source: Source,
         config: FanoutConfig | None = None,
         security: FanoutSecurityConfig | None = None,
-        *,
-        dialects: tuple[Dialect, ...] = (),
     ) -> None:
         self.config = config or FanoutConfig()
         self.security = security or FanoutSecurityConfig()
@@ -115,7 +113,7 @@ class FanoutServer:
         self._refused = 0
         upstreams = Upstreams(feed, source, self.config.linger_s)
         batcher = Batcher(feed, upstreams.keeps, self._write, Members, self._on_window, self._on_overrun)
-        known = (JsonDialect(feed), *dialects)
+        known: tuple[Dialect, ...] = (JsonDialect(feed), BinaryDialect(feed))
         self._hub = Hub(
             batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.config.heartbeat_s,
             self.security.max_control_per_s, {dialect.name: dialect for dialect in known},

@@ -322,7 +322,7 @@ class Subscriber:
             missed = subscription.missed + encoder.count(subscription.seat.index) - subscription.counted
             is_lagging = missed > 0 or subscription.is_unknown
             if is_lagging:
-                rows = None if subscription.is_unknown else missed
+                rows = None if subscription.is_unknown or not encoder.counts_rows else missed
                 self._say_lag(subscription, subscription.from_seq, rows, "slow")
             if is_lagging or subscription.needs_snapshot:
                 self._snapshot(subscription)

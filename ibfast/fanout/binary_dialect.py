@@ -1,0 +1,194 @@
+"""The binary dialect as the batcher knows it: the compiled encoder, and what connections must be told besides frames.
+
+The rule of the file: no work per subscriber but one call that splices; texts are told to all of a lane, since to know
+who needs which would cost more. The format is the business of `_delta`, and of docs/stream-protocol.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibfast import _delta
+from ibfast.fanout.binary import ChannelSpec, Grids, grid_of, lag_frame, text_frame
+from ibfast.fanout.channels import INTERVALS_MS, Channel
+from ibfast.fanout.dialect import Audience, Encoder, Rows
+from ibfast.fanout.past import rows_between
+from ibfast.feed import FeedView
+
+__all__ = ["BinaryDialect"]
+
+NS_PER_MS = 1_000_000
+UNITS = ("us", "ns")
+UNITS_NS = {"us": 1000, "ns": 1}
+AT_ONCE = (1 << 63) - 1
+
+LEAST_VALUES = 16
+"""So many prices are needed to tell their grid from them."""
+
+PRICES = {"quotes": ("bid", "ask"), "trades": ("price",), "ticks": ("price",), "depth": ("price",), "bars": ("close",)}
+SIZES = {"quotes": ("bid_size", "ask_size"), "ticks": ("size",), "depth": ("size",), "bars": ("volume",)}
+TRADE_SIZES = {"trades": ("size",)}
+
+
+class BinaryDialect:
+    """Makes the encoders of a feed's rows."""
+
+    name = "ibfast.v1.binary"
+
+    def __init__(self, feed: FeedView) -> None:
+        self._feed = feed
+
+    def encoder(self, interval_ms: int, unit: str) -> Encoder:
+        """Make an encoder."""
+        return _BinaryEncoder(self._feed, interval_ms, unit)
+
+
+class _BinaryEncoder:
+    """The channels of one window length and unit; see `Encoder`."""
+
+    counts_rows = False
+
+    def __init__(self, feed: FeedView, interval_ms: int, unit: str) -> None:
+        self._feed = feed
+        self._unit = unit
+        self._span_ns = interval_ms * NS_PER_MS
+        self._class = INTERVALS_MS.index(interval_ms) * len(UNITS) + UNITS.index(unit)
+        self._codec = self._new_codec()
+        self._specs: dict[int, ChannelSpec] = {}
+        self._counts: Counter[int] = Counter()
+        self._texts: dict[int, bytes] = {}
+
+    def _new_codec(self) -> _delta.Encoder:
+        return _delta.Encoder(self._span_ns, UNITS_NS[self._unit], self._class)
+
+    @property
+    def version(self) -> int:
+        """See `Encoder`: how many texts were used so far."""
+        return len(self._texts)
+
+    @property
+    def pending_since(self) -> int | None:
+        """See `Encoder`."""
+        return self._codec.seq if self._codec.pending else None
+
+    def add(self, channel: Channel, state: Rows, seq: int) -> int:
+        """See `Encoder`."""
+        spec = self._spec(channel)
+        index = self._codec.add(spec, state, seq)
+        self._specs[index] = spec
+        self._counts[index] = 0
+        self._note_texts(self._codec.texts(index))
+        return index
+
+    def _spec(self, channel: Channel) -> ChannelSpec:
+        return ChannelSpec(
+            instrument=channel.instrument,
+            families=channel.families,
+            kinds=frozenset(map(int, channel.kinds)),
+            fields=channel.fields,
+            unit=channel.unit,
+            ordered=channel.ordered,
+            span_ns=self._span_ns,
+            is_conflated=channel.is_conflated,
+            grids=self._grids(channel),
+            interval_class=self._class,
+        )
+
+    def _grids(self, channel: Channel) -> Grids:
+        """Return the grids on which most of what the rings still hold of the instrument lies."""
+        rows = rows_between(self._feed, channel, 0, AT_ONCE)
+        usual = Grids()
+        return Grids(
+            _grid(rows, PRICES, usual.price), _grid(rows, SIZES, usual.size), _grid(rows, TRADE_SIZES, usual.trade_size)
+        )
+
+    def remove(self, index: int) -> None:
+        """See `Encoder`."""
+        self._codec.remove(index)
+        del self._specs[index]
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """See `Encoder`."""
+        return self._specs[index].described()
+
+    def push(self, rows: Rows) -> None:
+        """See `Encoder`."""
+        self._codec.push(rows)
+
+    def advance(self, until_ns: int, seq: int) -> bool:
+        """See `Encoder`."""
+        changed = self._codec.encode(until_ns)
+        self._counts.update(changed)
+        self._note_texts(text_id for _, text_id in self._codec.new_texts())
+        return bool(changed)
+
+    def _note_texts(self, text_ids: Any) -> None:
+        for text_id in text_ids:
+            if text_id and text_id not in self._texts:
+                self._texts[text_id] = text_frame(text_id, self._feed.texts[text_id])
+
+    def splice(self, audience: Audience) -> bytes:
+        """See `Encoder`."""
+        return self._spliced(audience).splice()
+
+    def _spliced(self, audience: Audience) -> _delta.Audience:
+        if audience.cache is None:
+            audience.cache = _delta.Audience(self._codec)
+            for channel_id, index in zip(audience.ids, audience.indices, strict=True):
+                audience.cache.open(index, channel_id)
+        spliced: _delta.Audience = audience.cache
+        return spliced
+
+    def greeting(self, audience: Audience) -> bytes:
+        """See `Encoder`."""
+        return self._spliced(audience).clock_frame()
+
+    def count(self, index: int) -> int:
+        """See `Encoder`: windows with rows, as rows themselves are not counted."""
+        return self._counts[index]
+
+    def state(self, index: int) -> Rows | None:
+        """See `Encoder`."""
+        return None
+
+    def prelude(self, since: int) -> bytes:
+        """See `Encoder`."""
+        return b"".join(list(self._texts.values())[since:])
+
+    def snapshot(self, index: int, channel_id: int, seq: int) -> bytes:
+        """See `Encoder`."""
+        return self._codec.snapshot(index, channel_id, self._codec.start_ns)
+
+    def replay(self, index: int, channel_id: int, rows: Rows, seq: int) -> bytes:
+        """See `Encoder`. Rows of the past have an encoder of their own, which begins with nothing."""
+        codec = self._new_codec()
+        own = codec.add(self._specs[index])
+        audience = _delta.Audience(codec)
+        audience.open(own, channel_id)
+        known = dict(self._texts)
+        frames = [codec.snapshot(own, channel_id, 0)]
+        codec.push(rows)
+        while codec.encode(AT_ONCE):
+            for _, text_id in codec.new_texts():
+                if text_id and text_id not in known:
+                    known[text_id] = text_frame(text_id, self._feed.texts[text_id])
+                    frames.append(known[text_id])
+            frames.append(audience.splice())
+        frames.append(self.snapshot(index, channel_id, seq))
+        return b"".join(frames)
+
+    def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:
+        """See `Encoder`."""
+        return lag_frame(channel_id, reason, from_seq, to_seq)
+
+
+def _grid(rows: Rows, columns: Mapping[str, tuple[str, ...]], usual: tuple[int, int]) -> tuple[int, int]:
+    parts = [part[name] for family, part in rows.items() for name in columns.get(family, ())]
+    values: NDArray[np.float64] = np.concatenate(parts) if parts else np.empty(0)
+    values = values[np.isfinite(values)]
+    return grid_of(values) if len(values) >= LEAST_VALUES else usual

@@ -1,0 +1,281 @@
+"""The binary dialect from end to end: what the rings hold arrives, to the bit, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from conftest import Run, until
+from fanout_client import serving
+from fanout_desk import Desk
+from websockets.asyncio.client import connect
+
+from ibfast._delta import FrameDecoder
+from ibfast.fanout.binary import ChannelSpec
+from ibfast.fanout.server import FanoutServer
+
+ODD_PRICES = [0.01, 231.05, 231.06, 0.1 + 0.2, 1e-300, 12345.678901234, -0.0, float("nan"), 1.7976931348623157e308]
+
+
+class BinaryClient:
+    """Speaks JSON, and decodes what is not.
+
+    Attributes:
+        rows: the news of all channels by family.
+        snapshots: the state by family, of each snapshot.
+        heard: control messages and lags.
+        seqs: of windows.
+        texts: by id.
+    """
+
+    def __init__(self, socket_: Any) -> None:
+        self.socket = socket_
+        self.decoder = FrameDecoder()
+        self.rows: dict[str, list[Any]] = defaultdict(list)
+        self.snapshots: list[dict[str, Any]] = []
+        self.heard: list[dict[str, Any]] = []
+        self.seqs: list[int] = []
+        self.texts: dict[int, str] = {0: ""}
+
+    async def hear(self) -> dict[str, Any]:
+        """Return the next message that is no data."""
+        while True:
+            message = await self.socket.recv()
+            found = self._of_text(message) if isinstance(message, str) else self._of_bytes(message)
+            if found is not None:
+                self.heard.append(found)
+                return found
+
+    def _of_text(self, message: str) -> dict[str, Any]:
+        said: dict[str, Any] = orjson.loads(message)
+        for channel in said.get("channels", ()) if said["op"] != "subscriptions" else ():
+            with contextlib.suppress(ValueError):
+                self.decoder.close(channel["channel"])
+            self.decoder.open(channel["channel"], ChannelSpec.from_description(channel))
+        return said
+
+    def _of_bytes(self, message: bytes) -> dict[str, Any] | None:
+        decoded = self.decoder.decode(message)
+        if decoded.text is not None:
+            self.texts[decoded.text[0]] = decoded.text[1]
+            return None
+        if decoded.lag is not None:
+            reason, from_seq, to_seq = decoded.lag
+            return {"op": "lag", "reason": reason, "from_seq": from_seq, "to_seq": to_seq}
+        if decoded.is_snapshot:
+            self.snapshots.append(decoded.rows)
+            return {"op": "snapshot", "seq": decoded.seq, "rows": decoded.rows}
+        for family, rows in decoded.rows.items():
+            self.rows[family].append(rows)
+        if decoded.rows:
+            self.seqs.append(decoded.seq)
+            return {"op": "data"}
+        return None
+
+    async def until(self, *ops: str) -> dict[str, Any]:
+        while (message := await self.hear())["op"] not in ops:
+            pass
+        return message
+
+    async def ask(self, op: str, **values: Any) -> dict[str, Any]:
+        await self.socket.send(orjson.dumps({"op": op, "id": "x", **values}).decode())
+        while (message := await self.hear()).get("id") != "x":
+            pass
+        return message
+
+    async def news(self, family: str, count: int) -> Any:
+        """Hear until so many rows have come since the beginning, and return them."""
+        while sum(map(len, self.rows[family])) < count:
+            await self.hear()
+        parts = self.rows[family]
+        return np.concatenate(parts, out=np.empty(sum(map(len, parts)), parts[0].dtype))
+
+
+@contextlib.asynccontextmanager
+async def binary_client(server: FanoutServer, **options: Any) -> AsyncIterator[BinaryClient]:
+    host, port = server.address
+    options = {"compression": None, "subprotocols": ["ibfast.v1.binary"]} | options
+    async with connect(f"ws://{host}:{port}/stream", **options) as socket_:
+        client = BinaryClient(socket_)
+        assert (await client.hear())["op"] == "welcome"
+        yield client
+
+
+def bits(values: Any) -> list[bytes]:
+    return [struct.pack("<d", value) for value in values.tolist()]
+
+
+def ring(desk: Desk, family: str) -> Any:
+    return getattr(desk.feed, family).reader(start="oldest").read()
+
+
+@pytest.mark.parametrize("interval_ms", [0, 10, 50])
+@pytest.mark.parametrize("options", [{}, {"times": "ns", "ordered": True}])
+def test_rows_arrive_to_the_bit(run: Run, interval_ms: int, options: dict[str, Any]) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), binary_client(server) as client:
+            answer = await client.ask("subscribe", symbol="AAPL", data_type="ALL", interval_ms=interval_ms, **options)
+            assert answer["channels"][0]["families"] == ["quotes", "trades", "ticks"]
+            await client.until("snapshot")
+            for price in ODD_PRICES * 5:
+                desk.trade("AAPL", price)
+                desk.quote("AAPL", price, 7.25)
+                desk.text("AAPL", f"KZQ{price}")
+                await asyncio.sleep(0.001)
+            sent = ring(desk, "ticks")
+            rows = await client.news("ticks", len(sent))
+            for name in ("price", "size"):
+                assert bits(rows[name]) == bits(sent[name])
+            for name in ("kind", "tick_type", "attribs", "text", "instrument"):
+                assert rows[name].tolist() == sent[name].tolist()
+            unit_ns = 1 if options else 1000
+            assert rows["recv_ns"].tolist() == (sent["recv_ns"] // unit_ns * unit_ns).tolist()
+            assert {client.texts[text_id] for text_id in rows["text"].tolist()} == set(desk.feed.texts) - {
+                "<other>",
+                "AAPL",
+            }
+            quotes = await client.news("quotes", len(ring(desk, "quotes")))
+            assert bits(quotes["bid"]) == bits(ring(desk, "quotes")["bid"])
+            if options:
+                seqs = sorted(seq for parts in client.rows.values() for part in parts for seq in part["seq"].tolist())
+                assert seqs == list(range(1, desk.feed.seq + 1))
+
+    run(test())
+
+
+def test_who_joins_gets_the_same_as_who_was_there(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), contextlib.AsyncExitStack() as stack:
+            clients: list[BinaryClient] = []
+            joined_at: list[int] = []
+            for i in range(60):
+                if i % 20 == 0:
+                    clients.append(await stack.enter_async_context(binary_client(server)))
+                    for symbol in ("MSFT", "AAPL", "NVDA"):
+                        await clients[-1].ask("subscribe", symbol=symbol, data_type="TRADES", interval_ms=10)
+                    snapshot = await clients[-1].until("snapshot")
+                    while len(clients[-1].snapshots) < 3:
+                        snapshot = await clients[-1].until("snapshot")
+                    joined_at.append(int(snapshot["seq"]))
+                desk.trade("AAPL", 100.0 + i)
+                desk.trade("MSFT", 200.0 + i)
+                await asyncio.sleep(0.002)
+            total = len(ring(desk, "trades"))
+            prices = [
+                (await client.news("trades", total - 40 * n))["price"].tolist() for n, client in enumerate(clients)
+            ]
+            assert sorted(prices[0]) == sorted(ring(desk, "trades")["price"].tolist())
+            assert prices[1] == prices[0][40:]
+            assert prices[2] == prices[0][80:]
+
+    run(test())
+
+
+def test_a_channel_can_be_left_and_its_number_given_to_another(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), binary_client(server) as client:
+            for symbol in ("AAPL", "MSFT"):
+                await client.ask("subscribe", symbol=symbol, data_type="TRADES", interval_ms=0)
+            await client.ask("unsubscribe", subscription=1)
+            answer = await client.ask("subscribe", symbol="NVDA", data_type="TRADES", interval_ms=0)
+            assert answer["channels"][0]["channel"] == 0
+            await client.until("snapshot")
+            desk.trade("NVDA", 1.0)
+            desk.trade("AAPL" if "AAPL" in desk.lines else "MSFT", 2.0)
+            rows = await client.news("trades", 2)
+            assert rows[["instrument", "price"]].tolist() == [(2, 1.0), (1, 2.0)]
+
+    run(test())
+
+
+def test_an_interval_changes_without_a_loss(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), binary_client(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            for i, interval_ms in enumerate((100, 0, 50, 10, 10, 250)):
+                desk.trade("AAPL", *(i * 10.0 + n for n in range(10)))
+                await client.ask("update", subscription=1, interval_ms=interval_ms)
+                assert (await client.until("snapshot"))["rows"]["trades"]["price"].tolist() == [i * 10.0 + 9]
+            assert (await client.news("trades", 60))["price"].tolist() == [float(i) for i in range(60)]
+
+    run(test())
+
+
+def test_who_comes_back_gets_what_it_missed(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), binary_client(server) as other:
+            await other.ask("subscribe", symbol="AAPL", data_type="TICKS")
+            async with binary_client(server) as client:
+                await client.ask("subscribe", symbol="AAPL", data_type="TICKS", interval_ms=0)
+                desk.trade("AAPL", 1.0, 2.0)
+                desk.text("AAPL", "NQ")
+                before = await client.news("ticks", len(ring(desk, "ticks")))
+                seen = {"epoch": client.heard[0]["epoch"], "seq": client.seqs[-1]}
+            desk.trade("AAPL", 3.0, 4.0)
+            desk.text("AAPL", "PZ")
+            async with binary_client(server) as client:
+                answer = await client.ask("subscribe", symbol="AAPL", data_type="TICKS", interval_ms=0, resume=seen)
+                assert answer["resumed"] is True
+                desk.trade("AAPL", 5.0)
+                sent = ring(desk, "ticks")
+                rows = await client.news("ticks", len(sent) - len(before))
+                assert bits(rows["price"]) == bits(sent["price"][len(before) :])
+                assert rows["text"].tolist() == sent["text"][len(before) :].tolist()
+                assert {client.texts[text_id] for text_id in rows["text"].tolist()} == {"", "PZ"}
+
+    run(test())
+
+
+def test_what_a_slow_subscriber_misses_is_told(run: Run) -> None:
+    async def test() -> None:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        async with serving(backlog_bytes=1 << 12) as (server, desk):
+            await asyncio.get_running_loop().sock_connect(sock, server.address)
+            async with binary_client(server, sock=sock, max_queue=1, ping_interval=None) as client:
+                await client.ask(
+                    "subscribe", symbol="AAPL", data_type="TRADES", ordered=True, times="ns", interval_ms=0
+                )
+                await client.until("snapshot")
+                (connection,) = server.connections
+                count = 0
+                while connection.session is not None and not connection.session.subscriber.is_behind:
+                    for _ in range(50):
+                        desk.trade("AAPL", *np.random.default_rng(count).random(20).tolist())
+                        count += 20
+                    await asyncio.sleep(0)
+                desk.trade("AAPL", 1.0)
+                while (last := await client.until("snapshot"))["rows"]["trades"]["price"].tolist() != [1.0]:
+                    pass
+                (lag,) = [message for message in client.heard if message["op"] == "lag"]
+                seqs = np.concatenate([part["seq"] for part in client.rows["trades"]])
+                assert seqs.tolist() == [*range(int(seqs[0]), lag["from_seq"] + 1, 2)]  # a tick is between two trades
+                assert lag["from_seq"] < lag["to_seq"] == desk.feed.seq
+                assert last["seq"] == lag["to_seq"]
+                desk.trade("AAPL", 2.0)
+                await until(lambda: connection.session.subscriber.seq == desk.feed.seq)
+                assert (await client.news("trades", len(seqs) + 1))["price"].tolist()[-1] == 2.0
+
+    run(test())
+
+
+def test_conflated_frames(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), binary_client(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="QUOTES", mode="conflate", interval_ms=50)
+            for i in range(100):
+                desk.quote("AAPL", 10.0 + i, 11.0 + i)
+            while (await client.news("quotes", 1))["bid"].tolist()[-1] != 109.0:
+                await client.hear()
+            assert len(client.rows["quotes"]) <= 3
+
+    run(test())
