@@ -29,6 +29,7 @@ from ibfast.policy.reconnection import Reconnection
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.pool import ConnectionPool, PoolHealth
+from ibfast.provider import WebSocketProvider
 from ibfast.ring import Reader, RingBuffer
 
 # What a program does not ask to see must not appear on its standard error.
@@ -74,4 +75,5 @@ __all__ = [
     "SubscriptionState",
     "TickType",
     "TlsConfig",
+    "WebSocketProvider",
 ]

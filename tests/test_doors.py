@@ -39,6 +39,15 @@ ABOVE_THE_FEED = {
         "pool",
         "store",
         "monitor",
+        "updates",
+        "tape",
+        "stream_rows",
+        "stream_session",
+        "stream_client",
+        "stream_readers",
+        "stream_socket",
+        "engine",
+        "provider",
         "cli",
         "demo",
     )
@@ -164,7 +173,23 @@ def test_the_simulator_shares_no_code_with_the_client_it_answers() -> None:
 
 def test_nothing_below_imports_the_manager() -> None:
     importers = {name for name, names in IMPORTS.items() if "ibfast.manager" in names}
-    assert importers <= {"ibfast", "ibfast.cli", "ibfast.demo", "ibfast.pool"}
+    assert importers <= {"ibfast", "ibfast.cli", "ibfast.demo", "ibfast.pool", "ibfast.engine", "ibfast.provider"}
+
+
+STREAM_CLIENT = {f"ibfast.{name}" for name in ("stream_client", "stream_session", "stream_rows", "updates")}
+
+
+def test_a_stream_s_client_is_sans_io_and_knows_of_the_server_its_codec_alone() -> None:
+    for module in STREAM_CLIENT:
+        assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS), module
+    reached = reached_from(*STREAM_CLIENT)
+    assert {name for name in reached if name.startswith("ibfast.fanout")} == {"ibfast.fanout.binary"}
+    assert not reached & {"ibfast.manager", "ibfast.feed", "ibfast.ring"}
+
+
+def test_the_socket_of_a_stream_s_client_is_one_file_s_business() -> None:
+    importers = {name for name, names in IMPORTS.items() if "websockets" in roots(names)}
+    assert {name for name in importers if not name.startswith("ibfast.fanout")} == {"ibfast.stream_socket"}
 
 
 HAS_A_CLOCK = {"ibfast.policy.breaker"}
