@@ -7,13 +7,14 @@ is said at once, to whoever asks; what waits too long is dropped and said to who
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ibfast.errors import NotConnectedError
 from ibfast.policy.pacing import RateLimiter, Ticket, TicketState
 from ibfast.protocol import Protocol
-from ibfast.wire.requests import Request
+from ibfast.wire.requests import CurrentTimeInMillisRequest, CurrentTimeRequest, Request
 
 __all__ = ["Outbox"]
 
@@ -47,6 +48,7 @@ class Outbox:
         self._protocol: Protocol | None = None
         self._flush: Callable[[], None] = lambda: None
         self._parcels: dict[Ticket, _Parcel] = {}
+        self._clock_asked: deque[Ticket] = deque()
 
     def begin(self, protocol: Protocol, flush: Callable[[], None]) -> None:
         """Send through this session from now on."""
@@ -57,6 +59,7 @@ class Outbox:
         """The link is gone, and with it all that waits and all that was open."""
         self._protocol = None
         self._parcels.clear()
+        self._clock_asked.clear()
         self.limiter.connection_lost(now_s)
 
     def submit(
@@ -105,6 +108,11 @@ class Outbox:
         if late:
             self.record(late)
 
+    def clock_answered(self, now_s: float) -> None:
+        """The gateway's clock came, which answers the oldest question for it: they look alike, and keep their order."""
+        if self._clock_asked:
+            self.arrived(self._clock_asked.popleft(), now_s)
+
     def pump(self, now_s: float) -> None:
         """Send what may be sent now."""
         if self._protocol is None:
@@ -119,6 +127,8 @@ class Outbox:
             parcel = self._parcels.pop(ticket)
             self._protocol.send_frame(parcel.frame)
             self.requests_sent += 1
+            if isinstance(ticket.request, CurrentTimeRequest | CurrentTimeInMillisRequest):
+                self._clock_asked.append(ticket)
             self._observe_wait(now_s - ticket.submitted_s)
             if parcel.sent is not None:
                 parcel.sent()

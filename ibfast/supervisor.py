@@ -23,7 +23,6 @@ from ibfast.owner import Owner
 from ibfast.policy.auth import AuthManager
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
-from ibfast.policy.pacing import Ticket
 from ibfast.policy.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, SubscriptionState
 from ibfast.protocol import Arrival, Protocol, State
@@ -107,7 +106,6 @@ class Supervisor:
         self._heard_s = 0.0
         # As of the last look: health is read by other threads too, and to look is to note that one has looked.
         self._link_health = LinkHealth.ALIVE
-        self._probe: Ticket | None = None
         self._outage: tuple[int, int] | None = None
         self._quarantined = 0
         self._refused_instruments_told = False
@@ -294,7 +292,7 @@ class Supervisor:
             in_millis = self._manager.protocol.server_version >= ServerVersion.CURRENT_TIME_IN_MILLIS
             question = requests.CurrentTimeInMillisRequest() if in_millis else requests.CurrentTimeRequest()
             self.heartbeat.probe_sent(now_s)
-            self._probe = self._outbox.submit(question, now_s)
+            self._outbox.submit(question, now_s)
 
     # --- connecting ---
 
@@ -460,8 +458,8 @@ class Supervisor:
             self._reactions.react(message, now_s)
         elif isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis):
             rtt_s = self.heartbeat.probe_answered(now_s)
-            if rtt_s is not None and self._probe is not None:
-                self._outbox.arrived(self._probe, now_s)
+            self._outbox.clock_answered(now_s)
+            if rtt_s is not None:
                 self._monitor.round_trip.observe(int(rtt_s * NS))
         elif isinstance(message, responses.RerouteMarketData | responses.RerouteMarketDepth):
             subscription = self._session.of_request(message.req_id)
