@@ -10,10 +10,16 @@ import pytest
 from conftest import Run, until
 from fanout_client import client_of, rows_of, serving
 
+from ibfast import Config, Feed, IBKRConnectionManager
+from ibfast.config import FanoutConfig, PacingConfig, ReconnectionConfig
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.fanout.channels import INTERVALS_MS
+from ibfast.fanout.server import FanoutServer
 from ibfast.policy.subscription import SubscriptionState
+from ibfast.sim.gateway import Gateway
+from ibfast.sim.market import Market
+from ibfast.sim.universe import Universe
 
 
 def prices(rows: list[dict[str, Any]]) -> list[float]:
@@ -335,5 +341,59 @@ def test_states_and_gaps_are_told(run: Run) -> None:
             }  # fmt: skip
             await client.ask("ping")
             assert [message["op"] for message in client.heard].count("gap") == 1
+
+    run(test())
+
+
+# --- with a gateway ---
+
+
+def test_from_a_gateway_to_subscribers(run: Run) -> None:
+    """Everything between is real: the wire, the decoder, the manager with its reconnection, the server."""
+
+    async def test() -> None:
+        once = ReconnectionConfig(delay_s=0.01, max_delay_s=0.05)
+        async with (
+            Gateway(market=Market(Universe.builtin(), seed=3, rate=4000), pacing=False) as gateway,
+            IBKRConnectionManager(
+                Config(port=gateway.port, pacing=PacingConfig(enforced=False), reconnection=once), Feed(1 << 14)
+            ) as manager,
+            FanoutServer(manager.feed, manager, FanoutConfig(port=0, linger_s=0)) as server,
+            client_of(server) as client,
+        ):
+            await client.ask("subscribe", symbol="AAPL", data_type="ALL", ordered=True, times="ns")
+            await client.ask("subscribe", symbol="AAPL", data_type="DEPTH", mode="conflate", interval_ms=50)
+            await client.ask("subscribe", contract={"symbol": "MSFT", "sec_type": "STK", "currency": "USD"})
+            assert (await client.ask("subscribe", symbol="NOSUCH"))["code"] == "UNKNOWN_CONTRACT"
+            await client.news("quotes", 200)
+            await client.until("snapshot", "data")
+            got = {
+                row["seq"]: row
+                for message in client.heard
+                for family in ("quotes", "trades", "ticks")
+                for row in rows_of(message, family)
+                if "seq" in row
+            }
+            first, last = min(got), max(got)
+            for family, column in (("quotes", "bid"), ("trades", "price"), ("ticks", "price")):
+                rows = manager.feed.rings[family].reader(start="oldest").read()
+                rows = rows[(rows["instrument"] == 0) & (rows["seq"] >= first) & (rows["seq"] <= last)]
+                assert len(rows)
+                for row in rows:
+                    value = got.pop(int(row["seq"]))
+                    assert value["time_ns"] == row["recv_ns"]
+                    assert value[column] == row[column] or (value[column] is None and row[column] != row[column])
+            assert got == {}
+            gateway.sessions[0].close()
+            gap = await client.until("gap")
+            assert (gap["scope"], gap["cause"], gap["recovered"]) == ("CONNECTION", "CONNECTION_LOST", False)
+            while not (await client.until("gap"))["recovered"]:
+                pass
+            seen = len(client.heard)
+            await client.news("quotes", 50)
+            assert not [message for message in client.heard[seen:] if message["op"] == "ended"]
+            for subscription in (1, 2, 3):
+                await client.ask("unsubscribe", subscription=subscription)
+            assert not manager.session.subscriptions
 
     run(test())

@@ -43,6 +43,9 @@ class Owner(Protocol):
     def left(self, connection: Connection) -> None:
         """It was closed."""
 
+    def watch(self, connection: Connection) -> None:
+        """Look at it soon, and again as long as `needs_looks`."""
+
 
 class Connection(ServerConnection):
     """A client.
@@ -91,6 +94,7 @@ class Connection(ServerConnection):
         """The socket does not take everything."""
         super().pause_writing()
         self.member.hold()
+        self.watch()
 
     def resume_writing(self) -> None:
         """It has taken everything."""
@@ -133,6 +137,7 @@ class Connection(ServerConnection):
         is_taken = not self.backlog and self.member.write_frame(frames)
         if not is_taken:
             self.backlog.keep(frames, now_s)
+            self.watch()
         if self.bandwidth is not None:
             self.bandwidth.spend(len(frames), now_s)
         if not is_taken or self.bandwidth is not None:
@@ -142,6 +147,7 @@ class Connection(ServerConnection):
         """Have frames of data wait that the socket did not take; the last ones, if there is too much of them."""
         if self._may_write():
             self.backlog.keep(frames, now_s)
+            self.watch()
             self._judge()
 
     def spend(self, nbytes: int, now_s: float) -> None:
@@ -159,6 +165,16 @@ class Connection(ServerConnection):
         if is_spent or self.backlog.is_full(now_s):
             self.pace.fell_behind(now_s)
             self.session.subscriber.fall_behind()
+            self.watch()
+
+    def watch(self) -> None:
+        """Have it looked at soon."""
+        self.owner.watch(self)
+
+    @property
+    def needs_looks(self) -> bool:
+        """Whether it waits for anything."""
+        return self.is_clogged or (self.session is not None and self.session.subscriber.is_waiting)
 
     @property
     def is_capped(self) -> bool:

@@ -38,6 +38,9 @@ class Outlet(Protocol):
     def write(self, frames: bytes) -> None:
         """Send complete frames; never waits, and leaves nothing out."""
 
+    def watch(self) -> None:
+        """Have it looked at soon, and again as long as it waits for anything."""
+
 
 class Members(Protocol):
     """A set of connections, in the form that whoever writes to them likes best."""

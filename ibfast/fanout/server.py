@@ -111,6 +111,7 @@ class FanoutServer:
         self.connections: set[Connection] = set()
         self._of_writer: dict[Writer, Connection] = {}
         self._refused = 0
+        self._watched: set[Connection] = set()
         upstreams = Upstreams(feed, source, self.config.linger_s)
         batcher = Batcher(feed, upstreams.keeps, self._write, Members, self._on_window, self._on_overrun)
         known: tuple[Dialect, ...] = (JsonDialect(feed), BinaryDialect(feed))
@@ -206,11 +207,17 @@ class FanoutServer:
     def left(self, connection: Connection) -> None:
         """Forget a connection. Called by it."""
         self.connections.discard(connection)
+        self._watched.discard(connection)
         self._of_writer.pop(connection.member, None)
         if connection.is_counted:
             self._caps.release(connection.address)
         else:
             self._refused -= 1
+
+    def watch(self, connection: Connection) -> None:
+        """Look at a connection soon. Called by it."""
+        if connection in self.connections:
+            self._watched.add(connection)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Let a client in, or answer why not."""
@@ -307,11 +314,13 @@ class FanoutServer:
             looks += 1
             now_s = loop.time()
             self._tell_gaps()
-            for connection in tuple(self.connections):
+            for connection in tuple(self._watched):
                 if connection.is_clogged:
                     self._unclog(connection, now_s)
                 if connection.session is not None:
                     connection.session.subscriber.serve_once(time.monotonic())
+                if not connection.needs_looks:
+                    self._watched.discard(connection)
             if looks % LOOKS_PER_ROUND == 0:
                 self._tell_states()
                 for connection in tuple(self.connections):

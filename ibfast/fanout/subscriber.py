@@ -81,6 +81,11 @@ class Subscriber:
         return min(seqs, default=self._batcher.feed.seq)
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether it wants a single snapshot that was not sent yet."""
+        return any(subscription.waits_until_s is not None for subscription in self.subscriptions.values())
+
+    @property
     def written_s(self) -> float:
         """When it last got data."""
         return max((place.audience.written_s for place in self._places.values() if place.audience), default=0.0)
@@ -118,6 +123,8 @@ class Subscriber:
         self._answer(subscription, since_seq)
         if waits_until_s is None:
             self._seat(subscription)
+        else:
+            self._outlet.watch()
         self.tell_state(subscription, upstreams[0])
         return subscription
 
