@@ -1,4 +1,4 @@
-"""The command line: `ibfast demo` and `ibfast sim`.
+"""The command line: `ibfast demo`, `ibfast sim` and `ibfast token`.
 
 The rule of the file: arguments, exit codes and what a user's mistake looks like; the work is done elsewhere. Exit
 codes: 0 done, 1 it failed (a sentence on standard error says why), 2 wrong arguments, 130 interrupted.
@@ -24,6 +24,7 @@ from ibfast.config import MAX_PORT
 from ibfast.demo import DemoOptions, demo
 from ibfast.enums import ServerVersion
 from ibfast.errors import ConfigError, Error
+from ibfast.fanout import token_cli
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.recording import RecordedGateway, read_recording
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_sim(commands)
+    token_cli.add_parser(commands)
     return parser
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast import _delta
+from ibfast._delta import Audience as SplicedAudience
+from ibfast._delta import Encoder as Codec
 from ibfast.fanout.binary import ChannelSpec, Grids, grid_of, lag_frame, text_frame
 from ibfast.fanout.channels import INTERVALS_MS, Channel
 from ibfast.fanout.dialect import Audience, Encoder, Rows
@@ -63,8 +64,8 @@ class _BinaryEncoder:
         self._counts: Counter[int] = Counter()
         self._texts: dict[int, bytes] = {}
 
-    def _new_codec(self) -> _delta.Encoder:
-        return _delta.Encoder(self._span_ns, UNITS_NS[self._unit], self._class)
+    def _new_codec(self) -> Codec:
+        return Codec(self._span_ns, UNITS_NS[self._unit], self._class)
 
     @property
     def version(self) -> int:
@@ -136,12 +137,12 @@ class _BinaryEncoder:
         """See `Encoder`."""
         return self._spliced(audience).splice()
 
-    def _spliced(self, audience: Audience) -> _delta.Audience:
+    def _spliced(self, audience: Audience) -> SplicedAudience:
         if audience.cache is None:
-            audience.cache = _delta.Audience(self._codec)
+            audience.cache = SplicedAudience(self._codec)
             for channel_id, index in zip(audience.ids, audience.indices, strict=True):
                 audience.cache.open(index, channel_id)
-        spliced: _delta.Audience = audience.cache
+        spliced: SplicedAudience = audience.cache
         return spliced
 
     def greeting(self, audience: Audience) -> bytes:
@@ -168,7 +169,7 @@ class _BinaryEncoder:
         """See `Encoder`. Rows of the past have an encoder of their own, which begins with nothing."""
         codec = self._new_codec()
         own = codec.add(self._specs[index])
-        audience = _delta.Audience(codec)
+        audience = SplicedAudience(codec)
         audience.open(own, channel_id)
         known = dict(self._texts)
         frames = [codec.snapshot(own, channel_id, 0)]
