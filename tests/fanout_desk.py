@@ -45,9 +45,11 @@ class Desk:
         await self.answer.wait()
         if self.error is not None:
             raise self.error
-        if description.symbol not in CON_IDS:
+        con_id = description.con_id or CON_IDS.get(description.symbol)
+        symbol = next((symbol for symbol, other in CON_IDS.items() if other == con_id), None)
+        if con_id is None or symbol is None:
             raise RequestError(1, 200, "No security definition has been found")
-        qualified = Contract(CON_IDS[description.symbol], description.symbol, "STK", exchange="SMART", currency="USD")
+        qualified = Contract(con_id, symbol, "STK", exchange="SMART", currency="USD")
         want = wanted(qualified, data_type)
         if want.request not in self.lines:
             subscription = Subscription(want.request, self.feed.instrument_of(qualified.con_id, qualified.symbol))
@@ -88,6 +90,15 @@ class Desk:
 
     def trade(self, symbol: str, *prices: float, recv_ns: int = 0) -> None:
         self.tick(symbol, *((LAST, price, 100.0) for price in prices), recv_ns=recv_ns)
+
+    def foreign_trade(self, symbol: str, price: float) -> None:
+        """Have another request of this process, which no subscriber wanted, bring a trade of the instrument."""
+        subscription = self.subscription(symbol)
+        own = subscription.req_id
+        subscription.req_id = self.feed.next_req_id()
+        self.feed.bind(subscription.req_id, subscription.instrument)
+        self.trade(symbol, price)
+        subscription.req_id = own
 
     def quote(self, symbol: str, bid: float, ask: float) -> None:
         self.tick(symbol, (BID, bid, 100.0), (ASK, ask, 200.0))

@@ -179,6 +179,22 @@ def test_who_joins_gets_the_same_as_who_was_there(run: Run) -> None:
     run(test())
 
 
+def test_who_joins_knows_the_texts_that_were_used_before(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), binary_client(server) as first, binary_client(server) as second:
+            await first.ask("subscribe", symbol="AAPL", data_type="TICKS", interval_ms=0)
+            desk.text("AAPL", "KQ")
+            await first.news("ticks", 1)
+            await second.ask("subscribe", symbol="AAPL", data_type="TICKS", interval_ms=0)
+            desk.text("AAPL", "KQ")
+            desk.text("AAPL", "NEW")
+            for client, count in ((first, 3), (second, 2)):
+                rows = await client.news("ticks", count)
+                assert [client.texts[text_id] for text_id in rows["text"].tolist()[-2:]] == ["KQ", "NEW"]
+
+    run(test())
+
+
 def test_a_channel_can_be_left_and_its_number_given_to_another(run: Run) -> None:
     async def test() -> None:
         async with serving() as (server, desk), binary_client(server) as client:
@@ -212,11 +228,12 @@ def test_an_interval_changes_without_a_loss(run: Run) -> None:
 def test_who_comes_back_gets_what_it_missed(run: Run) -> None:
     async def test() -> None:
         async with serving() as (server, desk), binary_client(server) as other:
-            await other.ask("subscribe", symbol="AAPL", data_type="TICKS")
+            await other.ask("subscribe", symbol="AAPL", data_type="TICKS", interval_ms=0)
             async with binary_client(server) as client:
                 await client.ask("subscribe", symbol="AAPL", data_type="TICKS", interval_ms=0)
-                desk.trade("AAPL", 1.0, 2.0)
                 desk.text("AAPL", "NQ")
+                for price in np.random.default_rng(1).random(1000).round(2).tolist():  # from these both sides learn
+                    desk.trade("AAPL", price)
                 before = await client.news("ticks", len(ring(desk, "ticks")))
                 seen = {"epoch": client.heard[0]["epoch"], "seq": client.seqs[-1]}
             desk.trade("AAPL", 3.0, 4.0)
@@ -224,7 +241,8 @@ def test_who_comes_back_gets_what_it_missed(run: Run) -> None:
             async with binary_client(server) as client:
                 answer = await client.ask("subscribe", symbol="AAPL", data_type="TICKS", interval_ms=0, resume=seen)
                 assert answer["resumed"] is True
-                desk.trade("AAPL", 5.0)
+                for price in (5.0, 5.01, 4000.0):
+                    desk.trade("AAPL", price)
                 sent = ring(desk, "ticks")
                 rows = await client.news("ticks", len(sent) - len(before))
                 assert bits(rows["price"]) == bits(sent["price"][len(before) :])

@@ -197,14 +197,9 @@ def test_rows_of_another_request_for_the_instrument_are_not_sent(run: Run) -> No
     async def test() -> None:
         async with serving() as (server, desk), client_of(server) as client:
             await client.ask("subscribe", symbol="AAPL", data_type="TRADES")
-            subscription = desk.subscription("AAPL")
-            own = subscription.req_id
-            foreign = subscription.req_id = desk.feed.next_req_id()
-            desk.feed.bind(foreign, 0)
-            desk.trade("AAPL", 666.0)
-            subscription.req_id = own
+            desk.foreign_trade("AAPL", 666.0)
             desk.trade("AAPL", 1.0)
-            desk.open_request(subscription)  # after a reconnect
+            desk.open_request(desk.subscription("AAPL"))  # after a reconnect
             desk.trade("AAPL", 2.0)
             assert prices(await client.news("trades", 2)) == [1.0, 2.0]
 

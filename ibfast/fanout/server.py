@@ -363,9 +363,7 @@ class FanoutServer:
         assert self._gaps is not None
         if not self._gaps.pending:
             return
-        rows = self._gaps.read()
-        rows = rows[self._hub.upstreams.keeps(rows["req_id"])]
-        for row in rows:
+        for row in self._gaps.read():
             for upstream in self._hub.upstreams:
                 if int(row["req_id"]) in upstream.stream.subscription.req_ids:
                     for subscriber, subscription in tuple(upstream.users):
