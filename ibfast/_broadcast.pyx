@@ -160,7 +160,7 @@ cdef class WriteSet:
         """Write a frame to one socket.
 
         Returns:
-            How many bytes were taken, as `write` tells; GONE if there is no such socket, or it is not started or stopped.
+            How many bytes were taken, as `write` tells; GONE if there is no such socket, or it is not started.
         """
         cdef slot_t *slot = self.find(handle)
         self.check_idle()
