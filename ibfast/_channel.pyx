@@ -95,6 +95,7 @@ cdef enum:
     OPEN = 0                    # of a bar's numbers
     CLOSE = 3
     KEY_K = 3
+    MOST_TEXTS = 1 << 22
 
     # a pen's habits
     LOOK_EACH = 64
@@ -703,13 +704,13 @@ cdef void get_double(reader_t *r, uint64_t *last) noexcept nogil:
 # ---- what changes rarely
 
 cdef int note_text(pen_t *pen, uint32_t text) noexcept nogil:
-    """Log a text that the channel has not used before. -1: there is no memory."""
+    """Log a text that the channel has not used before; one beyond all bounds, each time. -1: there is no memory."""
     cdef uint64_t byte = text >> 3
     cdef uint64_t size
     cdef void *memory
     if text == 0:
         return CODEC_OK
-    if byte >= pen.texts_bytes:
+    if text < MOST_TEXTS and byte >= pen.texts_bytes:
         size = 2 * byte + 64
         memory = realloc(pen.texts, size)
         if memory == NULL:
@@ -717,9 +718,10 @@ cdef int note_text(pen_t *pen, uint32_t text) noexcept nogil:
         pen.texts = <uint8_t *> memory
         memset(pen.texts + pen.texts_bytes, 0, size - pen.texts_bytes)
         pen.texts_bytes = size
-    if pen.texts[byte] & (1 << (text & 7)):
-        return CODEC_OK
-    pen.texts[byte] |= 1 << (text & 7)
+    if text < MOST_TEXTS:
+        if pen.texts[byte] & (1 << (text & 7)):
+            return CODEC_OK
+        pen.texts[byte] |= 1 << (text & 7)
     if pen.log.used + 2 > pen.log.size:
         memory = realloc(pen.log.pairs, (2 * pen.log.size + 64) * sizeof(uint32_t))
         if memory == NULL:
