@@ -1926,6 +1926,7 @@ export class Client {
     if (this.state !== "open" && said.op !== "welcome" && said.op !== "closing") fail(`${said.op} before the welcome`);
     if (Object.hasOwn(ANSWERS, said.op)) this.#takeAnswer(said);
     else if (said.op === "welcome") this.#takeWelcome(said);
+    else if (said.op === "heartbeat") this.#note(said);
     else if (said.op === "error") this.#takeError(said);
     else if (said.op === "state") this.#takeState(said);
     else if (said.op === "slowed") this.#takeSlowed(said);
@@ -1962,6 +1963,7 @@ export class Client {
       wish.body.interval_ms = fields.interval_ms;
       this.#change(wish, said);
     } else if (op === "unsubscribe") this.#endChannels(wish);
+    else if (op === "ping") this.#note(said);
     request.resolve(said);
     this.#send();
   }
@@ -2091,6 +2093,12 @@ export class Client {
       owner.seq = Math.max(owner.seq, message.to_seq);
       this.#deliver(owner.wish, { ...message, rows: null });
     }
+  }
+
+  /** Everything has come up to a seq. */
+  #note(said) {
+    const seq = requireWhole(said, "seq");
+    for (const owner of this.#owners.values()) if (owner.isReady) owner.seq = Math.max(owner.seq, seq);
   }
 
   #takeSnapshot({ channel, seq, batches }) {

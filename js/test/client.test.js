@@ -237,6 +237,20 @@ test("after a loss it comes back with epoch and seq of its own, not of other cla
   );
 });
 
+test("heartbeats and pongs tell up to where everything has come", async (t) => {
+  const opened = await open(t);
+  const subscription = await subscribe(opened);
+  await take(subscription[Symbol.asyncIterator](), 1);
+  opened.connection.send({ op: "heartbeat", time_ns: 1, seq: 1500 });
+  const ping = opened.client.ping();
+  opened.connection.send({ op: "pong", id: (await opened.connection.hear("ping")).id, time_ns: 1, seq: 1400 });
+  await ping;
+  opened.connection.drop();
+  const next = await opened.peer.accept();
+  next.welcome();
+  assert.deepEqual((await next.hear("subscribe")).resume, { epoch: "e1", seq: 1500 });
+});
+
 test("where it can't be resumed, that is told even if the server does not", async (t) => {
   const opened = await open(t);
   const subscription = await subscribe(opened);
@@ -285,6 +299,7 @@ for (const [what, garbage] of [
   ["text that is no JSON", "{"],
   ["JSON that is no object", "[1]"],
   ["an answer that nobody asked for", { op: "pong", id: 99 }],
+  ["a heartbeat without its seq", { op: "heartbeat" }],
   [
     "a channel that is open already",
     {
