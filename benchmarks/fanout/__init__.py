@@ -28,7 +28,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
-from benchmarks.fanout.rig import C_SERVER, Peer, RigError, started_peers
+from benchmarks.fanout.rig import C_SERVER, COMMANDS, Peer, RigError, started_peers
 
 SUBSCRIBERS = (10, 100, 1_000)
 NBYTES = (64, 200, 2_048)
@@ -117,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subscribers", type=int, nargs="+", default=SUBSCRIBERS, help="how many (default: 10 100 1000)"
     )
+    parser.add_argument("--only", nargs="+", metavar="PEER", choices=COMMANDS, help="these beside C (default: all)")
     parser.add_argument("--turns", type=int, default=TURNS, help="of which the median is taken (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="few subscribers and short turns: no measurement")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
@@ -129,6 +130,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     subscribers = QUICK_SUBSCRIBERS if options.quick else sorted(options.subscribers)
     writes, turns = (QUICK_WRITES, QUICK_TURNS) if options.quick else (WRITES, options.turns)
+    names = [name for name in COMMANDS if name == C_SERVER or name in (options.only or COMMANDS)]
     results: list[Result] = []
     if not options.json:
         print(HEADER)
@@ -136,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
         allow_files(max(subscribers) + OTHER_FILES)
         with ExitStack() as stack:
             peers: list[Peer] = []
-            for peer in started_peers():
+            for peer in started_peers(names):
                 stack.callback(peer.close)
                 peers.append(peer)
             for count in subscribers:

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,7 @@ SERVERS = HERE / "servers"
 CFLAGS = ("-O3", "-std=gnu11")
 PICOWS = ("picows==2.3.1", "uvloop==0.23.0")
 WS = "ws@8.18.3"
-C_SERVER = "C epoll"
+C_SERVER, NODE_SERVER = "C epoll", "Node ws"
 
 
 class RigError(Exception):
@@ -146,19 +146,29 @@ class Peer:
         self.server.close()
 
 
-def started_peers() -> Iterator[Peer]:
-    """Start every peer that can be had here, the C server first; say which can't."""
-    yield Peer(C_SERVER, [str(built(SERVERS / "server.c"))])
-    library = [sys.executable, str(SERVERS / "library.py")]
-    yield Peer("ibfast, uvloop", [*library, "broadcaster", "uvloop"])
-    yield Peer("ibfast, asyncio", [*library, "broadcaster", "asyncio"])
-    yield Peer("transport.write, uvloop", [*library, "transports", "uvloop"])
-    yield Peer("websockets.broadcast, uvloop", [*library, "broadcast", "uvloop"], joins=False)
-    yield Peer("picows, uvloop", [str(python_with(*PICOWS)), str(SERVERS / "picows_server.py")], joins=False)
-    if shutil.which("npm"):
-        yield Peer("Node ws", ["node", str(SERVERS / "ws_server.mjs"), str(node_modules())], joins=False)
-    else:
-        print("Node's ws is left out: there is no npm", file=sys.stderr)
+def _library(way: str, loop: str) -> Callable[[], list[str]]:
+    return lambda: [sys.executable, str(SERVERS / "library.py"), way, loop]
+
+
+COMMANDS: dict[str, Callable[[], list[str]]] = {
+    C_SERVER: lambda: [str(built(SERVERS / "server.c"))],
+    "ibfast, uvloop": _library("broadcaster", "uvloop"),
+    "ibfast, asyncio": _library("broadcaster", "asyncio"),
+    "transport.write, uvloop": _library("transports", "uvloop"),
+    "websockets.broadcast, uvloop": _library("broadcast", "uvloop"),
+    "picows, uvloop": lambda: [str(python_with(*PICOWS)), str(SERVERS / "picows_server.py")],
+    NODE_SERVER: lambda: ["node", str(SERVERS / "ws_server.mjs"), str(node_modules())],
+}
+CANNOT_JOIN = ("websockets.broadcast, uvloop", "picows, uvloop", NODE_SERVER)
+
+
+def started_peers(names: Iterable[str]) -> Iterator[Peer]:
+    """Start these peers, installing what they need; say of whom that can't be done here."""
+    for name in names:
+        if name == NODE_SERVER and not shutil.which("npm"):
+            print(f"{name} is left out: there is no npm", file=sys.stderr)
+        else:
+            yield Peer(name, COMMANDS[name](), joins=name not in CANNOT_JOIN)
 
 
 def node_modules() -> Path:
