@@ -320,7 +320,8 @@ class IBKRConnectionManager(Questions):
         return None
 
     def _rows_lost(self) -> int:
-        return sum(stream.lost for streams in self._streams.values() for stream in streams)
+        # Read by other threads, so what is walked over is copied first.
+        return sum(stream.lost for streams in tuple(self._streams.values()) for stream in tuple(streams))
 
     def _observe_wait(self, seconds: float) -> None:
         self.monitor.pacing_wait.observe(int(seconds * NS_PER_S))

@@ -163,7 +163,7 @@ def test_who_sleeps_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "LIMIT_S", 0.5)
     outcome = play(RESET, Sleeping)
     assert outcome.live_s is None
-    assert outcome.problems[0].startswith("not live: AAPL QUOTES (")
+    assert outcome.problems[0].startswith("not live: ")
 
 
 def test_who_leaks_does_not() -> None:

@@ -37,7 +37,7 @@ print([asdict(Ours.of(contract)) for contract in (stock, option)])
     ids=["old", "new", "async"],
 )
 def test_contracts_of_other_clients(client: str, script: str) -> None:
-    python = python_with(client, "numpy", "prometheus-client")
+    python = python_with(client, "numpy", "orjson", "prometheus-client", "websockets")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [python, "-c", script + SHOW], env=environment, capture_output=True, text=True, timeout=120, check=False

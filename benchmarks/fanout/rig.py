@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -165,10 +164,14 @@ CANNOT_JOIN = ("websockets.broadcast, uvloop", "picows, uvloop", NODE_SERVER)
 def started_peers(names: Iterable[str]) -> Iterator[Peer]:
     """Start these peers, installing what they need; say of whom that can't be done here."""
     for name in names:
-        if name == NODE_SERVER and not shutil.which("npm"):
-            print(f"{name} is left out: there is no npm", file=sys.stderr)
+        try:
+            command = COMMANDS[name]()
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            if name != NODE_SERVER:
+                raise
+            print(f"{name} is left out: npm can't install it: {error}", file=sys.stderr)
         else:
-            yield Peer(name, COMMANDS[name](), joins=name not in CANNOT_JOIN)
+            yield Peer(name, command, joins=name not in CANNOT_JOIN)
 
 
 def node_modules() -> Path:
