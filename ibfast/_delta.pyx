@@ -502,24 +502,15 @@ cdef class Encoder:
             The indices in the order of their first rows; empty: no window is complete.
         """
         cdef size_t i
-        cdef int found
-        while True:
-            found = self.gather(until_ns)
-            if found < 0:
-                raise MemoryError
-            if found == 0:
-                self.changed_used = 0
-                return []
+        while self.gather(until_ns):
+            self.make_writer_empty()
+            self.put_pieces()
             if self.changed_used:
-                break
-        self.make_writer_empty()
-        for i in range(self.changed_used):
-            if self.put_piece(self.channels[self.changed[i]]) < 0:
-                raise MemoryError
-        return [self.changed[i] for i in range(self.changed_used)]
+                return [self.changed[i] for i in range(self.changed_used)]
+        return []
 
-    cdef int gather(self, int64_t until_ns) except -2:
-        """Take the rows of the next window, chained by channel. 0: there is none that is complete."""
+    cdef bint gather(self, int64_t until_ns) except -1:
+        """Take the rows of the next window, chained by channel. False: there is none that is complete."""
         cdef size_t heads[FAMILIES]
         cdef int family
         cdef const tick_t *row
@@ -551,15 +542,16 @@ cdef class Encoder:
             self.queues[family].head += 1
             self.chain(<const char *> row, family)
         if is_first:
-            return 0
+            return False
         if (not is_complete and self.span_ns and start_ns - CLOCK_SET_NS <= until_ns
                 and until_ns - start_ns < self.span_ns):
             for family in range(FAMILIES):
                 self.queues[family].head = heads[family]
-            return 0
+            self.changed_used = 0
+            return False
         self.start_ns = start_ns
         self.seq = last_seq
-        return 1
+        return True
 
     cdef int chain(self, const char *row, int family) except -1:
         """Note a row for every channel that it belongs to."""
@@ -592,7 +584,24 @@ cdef class Encoder:
 
     # ---- pieces
 
-    cdef int put_piece(self, channel_t *channel) except -2:
+    cdef int put_pieces(self) except -1:
+        """Encode the window; channels of which conflation has left nothing have not changed."""
+        cdef size_t i, kept = 0
+        cdef channel_t *channel
+        for i in range(self.changed_used):
+            channel = self.channels[self.changed[i]]
+            if channel.is_conflated:
+                self.conflate(channel)
+                if channel.first_row < 0:
+                    continue
+            if self.put_piece(channel) < 0:
+                raise MemoryError
+            self.changed[kept] = channel.index
+            kept += 1
+        self.changed_used = kept
+        return 0
+
+    cdef int put_piece(self, channel_t *channel) noexcept:
         """Encode a channel's rows of the window. The low bits of the first byte are left to the gap."""
         cdef state_t *state = &channel.state
         cdef writer_t *w = &self.writer
@@ -603,8 +612,6 @@ cdef class Encoder:
         cdef uint32_t last_time = 0, time
         cdef uint64_t last_seq = 0
         cdef bint is_first = True
-        if channel.is_conflated:
-            self.conflate(channel)
         i = channel.first_row
         while i >= 0:
             rows += 1
