@@ -2,9 +2,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
-from typing_extensions import Buffer, disjoint_base
+from typing_extensions import disjoint_base
 
+from ibfast._frames import Decoded, FrameDecoder
 from ibfast.fanout.binary import ChannelSpec
+
+__all__ = ["Audience", "Decoded", "Encoder", "FrameDecoder"]
 
 @disjoint_base
 class Encoder:
@@ -35,21 +38,3 @@ class Audience:
     def close(self, channel: int) -> None: ...
     def splice(self) -> bytes: ...
     def clock_frame(self) -> bytes: ...
-
-@disjoint_base
-class Decoded:
-    rows: dict[str, NDArray[Any]]
-    order: bytes
-    is_snapshot: bool
-    channel: int
-    seq: int
-    time_ns: int
-    lag: tuple[str, int, int] | None
-    text: tuple[int, str] | None
-
-@disjoint_base
-class FrameDecoder:
-    def __new__(cls) -> FrameDecoder: ...
-    def open(self, channel: int, spec: ChannelSpec) -> None: ...
-    def close(self, channel: int) -> None: ...
-    def decode(self, message: Buffer) -> Decoded: ...

@@ -1,67 +1,48 @@
 # cython: language_level=3
-"""Windows of the stream protocol: rows of the feed to pieces, pieces to frames, frames to rows.
+"""The sending side of the stream protocol: rows of the feed to pieces, pieces to frames.
 
 The rule of the file: what is done once for a window is done by channel (`Encoder`); what is done for each audience is
-to copy finished pieces. Rows and bits of one channel are `_channel`'s business. No asyncio, no socket, no clock.
+to copy finished pieces. Rows and bits of one channel are `_rows`' business. No asyncio, no socket, no clock.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove, memset
 
 cimport numpy as cnp
 
 import numpy as np
 
-from ibfast._bits cimport (
-    READER_SLACK, get_64, get_bits, get_eg, get_uniform, get_varint, put_bits, put_eg, put_end, put_uniform, put_varint,
-    read_too_far, reader_start, reader_t, varint_bytes, writer_room, writer_t,
-)
-from ibfast._channel cimport (
-    CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, DEPTH, FAMILIES, K_COUNT, K_TIME, MOST_LEVELS, MOST_LINES, TICKS,
-    book_difference, book_t, change_book, column_bit, floor_to, get_row, get_state, grid_init, level_row,
-    line_of_row, line_row, lines_of_family, pen_free, pen_init, pen_t, put_head, put_row, put_state, row_bytes,
-    state_free, state_init, state_t, text_log_t, top_row,
+from ibfast._bits cimport put_bits, put_eg, put_end, put_uniform, put_varint, varint_bytes, writer_room, writer_t
+from ibfast._frames cimport (
+    CLASSES, CLOCK, GAP_BITS, MOST_CHANNEL, MOST_GAP, MOST_SKIP, SEQ_FIRST_K, SEQ_STEP_K, SNAPSHOT, WINDOW, grown,
+    grown_with_zeros, put_frame_header,
 )
 from ibfast._records cimport KIND_DEPTH_RESET, depth_t, tick_t
+from ibfast._rows cimport floor_to, pen_free, pen_init, pen_t, put_head, put_row, text_log_t
+from ibfast._state cimport (
+    CODEC_OK, DEPTH, FAMILIES, K_COUNT, K_TIME, MOST_LEVELS, MOST_LINES, book_difference, book_t, change_book,
+    column_bit, line_of_row, put_state, row_bytes, state_free, state_of_spec, state_t,
+)
 
 from ibfast._feed import DTYPES as _DTYPES
-from ibfast.errors import ProtocolError
+from ibfast._frames import Decoded, FrameDecoder
+from ibfast._state import FAMILY_NAMES as _NAMES
 
-
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_Empty(int dimensions, cnp.npy_intp *shape, cnp.dtype dtype, int is_fortran)    # takes the dtype
+__all__ = ["Audience", "Decoded", "Encoder", "FrameDecoder"]
 
 
 cnp.import_array()
 
 cdef enum:
-    CLOCK = 0x10
-    SNAPSHOT = 0x20
-    LAG = 0x30
-    TEXT = 0x40
-    WINDOW = 0x80
-    CLASSES = 16
-
-    BINARY_FRAME = 0x82
     CLOCK_FRAME_BYTES = 19
     HEAD_BYTES = 64             # more than a clock, a frame's header and a window's head together
     SKIP_BYTES = 11
-    GAP_BITS = 3
-    MOST_GAP = 6
-    MOST_SKIP = 31
-    SEQ_FIRST_K = 5
-    SEQ_STEP_K = 4
-    MOST_CHANNEL = 1 << 24
     MOST_INSTRUMENT = 1 << 24
     MOST_SEQ_SPAN_BITS = 40     # in a window
     CLOCK_SET_NS = 1000000000   # rows that are as far ahead as this are so because the clock was set
 
-_NAMES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
-_LAG_REASONS = ("slow", "overrun")
 cdef tuple ROW_DTYPES = tuple(_DTYPES[name] for name in _NAMES)
 
 
@@ -105,74 +86,6 @@ cdef struct entry_t:
     uint32_t channel
     uint32_t index
     uint64_t generation
-
-
-cdef int grown(void **memory, size_t *size, size_t wanted, size_t itemsize) except -1:
-    """Have room for so many items at least."""
-    cdef size_t new_size
-    cdef void *new
-    if wanted <= size[0]:
-        return 0
-    new_size = 2 * wanted + 16
-    new = realloc(memory[0], new_size * itemsize)
-    if new == NULL:
-        raise MemoryError
-    memory[0] = new
-    size[0] = new_size
-    return 0
-
-
-cdef int grown_with_zeros(void **memory, size_t *size, size_t wanted, size_t itemsize) except -1:
-    """Likewise, what is new being zeros."""
-    cdef size_t old = size[0]
-    grown(memory, size, wanted, itemsize)
-    memset(<char *> memory[0] + old * itemsize, 0, (size[0] - old) * itemsize)
-    return 0
-
-
-cdef uint8_t *put_frame_header(uint8_t *at, size_t nbytes) noexcept nogil:
-    """Write the header of a binary WebSocket frame, and return where it ends."""
-    cdef int i
-    at[0] = BINARY_FRAME
-    if nbytes < 126:
-        at[1] = <uint8_t> nbytes
-        return at + 2
-    if nbytes < 1 << 16:
-        at[1] = 126
-        at[2] = <uint8_t> (nbytes >> 8)
-        at[3] = <uint8_t> nbytes
-        return at + 4
-    at[1] = 127
-    for i in range(8):
-        at[2 + i] = <uint8_t> (<uint64_t> nbytes >> (56 - 8 * i))
-    return at + 10
-
-
-cdef int grid_of_spec(grid) except -1:
-    step, decimals = grid
-    if not (1 <= step <= 0xFFFF and 0 <= decimals <= 14):
-        raise ValueError(f"a grid has a step of 1 to 65535 and 0 to 14 decimals, not {grid}")
-    return 0
-
-
-cdef int state_of_spec(state_t *s, spec) except -1:
-    """Make an empty state (all zeros) that of a channel; `state_free` it even if this raises."""
-    cdef int64_t unit_ns = spec.unit_ns, span_ns = spec.span_ns
-    cdef int i
-    for i, family in enumerate(spec.families):
-        s.families[i] = _NAMES.index(family)
-        s.families_number = i + 1
-    s.is_ordered = spec.ordered
-    s.unit_ns = unit_ns
-    s.span = <uint32_t> max(1, span_ns // unit_ns)
-    for grid in (spec.grids.price, spec.grids.size, spec.grids.trade_size):
-        grid_of_spec(grid)
-    grid_init(&s.price, spec.grids.price[0], spec.grids.price[1])
-    grid_init(&s.size, spec.grids.size[0], spec.grids.size[1])
-    grid_init(&s.trade_size, spec.grids.trade_size[0], spec.grids.trade_size[1])
-    if state_init(s) < 0:
-        raise MemoryError
-    return 0
 
 
 cdef class Encoder:
@@ -660,7 +573,7 @@ cdef class Encoder:
             node = self.nodes + i
             self.latest[node.family][line_of_row(node.family, node.row)] = i
             if node.family == DEPTH:
-                change_book(channel.book, &channel.pen, <const depth_t *> node.row)
+                change_book(channel.book, <const depth_t *> node.row, channel.pen.absent[DEPTH])
                 last_depth = i
                 operations += 1
             i = node.next
@@ -939,369 +852,3 @@ cdef class Audience:
             return b""
         self.put_clock(frame)
         return PyBytes_FromStringAndSize(<char *> frame, CLOCK_FRAME_BYTES)
-
-
-# A channel of a decoder.
-cdef struct opened_t:
-    state_t state
-    uint32_t instrument
-    int interval_class
-    bint has_state
-
-# Rows of a family that were decoded from one message.
-cdef struct out_t:
-    char *rows
-    size_t used
-    size_t size
-
-cdef struct clock_t:
-    bint is_set
-    int64_t span_ns             # what `base` counts; 0: no channel has the class
-    int64_t time_ns
-    uint64_t seq
-
-
-cdef class Decoded:
-    """What one message says.
-
-    Attributes:
-        rows: by family, arrays of the rings' dtypes; only families that have rows. `req_id` is −1, `instrument` what
-            the channel's spec says, `seq` exact if the channel is ordered and the rows are no snapshot, else 0.
-        order: for each row, in the order of the message, its family's place in `rows`; empty if there are less than two
-            families.
-        is_snapshot: the rows are a channel's state, and no news.
-        channel: whose snapshot or lag it is; −1 for other messages.
-        seq: of a window or a snapshot, 0 for other messages.
-        time_ns: likewise: the window's beginning; when the snapshot was taken.
-        lag: (reason, from_seq, to_seq) or None: what was left out of the channel.
-        text: (id, text) or None.
-    """
-
-    cdef readonly dict rows
-    cdef readonly bytes order
-    cdef readonly bint is_snapshot
-    cdef readonly int64_t channel
-    cdef readonly uint64_t seq
-    cdef readonly int64_t time_ns
-    cdef readonly tuple lag
-    cdef readonly tuple text
-
-
-cdef cnp.ndarray rows_of(int family, const char *rows, size_t nbytes):
-    """An array of its own of these rows."""
-    cdef cnp.dtype dtype = ROW_DTYPES[family]
-    cdef cnp.npy_intp n = nbytes // row_bytes(family)
-    Py_INCREF(dtype)
-    cdef cnp.ndarray array = PyArray_Empty(1, &n, dtype, 0)
-    memcpy(cnp.PyArray_DATA(array), rows, nbytes)
-    return array
-
-
-cdef class FrameDecoder:
-    """The receiving side of one connection: messages to rows.
-
-    It takes in every message, in order. After a ProtocolError it is of no further use.
-    """
-
-    cdef opened_t **channels
-    cdef size_t channels_size
-    cdef clock_t clocks[CLASSES]
-    cdef uint8_t *message               # a copy, with slack behind
-    cdef size_t message_size
-    cdef out_t out[FAMILIES]
-    cdef uint8_t *order
-    cdef size_t order_size
-    cdef size_t order_used
-    cdef bint is_broken
-
-    def __dealloc__(self):
-        cdef size_t i
-        for i in range(self.channels_size):
-            opened_free(self.channels[i])
-        for i in range(FAMILIES):
-            free(self.out[i].rows)
-        free(self.channels)
-        free(self.message)
-        free(self.order)
-
-    def open(self, size_t channel, spec):
-        """Expect messages of a channel: first its snapshot.
-
-        Raises:
-            ValueError: it is open already, or its class has another span or unit.
-        """
-        cdef opened_t *opened
-        cdef size_t old = self.channels_size
-        cdef clock_t *clock = &self.clocks[<int> spec.interval_class]
-        cdef int64_t span_ns = spec.span_ns or spec.unit_ns
-        if channel >= MOST_CHANNEL or (channel < old and self.channels[channel] != NULL):
-            raise ValueError(f"channel {channel} is open already, or the number is too large")
-        if clock.span_ns not in (0, span_ns):
-            raise ValueError("channels of one class have one span")
-        grown(<void **> &self.channels, &self.channels_size, channel + 1, sizeof(opened_t *))
-        memset(self.channels + old, 0, (self.channels_size - old) * sizeof(opened_t *))
-        opened = <opened_t *> calloc(1, sizeof(opened_t))
-        if opened == NULL:
-            raise MemoryError
-        try:
-            state_of_spec(&opened.state, spec)
-        except BaseException:
-            opened_free(opened)
-            raise
-        opened.instrument = spec.instrument
-        opened.interval_class = spec.interval_class
-        clock.span_ns = span_ns
-        self.channels[channel] = opened
-
-    def close(self, size_t channel):
-        """Expect no more of a channel.
-
-        Raises:
-            ValueError: it is not open.
-        """
-        if channel >= self.channels_size or self.channels[channel] == NULL:
-            raise ValueError(f"channel {channel} is not open")
-        opened_free(self.channels[channel])
-        self.channels[channel] = NULL
-
-    def decode(self, message):
-        """Return what a message says.
-
-        Args:
-            message: the payload of one binary WebSocket message.
-
-        Raises:
-            ProtocolError: it is none that a server sends; drop the connection.
-        """
-        cdef Py_buffer view
-        cdef reader_t r
-        cdef size_t nbytes
-        cdef Decoded decoded = Decoded.__new__(Decoded)
-        cdef int family
-        cdef int first
-        if self.is_broken:
-            raise ProtocolError("the stream broke before")
-        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-        try:
-            nbytes = view.len
-            grown(<void **> &self.message, &self.message_size, nbytes + READER_SLACK, 1)
-            memcpy(self.message, view.buf, nbytes)
-        finally:
-            PyBuffer_Release(&view)
-        memset(self.message + nbytes, 0, READER_SLACK)
-        for family in range(FAMILIES):
-            self.out[family].used = 0
-        self.order_used = 0
-        decoded.rows = {}
-        decoded.order = b""
-        decoded.channel = -1
-        reader_start(&r, self.message, nbytes, 0)
-        self.is_broken = True       # until all is well
-        first = <int> get_bits(&r, 8)
-        if nbytes == 0:
-            self.refuse(&r, "an empty message")
-        elif first >= WINDOW and first < WINDOW + CLASSES:
-            self.decode_window(&r, decoded, first - WINDOW)
-        elif first >= CLOCK and first < CLOCK + CLASSES:
-            self.decode_clock(&r, first - CLOCK)
-        elif first == SNAPSHOT:
-            self.decode_snapshot(&r, decoded)
-        elif first == LAG:
-            self.decode_lag(&r, decoded)
-        elif first == TEXT:
-            self.decode_text(&r, decoded)
-        else:
-            self.refuse(&r, f"a message of unknown kind {first:#x}")
-        self.is_broken = False
-        return decoded
-
-    cdef int refuse(self, reader_t *r, str reason) except -1:
-        cdef size_t nbytes = r.end >> 3
-        cdef size_t offset = min(r.at >> 3, nbytes)
-        raise ProtocolError(reason, offset, PyBytes_FromStringAndSize(<char *> self.message, min(nbytes, 64)))
-
-    cdef opened_t *channel_of(self, reader_t *r, uint64_t channel) except NULL:
-        if channel >= self.channels_size or self.channels[channel] == NULL:
-            self.refuse(r, f"channel {channel}, which is not open")
-        return self.channels[channel]
-
-    cdef uint64_t get_channel(self, reader_t *r) except? 0:
-        cdef uint64_t channel = get_varint(r)
-        if read_too_far(r):
-            self.refuse(r, "a number that does not end")
-        return channel
-
-    cdef int decode_clock(self, reader_t *r, int interval_class) except -1:
-        cdef clock_t *clock = &self.clocks[interval_class]
-        clock.time_ns = <int64_t> get_64(r)
-        clock.seq = get_64(r)
-        clock.is_set = True
-        if r.at != r.end:
-            self.refuse(r, "a clock of wrong length")
-        return 0
-
-    cdef int decode_lag(self, reader_t *r, Decoded decoded) except -1:
-        cdef uint64_t channel = self.get_channel(r)
-        cdef uint64_t reason = get_bits(r, 8)
-        cdef uint64_t from_seq = get_64(r)
-        cdef uint64_t to_seq = get_64(r)
-        if r.at != r.end or reason >= <uint64_t> len(_LAG_REASONS):
-            self.refuse(r, "a lag of wrong length or reason")
-        self.channel_of(r, channel).has_state = False
-        decoded.channel = channel
-        decoded.lag = (_LAG_REASONS[reason], from_seq, to_seq)
-        return 0
-
-    cdef int decode_text(self, reader_t *r, Decoded decoded) except -1:
-        cdef uint64_t text_id = self.get_channel(r)
-        cdef size_t at = r.at >> 3
-        if text_id >= <uint64_t> 1 << 32:
-            self.refuse(r, f"a text of id {text_id}")
-        try:
-            decoded.text = (text_id, self.message[at:r.end >> 3].decode("utf-8"))
-        except UnicodeDecodeError:
-            self.refuse(r, "a text that is not UTF-8")
-        return 0
-
-    cdef int decode_window(self, reader_t *r, Decoded decoded, int interval_class) except -1:
-        cdef clock_t *clock = &self.clocks[interval_class]
-        cdef uint64_t base = get_varint(r)
-        cdef uint64_t seq = get_varint(r)
-        cdef uint64_t gap, channel = 0
-        cdef opened_t *opened
-        cdef int status
-        if read_too_far(r):
-            self.refuse(r, "a head that does not end")
-        if not clock.is_set or clock.span_ns == 0:
-            self.refuse(r, f"a window of class {interval_class}, which has no clock or no channel")
-        if base > (<uint64_t> 1 << 62) // <uint64_t> clock.span_ns:
-            self.refuse(r, "a window too far from its clock")
-        decoded.time_ns = <int64_t> (<uint64_t> clock.time_ns + base * <uint64_t> clock.span_ns)
-        decoded.seq = clock.seq + seq
-        while r.at < r.end:
-            gap = get_bits(r, 3)
-            if gap > MOST_GAP:
-                gap = get_bits(r, 5)
-                channel += MOST_GAP + 1 + gap
-                if gap == MOST_SKIP:
-                    channel += get_varint(r)
-                if read_too_far(r) or channel >= MOST_CHANNEL or r.at == r.end:
-                    self.refuse(r, "a skip to nowhere")
-                continue
-            channel += gap
-            opened = self.channel_of(r, channel)
-            if not opened.has_state or opened.interval_class != interval_class:
-                self.refuse(r, f"rows of channel {channel}, which has no state or another class")
-            status = self.decode_piece(r, opened, decoded.time_ns, decoded.seq)
-            if status == CODEC_NO_MEMORY:
-                raise MemoryError
-            if status < 0:
-                self.refuse(r, f"a piece of channel {channel} that no server writes")
-            r.at = (r.at + 7) & ~<uint64_t> 7
-            channel += 1
-        self.hand_over(decoded)
-        return 0
-
-    cdef int decode_piece(self, reader_t *r, opened_t *opened, int64_t start_ns, uint64_t window_seq) except -3:
-        cdef state_t *s = &opened.state
-        cdef uint64_t rows = get_eg(r, s.k[K_COUNT]) + 1
-        cdef uint64_t time = 0, seq = 0, step, i
-        cdef int place, status, family
-        cdef char *row
-        if rows > r.end:
-            return CODEC_BAD
-        for i in range(rows):
-            if i == 0:
-                time = get_uniform(r, s.span)
-            elif s.span > 1:
-                time += get_eg(r, s.k[K_TIME])
-                if time >= <uint64_t> 1 << 31:
-                    return CODEC_BAD
-            if s.is_ordered:
-                step = get_eg(r, SEQ_STEP_K if i else SEQ_FIRST_K)
-                if step > (window_seq - seq if i else window_seq):
-                    return CODEC_BAD
-                seq = seq + step if i else window_seq - step
-            place = 0
-            while place < s.families_number - 1 and get_bits(r, 1):
-                place += 1
-            family = s.families[place]
-            row = self.new_row(family)
-            status = get_row(r, s, family, <int64_t> (<uint64_t> start_ns + time * <uint64_t> s.unit_ns), row)
-            if status < 0:
-                return status
-            (<tick_t *> row).seq = seq
-            (<tick_t *> row).instrument = opened.instrument
-        return CODEC_OK
-
-    cdef char *new_row(self, int family) except NULL:
-        cdef out_t *out = &self.out[family]
-        cdef size_t size = row_bytes(family)
-        grown(<void **> &out.rows, &out.size, out.used + size, 1)
-        grown(<void **> &self.order, &self.order_size, self.order_used + 1, 1)
-        self.order[self.order_used] = family
-        self.order_used += 1
-        out.used += size
-        return out.rows + out.used - size
-
-    cdef int decode_snapshot(self, reader_t *r, Decoded decoded) except -1:
-        cdef uint64_t channel = self.get_channel(r)
-        cdef opened_t *opened = self.channel_of(r, channel)
-        cdef int status
-        decoded.time_ns = <int64_t> get_64(r)
-        decoded.seq = get_64(r)
-        if read_too_far(r):
-            self.refuse(r, "a snapshot that does not end")
-        status = get_state(r, &opened.state)
-        if status == CODEC_NO_MEMORY:
-            raise MemoryError
-        if status < 0:
-            self.refuse(r, f"a snapshot of channel {channel} that no server writes")
-        opened.has_state = True
-        decoded.is_snapshot = True
-        decoded.channel = channel
-        self.current_rows(opened)
-        self.hand_over(decoded)
-        return 0
-
-    cdef int current_rows(self, opened_t *opened) except -1:
-        """Make rows of a state: the last quote and trade, the last row of each key, and the book as inserts."""
-        cdef state_t *s = &opened.state
-        cdef int i, n, family, side
-        for i in range(s.families_number):
-            family = s.families[i]
-            if family == DEPTH:
-                for side in range(2):
-                    for n in range(s.book.lengths[side]):
-                        level_row(s, side, n, self.new_row(family))
-            elif family >= TICKS:
-                for n in range(lines_of_family(family)):
-                    if s.lines[family][n] != NULL:
-                        line_row(s, family, s.lines[family][n], self.new_row(family))
-            elif s.tops[family].is_there:
-                top_row(s, family, self.new_row(family))
-        for family in range(FAMILIES):
-            for n in range(<int> (self.out[family].used // row_bytes(family))):
-                (<tick_t *> (self.out[family].rows + n * row_bytes(family))).instrument = opened.instrument
-        return 0
-
-    cdef int hand_over(self, Decoded decoded) except -1:
-        """Give the rows away, as arrays that own them."""
-        cdef uint8_t places[FAMILIES]
-        cdef int family
-        cdef size_t i
-        for family in range(FAMILIES):
-            if self.out[family].used:
-                places[family] = <uint8_t> len(decoded.rows)
-                decoded.rows[_NAMES[family]] = rows_of(family, self.out[family].rows, self.out[family].used)
-        if len(decoded.rows) > 1:
-            for i in range(self.order_used):
-                self.order[i] = places[self.order[i]]
-            decoded.order = PyBytes_FromStringAndSize(<char *> self.order, self.order_used)
-        return 0
-
-
-cdef void opened_free(opened_t *opened) noexcept nogil:
-    if opened != NULL:
-        state_free(&opened.state)
-        free(opened)
