@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ibfast.errors import ConfigError
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.policy.auth import AuthManager, mask
 from ibfast.policy.calendar import MaintenanceCalendar
 from ibfast.policy.checks import is_number, is_whole, require, require_seconds, require_share, require_whole
@@ -32,6 +33,7 @@ __all__ = [
     "HeartbeatConfig",
     "PacingConfig",
     "ReconnectionConfig",
+    "SecurityConfig",
     "SessionConfig",
     "TlsConfig",
 ]
@@ -277,7 +279,7 @@ class Config:
         stream_url: of a fan-out server that has the gateway: "ws://host:8765/stream", or "wss://…"; then a
             `WebSocketProvider` asks that server, and `tls` is how. None: it connects to the gateway itself.
         stream_token: what that server asks for; never shown.
-        heartbeat, reconnection, pacing, auth, session, breaker, fanout: sections of their own.
+        heartbeat, reconnection, pacing, auth, session, breaker, fanout, security: sections of their own.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -300,6 +302,7 @@ class Config:
     session: SessionConfig = field(default_factory=SessionConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     fanout: FanoutConfig = field(default_factory=FanoutConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
 
     def __post_init__(self) -> None:
         _require_host("host", self.host)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Final
 
-from ibfast.config import Config, FanoutConfig
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.config import Config, FanoutConfig, SecurityConfig
+from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.server import FanoutServer
-from ibfast.fanout.tokens import digest_of
+from ibfast.fanout.tokens import StaticToken, Tokens, digest_of
 from ibfast.manager import IBKRConnectionManager
 
 __all__ = ["engine"]
@@ -34,15 +32,9 @@ async def engine(config: Config) -> AsyncIterator[tuple[IBKRConnectionManager, s
         ConnectError: the gateway can't be reached or refuses.
     """
     async with IBKRConnectionManager(config) as manager:
-        token = secrets.token_urlsafe(TOKEN_BYTES)
-        async with _server(manager, token) as server:
+        token, security = secrets.token_urlsafe(TOKEN_BYTES), SecurityConfig()
+        own = StaticToken("provider", digest_of(token), Permissions(symbols=("*",)))
+        tokens = Tokens((own,), max_subscriptions=security.max_subscriptions)
+        async with FanoutServer(manager.feed, manager, FanoutConfig(port=0), security, tokens=tokens) as server:
             host, port = server.address
             yield manager, f"ws://{host}:{port}", token
-
-
-def _server(manager: IBKRConnectionManager, token: str) -> FanoutServer:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "tokens.toml")
-        file.touch(mode=0o600)
-        file.write_text(f'[provider]\nsha256 = "{digest_of(token).hex()}"\nsymbols = ["*"]\n')
-        return FanoutServer(manager.feed, manager, FanoutConfig(port=0), FanoutSecurityConfig(tokens_file=str(file)))

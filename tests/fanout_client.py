@@ -11,7 +11,7 @@ from fanout_desk import Desk
 from websockets.asyncio.client import ClientConnection, connect
 
 from ibfast.config import FanoutConfig
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 
 
@@ -83,5 +83,5 @@ async def serving(security: dict[str, Any] | None = None, **config: Any) -> Asyn
     """A server of a desk's data."""
     desk = Desk(config.pop("capacity", 1 << 12))
     settings = FanoutConfig(**({"port": 0} | config))
-    async with FanoutServer(desk.feed, desk, settings, FanoutSecurityConfig(**(security or {}))) as server:
+    async with FanoutServer(desk.feed, desk, settings, SecurityConfig(**(security or {}))) as server:
         yield server, desk

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ibfast import Config
 from ibfast.errors import ConfigError
 from ibfast.fanout.limits import Origins
-from ibfast.fanout.security_config import FanoutSecurityConfig
-from ibfast.settings import load_settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """As a section of other settings."""
-
-    security: FanoutSecurityConfig = field(default_factory=FanoutSecurityConfig)
+from ibfast.fanout.security_config import SecurityConfig
 
 
 def test_defaults_are_for_this_machine_alone() -> None:
-    config = FanoutSecurityConfig()
+    config = SecurityConfig()
     assert not config.has_authentication
     assert not config.has_tls
     assert not config.allow_anonymous
@@ -34,12 +27,12 @@ def test_defaults_are_for_this_machine_alone() -> None:
 
 @pytest.mark.parametrize("name", ["tokens_file", "jwt_secret_file", "jwt_public_key_file"])
 def test_a_file_of_tokens_or_keys_asks_for_a_token(name: str) -> None:
-    assert FanoutSecurityConfig(**{name: "file"}).has_authentication
+    assert SecurityConfig(**{name: "file"}).has_authentication
 
 
 def test_a_certificate_is_tls() -> None:
-    assert FanoutSecurityConfig(certificate_file="server.pem", key_file="server.key").has_tls
-    assert FanoutSecurityConfig(certificate_file="both.pem").has_tls
+    assert SecurityConfig(certificate_file="server.pem", key_file="server.key").has_tls
+    assert SecurityConfig(certificate_file="both.pem").has_tls
 
 
 def test_all_can_be_said_in_a_file_and_in_the_environment(tmp_path: Path) -> None:
@@ -49,8 +42,8 @@ def test_all_can_be_said_in_a_file_and_in_the_environment(tmp_path: Path) -> Non
         "max_connections = 5\nallow_anonymous = false\n"
     )
     environ = {"IBFAST_SECURITY_ORIGINS": "null, http://localhost:*", "IBFAST_SECURITY_MAX_PER_ADDRESS": "2"}
-    config = load_settings(Settings, path, environ, {"security": {"max_connections": 6}}).security
-    expected = FanoutSecurityConfig(
+    config = Config.load(path, environ=environ, security={"max_connections": 6}).security
+    expected = SecurityConfig(
         tokens_file="tokens.toml",
         origins=("null", "http://localhost:*"),
         leeway_s=3,
@@ -64,7 +57,7 @@ def test_what_is_wrong_is_located(tmp_path: Path) -> None:
     path = tmp_path / "ibfast.toml"
     path.write_text('[security]\norigins = ["localhost"]\n')
     with pytest.raises(ConfigError, match=rf"security\.origins='localhost' is not possible: .* \(file {path}\)"):
-        load_settings(Settings, path, {}, {})
+        Config.load(path, environ={})
 
 
 @pytest.mark.parametrize(
@@ -95,10 +88,10 @@ def test_what_is_wrong_is_located(tmp_path: Path) -> None:
 )
 def test_what_is_not_possible_is_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        FanoutSecurityConfig(**settings)
+        SecurityConfig(**settings)
     assert str(caught.value).startswith(told)
 
 
 def test_every_setting_is_documented() -> None:
-    text = FanoutSecurityConfig.__doc__ or ""
-    assert [item.name for item in fields(FanoutSecurityConfig) if item.name not in text] == []
+    text = SecurityConfig.__doc__ or ""
+    assert [item.name for item in fields(SecurityConfig) if item.name not in text] == []

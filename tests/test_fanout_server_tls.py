@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ibfast.errors import ConfigError
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server_tls import server_context
 
 AUTHORITY = trustme.CA()
@@ -60,8 +60,8 @@ def test_a_client_that_trusts_the_authority_is_served(tmp_path: Path) -> None:
     chain, key = write(tmp_path / "server.pem", CHAIN, 0o644), write(tmp_path / "server.key", KEY, 0o600)
     both = write(tmp_path / "both.pem", KEY + CHAIN, 0o600)
     for config in (
-        FanoutSecurityConfig(certificate_file=chain, key_file=key),
-        FanoutSecurityConfig(certificate_file=both),
+        SecurityConfig(certificate_file=chain, key_file=key),
+        SecurityConfig(certificate_file=both),
     ):
         context = server_context(config)
         assert context is not None
@@ -70,17 +70,17 @@ def test_a_client_that_trusts_the_authority_is_served(tmp_path: Path) -> None:
 
 
 def test_without_a_certificate_there_is_no_tls() -> None:
-    assert server_context(FanoutSecurityConfig()) is None
+    assert server_context(SecurityConfig()) is None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no file modes")
 def test_a_key_that_others_read_is_none(tmp_path: Path) -> None:
     chain, key = write(tmp_path / "server.pem", CHAIN, 0o644), write(tmp_path / "server.key", KEY, 0o644)
     with pytest.raises(ConfigError, match=r"security\.key_file: .* can be read by others"):
-        server_context(FanoutSecurityConfig(certificate_file=chain, key_file=key))
+        server_context(SecurityConfig(certificate_file=chain, key_file=key))
     both = write(tmp_path / "both.pem", KEY + CHAIN, 0o644)
     with pytest.raises(ConfigError, match=r"security\.certificate_file: .* can be read by others"):
-        server_context(FanoutSecurityConfig(certificate_file=both))
+        server_context(SecurityConfig(certificate_file=both))
 
 
 def test_what_is_no_pair_is_said(tmp_path: Path) -> None:
@@ -91,6 +91,6 @@ def test_what_is_no_pair_is_said(tmp_path: Path) -> None:
     for content in (AUTHORITY.issue_cert("other").private_key_pem.bytes(), encrypted, b"", b"\xff"):
         key = write(tmp_path / "server.key", content, 0o600)
         with pytest.raises(ConfigError, match="there is no certificate with its private key, unencrypted, in"):
-            server_context(FanoutSecurityConfig(certificate_file=chain, key_file=key))
+            server_context(SecurityConfig(certificate_file=chain, key_file=key))
     with pytest.raises(ConfigError, match=r"security\.key_file: .* can't be read"):
-        server_context(FanoutSecurityConfig(certificate_file=chain, key_file=str(tmp_path / "absent")))
+        server_context(SecurityConfig(certificate_file=chain, key_file=str(tmp_path / "absent")))

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ibfast.config import FanoutConfig
 from ibfast.errors import ConfigError
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 from ibfast.feed import Feed
 
@@ -49,7 +49,7 @@ def test_off_loopback_a_server_without_tokens_refuses_to_start() -> None:
     feed = Feed(2)
     with pytest.raises(ConfigError, match="token"):
         FanoutServer(feed, None, FanoutConfig(host="0.0.0.0"))  # type: ignore[arg-type]
-    FanoutServer(feed, None, FanoutConfig(host="0.0.0.0"), FanoutSecurityConfig(allow_anonymous=True))  # type: ignore[arg-type]
+    FanoutServer(feed, None, FanoutConfig(host="0.0.0.0"), SecurityConfig(allow_anonymous=True))  # type: ignore[arg-type]
 
 
 def test_a_token_is_needed_where_there_are_any(run: Run, tokens: Path) -> None:

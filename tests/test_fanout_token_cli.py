@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from ibfast.errors import ConfigError
 from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.token_cli import add_parser
 from ibfast.fanout.token_files import load_tokens
 from ibfast.fanout.tokens import Denied, Grant, Reason
@@ -45,7 +45,7 @@ def made(capsys: pytest.CaptureFixture[str]):
 
 
 def checked(token: str, now_s: float | None = None, **settings: object) -> Grant | Denied:
-    config = FanoutSecurityConfig(**{name: str(value) for name, value in settings.items()})
+    config = SecurityConfig(**{name: str(value) for name, value in settings.items()})
     return load_tokens(config).check(token, time.time() if now_s is None else now_s)
 
 
@@ -100,7 +100,7 @@ def test_a_jwt_by_secret_is_let_in(made, tmp_path: Path) -> None:
     assert isinstance(grant, Grant)
     assert (grant.name, grant.permissions) == ("analyst", Permissions(symbols=("SPY",), subscriptions=500))
     assert grant.expires_s is not None
-    assert 0 <= time.time() + 86_400 + FanoutSecurityConfig().leeway_s - grant.expires_s < 60
+    assert 0 <= time.time() + 86_400 + SecurityConfig().leeway_s - grant.expires_s < 60
     assert checked(token, jwt_secret_file=path, audience="desk") == Denied(Reason.AUDIENCE)
 
 

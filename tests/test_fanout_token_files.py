@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from ibfast.errors import ConfigError
 from ibfast.fanout.jwt_tokens import JwtSigner
 from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.token_files import MAX_FILE_BYTES, load_tokens, parse_tokens
 from ibfast.fanout.tokens import Denied, Grant, Reason, digest_of
 
@@ -45,7 +45,7 @@ def write(path: Path, content: str | bytes, mode: int = 0o600) -> str:
 
 
 def test_static_tokens_are_read(tmp_path: Path) -> None:
-    tokens = load_tokens(FanoutSecurityConfig(tokens_file=write(tmp_path / "tokens.toml", FILE)))
+    tokens = load_tokens(SecurityConfig(tokens_file=write(tmp_path / "tokens.toml", FILE)))
     analyst = Permissions(symbols=("AAPL", "ES*"), data_types=("TRADES",), least_interval_ms=100, subscriptions=20)
     assert tokens.check(TOKEN, NOW_S) == Grant("analyst", analyst)
     screen = Permissions(symbols=("*",), modes=("conflate",), subscriptions=500)
@@ -56,7 +56,7 @@ def test_static_tokens_are_read(tmp_path: Path) -> None:
 
 def test_jwts_by_secret(tmp_path: Path) -> None:
     value = secrets.token_bytes(48).replace(b"\n", b"_").replace(b"\r", b"_")
-    config = FanoutSecurityConfig(jwt_secret_file=write(tmp_path / "secret", value + b"\n"), max_subscriptions=7)
+    config = SecurityConfig(jwt_secret_file=write(tmp_path / "secret", value + b"\n"), max_subscriptions=7)
     token = JwtSigner(value, audience="ibfast", issuer="ibfast").sign(
         "a", Permissions(symbols=("*",)), now_s=NOW_S, expires_s=NOW_S + 1
     )
@@ -67,7 +67,7 @@ def test_jwts_by_secret(tmp_path: Path) -> None:
 def test_jwts_by_public_key_beside_static_tokens(tmp_path: Path) -> None:
     key = Ed25519PrivateKey.generate()
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    config = FanoutSecurityConfig(
+    config = SecurityConfig(
         tokens_file=write(tmp_path / "tokens.toml", FILE),
         jwt_public_key_file=write(tmp_path / "key.pub", pem, 0o644),
         audience="desk",
@@ -83,7 +83,7 @@ def test_jwts_by_public_key_beside_static_tokens(tmp_path: Path) -> None:
 
 
 def test_without_files_nobody_needs_a_token() -> None:
-    assert not load_tokens(FanoutSecurityConfig()).are_needed
+    assert not load_tokens(SecurityConfig()).are_needed
 
 
 # --- who may read them ---
@@ -95,14 +95,14 @@ def test_without_files_nobody_needs_a_token() -> None:
 def test_what_others_can_reach_is_no_secret(tmp_path: Path, name: str, mode: int) -> None:
     path = write(tmp_path / "file", FILE, mode)
     with pytest.raises(ConfigError) as caught:
-        load_tokens(FanoutSecurityConfig(**{name: path}))
+        load_tokens(SecurityConfig(**{name: path}))
     assert str(caught.value) == (f"security.{name}: {path} can be read by others (mode {mode:03o}): chmod 600 it")
 
 
 @posix
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_what_nobody_else_can_reach_is_one(tmp_path: Path, mode: int) -> None:
-    assert load_tokens(FanoutSecurityConfig(tokens_file=write(tmp_path / "file", FILE, mode))).are_needed
+    assert load_tokens(SecurityConfig(tokens_file=write(tmp_path / "file", FILE, mode))).are_needed
 
 
 @posix
@@ -110,7 +110,7 @@ def test_what_nobody_else_can_reach_is_one(tmp_path: Path, mode: int) -> None:
 def test_a_public_key_may_be_read_by_all_and_changed_by_none(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path / "key.pub", "x", mode)
     with pytest.raises(ConfigError, match=rf"can be changed by others \(mode {mode:03o}\): chmod go-w it"):
-        load_tokens(FanoutSecurityConfig(jwt_public_key_file=path))
+        load_tokens(SecurityConfig(jwt_public_key_file=path))
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
@@ -118,24 +118,24 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "file", FILE)
     os.chown(path, 12345, 12345)
     with pytest.raises(ConfigError, match="belongs to another user: give a file of your own"):
-        load_tokens(FanoutSecurityConfig(tokens_file=path))
+        load_tokens(SecurityConfig(tokens_file=path))
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
 def test_a_file_without_permission_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "file", FILE, 0o000)
     with pytest.raises(ConfigError, match=r"can't be read \(Permission denied\)"):
-        load_tokens(FanoutSecurityConfig(tokens_file=path))
+        load_tokens(SecurityConfig(tokens_file=path))
 
 
 @pytest.mark.parametrize("name", ["tokens_file", "jwt_secret_file", "jwt_public_key_file"])
 def test_a_file_that_is_not_there_is_said(tmp_path: Path, name: str) -> None:
     path = tmp_path / "absent"
     with pytest.raises(ConfigError) as caught:
-        load_tokens(FanoutSecurityConfig(**{name: str(path)}))
+        load_tokens(SecurityConfig(**{name: str(path)}))
     assert str(caught.value).startswith(f"security.{name}: {path} can't be read (")
     with pytest.raises(ConfigError, match="can't be read"):
-        load_tokens(FanoutSecurityConfig(**{name: "~nobody-of-this-name/file"}))
+        load_tokens(SecurityConfig(**{name: "~nobody-of-this-name/file"}))
 
 
 @posix
@@ -144,20 +144,20 @@ def test_what_is_no_file_is_said_and_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe, 0o600)
     for path in (tmp_path, pipe):
         with pytest.raises(ConfigError, match=r"is no file: give the path of one|can't be read"):
-            load_tokens(FanoutSecurityConfig(tokens_file=str(path)))
+            load_tokens(SecurityConfig(tokens_file=str(path)))
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path / "file", b"#" * (MAX_FILE_BYTES + 1))
     with pytest.raises(ConfigError, match="has more than 1048576 bytes"):
-        load_tokens(FanoutSecurityConfig(tokens_file=path))
+        load_tokens(SecurityConfig(tokens_file=path))
 
 
 def test_a_home_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "tokens.toml", FILE)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert load_tokens(FanoutSecurityConfig(tokens_file="~/tokens.toml")).are_needed
+    assert load_tokens(SecurityConfig(tokens_file="~/tokens.toml")).are_needed
 
 
 # --- what may be in them ---
@@ -208,19 +208,19 @@ def test_what_is_wrong_is_located_and_no_secret_shown(text: str | bytes, told: s
 
 def test_an_empty_file_lets_nobody_in_by_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no token: make one with ibfast token"):
-        load_tokens(FanoutSecurityConfig(tokens_file=write(tmp_path / "tokens.toml", "# none yet\n")))
+        load_tokens(SecurityConfig(tokens_file=write(tmp_path / "tokens.toml", "# none yet\n")))
 
 
 def test_a_private_key_does_not_stand_where_the_public_one_should(tmp_path: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path = write(tmp_path / "jwt.key", pem)
     with pytest.raises(ConfigError) as caught:
-        load_tokens(FanoutSecurityConfig(jwt_public_key_file=path))
+        load_tokens(SecurityConfig(jwt_public_key_file=path))
     assert str(caught.value).startswith(f"security.jwt_public_key_file: {path}: this is a private key")
 
 
 def test_no_key_is_in_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "secret", "short-but-secret")
     with pytest.raises(ConfigError) as caught:
-        load_tokens(FanoutSecurityConfig(jwt_secret_file=path))
+        load_tokens(SecurityConfig(jwt_secret_file=path))
     assert str(caught.value) == f"security.jwt_secret_file: {path}: the secret is too short: give 32 bytes or more"

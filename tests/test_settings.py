@@ -41,8 +41,19 @@ EXAMPLES: dict[str, Any] = {
     "session.client_ids": (7, 8),
     "breaker.failure_rate": 0.75,
     "fanout.host": "0.0.0.0",
+    "security.tokens_file": "tokens.toml",
+    "security.jwt_secret_file": "jwt.secret",
+    "security.jwt_public_key_file": "jwt.pem",
+    "security.audience": "desk",
+    "security.issuer": "office",
+    "security.origins": ("https://desk.example.com", "null"),
+    "security.certificate_file": "server.pem",
+    "security.key_file": "server.key",
 }
 """Where another value than the default can't be made from the type alone."""
+
+ALONE = {"security.jwt_public_key_file", "security.allow_anonymous"}
+"""What can't stand beside another setting."""
 
 
 def default(path: str) -> Any:
@@ -107,17 +118,17 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "ibfast.toml"
 
 
-ALL = {path: example(path) for path in paths_of(Config)}
+ALL = {path: example(path) for path in paths_of(Config) if path not in ALONE}
 
 
 def test_the_examples_are_no_defaults() -> None:
     assert {path for path in ALL if ALL[path] == default(path)} == set()
-    assert EXAMPLES.keys() <= ALL.keys()
+    assert EXAMPLES.keys() | ALONE <= ALL.keys() | ALONE == set(paths_of(Config))
 
 
 def test_every_setting_has_its_own_variable() -> None:
     variables = variables_of(Config)
-    assert len(variables) == len(ALL)
+    assert len(variables) == len(paths_of(Config))
     assert variables["IBFAST_PORT"] == ("", "port")
     assert variables["IBFAST_HEARTBEAT_INTERVAL_S"] == ("heartbeat", "interval_s")
 
@@ -143,6 +154,15 @@ def test_every_setting_can_be_an_argument() -> None:
     sections = {name: getattr(config, name) for name in sections_of(Config)}
     flat = {path: value for path, value in ALL.items() if "." not in path}
     assert Config.load(environ={}, **flat, **sections) == config == Config(**flat, **sections)
+
+
+@pytest.mark.parametrize("path", sorted(ALONE))
+def test_what_stands_alone_can_stand_anywhere(file: Path, path: str) -> None:
+    values = {path: example(path)}
+    file.write_text(as_toml(values))
+    config = Config.load(file, environ={})
+    assert given_value(config, path) == values[path]
+    assert config == Config.load(environ=as_environment(values)) == Config.load(environ={}, **as_arguments(values))
 
 
 @given(st.integers(1, 65535), st.floats(1e-3, 86_400), st.text("αβ\"'\\ #=,\n", min_size=1), st.booleans())
@@ -286,7 +306,7 @@ def test_what_is_wrong_in_the_environment_is_located(variable: str, text: str, t
 
 def test_an_unknown_name_is_told_with_what_there_is(file: Path) -> None:
     file.write_text("xyzzy = 1")
-    with pytest.raises(ConfigError, match=r"^there is no setting 'xyzzy' \(.*\): there are host, port, .*, fanout$"):
+    with pytest.raises(ConfigError, match=r"^there is no setting 'xyzzy' \(.*\): there are host, port, .*, fanout, security$"):
         Config.load(file, environ={})
 
 

@@ -12,14 +12,14 @@ from ibfast.errors import ConfigError
 from ibfast.fanout.limits import Origins
 from ibfast.policy.checks import is_number, require, require_seconds, require_whole
 
-__all__ = ["FanoutSecurityConfig"]
+__all__ = ["SecurityConfig"]
 
 MAX_LEEWAY_S = 300
 LEAST_MESSAGE_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FanoutSecurityConfig:
+class SecurityConfig:
     """Who may subscribe, and the caps that nobody may exceed.
 
     Attributes:

@@ -33,11 +33,11 @@ from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind
 from ibfast.fanout.messages import Code
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server_tls import server_context
 from ibfast.fanout.session import Hub, Session, TooFastError
 from ibfast.fanout.token_files import load_tokens
-from ibfast.fanout.tokens import Denied, presented_token
+from ibfast.fanout.tokens import Denied, Tokens, presented_token
 from ibfast.fanout.upstream import Source, Upstreams
 from ibfast.fanout.writing import Audience as Members
 from ibfast.fanout.writing import Broadcaster, Writer
@@ -65,7 +65,10 @@ MOST_REFUSED = 64
 class FanoutServer:
     """Serves a feed's data to WebSocket clients; docs/stream-protocol.md says how.
 
-        async with IBKRConnectionManager(config) as manager, FanoutServer(manager.feed, manager) as server:
+        async with (
+            IBKRConnectionManager(config) as manager,
+            FanoutServer(manager.feed, manager, config.fanout, config.security) as server,
+        ):
             print("ws://{}:{}/stream".format(*server.address))
             await asyncio.Event().wait()
 
@@ -74,6 +77,7 @@ class FanoutServer:
         source: a connection manager or a pool that fills it; asked for what subscribers want.
         config: where to listen, and how patient to be.
         security: who may connect, and what anybody may have.
+        tokens: who may connect, in place of what is in the files that `security` names.
 
     Attributes:
         address: host and port, once it serves.
@@ -89,17 +93,19 @@ class FanoutServer:
         feed: Feed,
         source: Source,
         config: FanoutConfig | None = None,
-        security: FanoutSecurityConfig | None = None,
+        security: SecurityConfig | None = None,
+        *,
+        tokens: Tokens | None = None,
     ) -> None:
         self.config = config or FanoutConfig()
-        self.security = security or FanoutSecurityConfig()
+        self.security = security or SecurityConfig()
+        self._tokens = tokens or load_tokens(self.security)
         self._warnings = check_bind(
             self.config.host,
-            has_authentication=self.security.has_authentication,
+            has_authentication=self._tokens.are_needed,
             has_tls=self.security.has_tls,
             allow_anonymous=self.security.allow_anonymous,
         )
-        self._tokens = load_tokens(self.security)
         self._tls = server_context(self.security)
         self._origins = Origins(self.security.origins)
         self._caps = ConnectionCaps(self.security.max_connections, self.security.max_per_address)

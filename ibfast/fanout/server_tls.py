@@ -9,13 +9,13 @@ import ssl
 from pathlib import Path
 
 from ibfast.errors import ConfigError
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.token_files import read_guarded
 
 __all__ = ["server_context"]
 
 
-def server_context(config: FanoutSecurityConfig) -> ssl.SSLContext | None:
+def server_context(config: SecurityConfig) -> ssl.SSLContext | None:
     """Return what the server speaks TLS with, None if it does not. Reads the files: restart when they have changed.
 
     Raises:

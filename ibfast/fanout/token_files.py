@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from ibfast.errors import ConfigError
 from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.security_config import FanoutSecurityConfig
+from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.tokens import StaticToken, Tokens, Verifier, digest_of
 
 __all__ = ["NAME", "load_tokens", "parse_tokens", "read_guarded"]
@@ -41,7 +41,7 @@ _OTHERS_WRITE = 0o022
 T = TypeVar("T")
 
 
-def load_tokens(config: FanoutSecurityConfig) -> Tokens:
+def load_tokens(config: SecurityConfig) -> Tokens:
     """Return what decides who is let in. Files are read once: restart the server when they have changed.
 
     Raises:
@@ -55,7 +55,7 @@ def load_tokens(config: FanoutSecurityConfig) -> Tokens:
     return Tokens(static, _verifier(config), max_subscriptions=config.max_subscriptions)
 
 
-def _verifier(config: FanoutSecurityConfig) -> Verifier | None:
+def _verifier(config: SecurityConfig) -> Verifier | None:
     if config.jwt_secret_file is None and config.jwt_public_key_file is None:
         return None
     from ibfast.fanout import jwt_tokens
