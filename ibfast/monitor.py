@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -74,10 +74,12 @@ class Health:
     Attributes:
         ok: whether it does.
         reasons: why it does not, empty if it does.
+        state: of the connection; "" where there are several.
     """
 
     ok: bool
     reasons: tuple[str, ...] = ()
+    state: str = field(default="", compare=False)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -321,6 +323,6 @@ class ConnectionMonitor:
     def health(self) -> Health:
         """Return whether data that should flow does flow, and if not, why not."""
         if self.health_source is None:
-            return Health(ok=False, reasons=("nothing is known about the connection yet",))
+            return Health(ok=False, reasons=("nothing is known about the connection yet",), state=self.state)
         reasons = tuple(self.health_source())
-        return Health(not reasons, reasons)
+        return Health(not reasons, reasons, self.state)

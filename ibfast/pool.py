@@ -222,7 +222,7 @@ class ConnectionPool:
         for member in self.members:
             is_spare = is_any_connected and not member.session.subscriptions
             (warnings if is_spare else reasons).extend(f"{member.address}: {told}" for told in member.health().reasons)
-        return PoolHealth(not reasons, tuple(reasons), tuple(warnings))
+        return PoolHealth(not reasons, tuple(reasons), warnings=tuple(warnings))
 
     def exposition(self) -> bytes:
         """Return the metrics of all members in Prometheus' text format, of type `content_type`."""

@@ -15,6 +15,7 @@ from ibfast.contracts import Contract
 from ibfast.fanout.batcher import Batcher
 from ibfast.fanout.channels import INTERVALS_MS
 from ibfast.fanout.dialect import Dialect, Outlet
+from ibfast.fanout.gauges import Tally
 from ibfast.fanout.limits import ControlRate, Verdict
 from ibfast.fanout.messages import (
     PROTOCOL_VERSION,
@@ -56,6 +57,7 @@ class Hub:
         heartbeat_s: as `welcome` tells it.
         max_control_per_s: control messages of one client in a second.
         dialects: by subprotocol.
+        tally: what has happened.
     """
 
     batcher: Batcher
@@ -65,6 +67,7 @@ class Hub:
     heartbeat_s: float
     max_control_per_s: int
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
 
 class Session:
@@ -88,7 +91,7 @@ class Session:
         self._opening: set[asyncio.Task[None]] = set()
         self.grant = grant
         self.max_bytes_per_s = grant.permissions.bandwidth(0)
-        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.epoch, self._on_ended)
+        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.epoch, self._on_ended, hub.tally)
 
     def welcome(self) -> None:
         """Speak first."""

@@ -17,6 +17,7 @@ from ibfast.fanout.batcher import Batcher, Lane
 from ibfast.fanout.channels import Channel, Tap
 from ibfast.fanout.dialect import Audience, Dialect, Outlet
 from ibfast.fanout.frames import text_frame
+from ibfast.fanout.gauges import Tally
 from ibfast.fanout.messages import Code, RefusedError, Subscribe, encode
 from ibfast.fanout.past import gaps_after, is_complete
 from ibfast.fanout.subscription import Subscription
@@ -46,6 +47,7 @@ class Subscriber:
         outlet: where they go.
         epoch: names the life of the feed's rings.
         on_ended: told of each subscription that is over.
+        tally: told of what is left out.
 
     Attributes:
         subscriptions: by number.
@@ -59,12 +61,14 @@ class Subscriber:
         outlet: Outlet,
         epoch: str,
         on_ended: Callable[[Subscription], None],
+        tally: Tally,
     ) -> None:
         self._batcher = batcher
         self._dialect = dialect
         self._outlet = outlet
         self._epoch = epoch
         self._on_ended = on_ended
+        self._tally = tally
         self._next_number = 1
         self._places: dict[Lane, _Place] = {}
         self._steps = 0
@@ -274,6 +278,8 @@ class Subscriber:
     def _say_lag(self, subscription: Subscription, from_seq: int, rows: int | None, reason: str) -> None:
         lane = subscription.lane
         self._outlet.write(lane.encoder.lag(subscription.channel_id, from_seq, lane.seq, rows, reason))
+        self._tally.lags[reason] += 1
+        self._tally.rows_left_out += rows or 0
 
     def _move(self, subscription: Subscription) -> None:
         """Bring a subscription to the lane of its interval; what was sent, and what comes, meet at one number."""
@@ -303,6 +309,7 @@ class Subscriber:
         if self.is_behind:
             return
         self.is_behind = True
+        self._tally.fallen_behind += 1
         for lane, place in self._places.items():
             self._dismiss(lane, place)
         for subscription in list(self.subscriptions.values()):
@@ -338,6 +345,7 @@ class Subscriber:
 
     def set_pace(self, steps: int) -> None:
         """Have all subscriptions come at intervals that are so many steps longer than those asked for, and say so."""
+        self._tally.slowed += steps > self._steps
         self._steps = steps
         for subscription in self.subscriptions.values():
             interval_ms = slowed(subscription.interval_ms, steps)
