@@ -19,15 +19,14 @@ from websockets.typing import Subprotocol
 
 from ibfast.errors import AuthError, ConnectError, Error, NotConnectedError
 from ibfast.tls import TlsConfig
+from ibfast.wire_log import wire_logger
 
 __all__ = ["ConnectionClosed", "Socket", "dial", "dialect_of", "reason_of"]
 
 Socket: TypeAlias = ClientConnection
 
 logger = logging.getLogger("ibfast")
-# At its lowest level the library logs headers, and the token with them.
-_wire_logger = logging.getLogger("ibfast.stream_socket")
-_wire_logger.setLevel(logging.INFO)
+_wire_logger = wire_logger("ibfast.stream_socket")
 
 DEFAULT_PATH: Final = "/stream"
 MOST_MESSAGE_BYTES: Final = 1 << 26

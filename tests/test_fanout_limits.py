@@ -41,8 +41,8 @@ def test_connections_are_capped_by_address() -> None:
         ("::ffff:c000:201", "192.0.2.1", True),
         ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
         ("fe80::1%eth0", "fe80::2%eth1", True),
-        ("::1", "::2", True),
-        ("::1", "127.0.0.1", False),
+        ("::2", "::3", True),
+        ("::1", "::2", False),
         ("", "", True),
         ("not an address", "not an address", True),
         ("", "192.0.2.1", False),
@@ -54,7 +54,15 @@ def test_what_counts_as_one_address(first: str, second: str, is_one: bool) -> No
     assert (caps.admit(second) is not None) == is_one
 
 
-@given(st.lists(st.tuples(st.booleans(), st.sampled_from(["192.0.2.1", "192.0.2.2", "::1", ""])), max_size=60))
+def test_this_machine_counts_in_all_alone() -> None:
+    caps = ConnectionCaps(4, 1)
+    assert [caps.admit(address) for address in ("127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1")] == [None] * 4
+    assert "all the connections that it may have (4)" in str(caps.admit("127.0.0.1"))
+    caps.release("::1")
+    assert caps.admit("192.0.2.1") is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::", ""])), max_size=60))
 def test_caps_agree_with_a_list_and_forget_who_left(steps: list[tuple[bool, str]]) -> None:
     caps, there = ConnectionCaps(5, 2), list[str]()
     for comes, address in steps:

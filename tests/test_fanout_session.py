@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import time
@@ -107,10 +108,54 @@ def test_a_session_ends_with_its_token(run: Run, tokens: Path) -> None:
             client_of(server, additional_headers={"Authorization": f"Bearer {TOKEN}"}) as client,
         ):
             assert (await client.until("closing"))["code"] == "EXPIRED"
-            with pytest.raises(ConnectionClosed):
+            with pytest.raises(ConnectionClosed) as caught:
                 await client.hear()
+            assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1008, "EXPIRED")  # type: ignore[union-attr]
+            denied = {"Authorization": f"Bearer {TOKEN}"}
+            assert await status_of(server, additional_headers=denied) == 401
 
     run(test())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_no_token_is_ever_logged(run: Run, tokens: Path, caplog: pytest.LogCaptureFixture, known: bool) -> None:
+    token = TOKEN if known else "u" * 40
+    by_header = {"additional_headers": {"Authorization": f"Bearer {token}"}}
+    raw = b"GET /stream HTTP/1.1\r\nHost: desk\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%s\r\n\r\n"
+    knocks = (
+        f"Authorization: Bearer {token}", f"Authorization: Bearer {token}\r\n{token}", f"Authorization : {token}",
+        f"Authorization: Basic {token}", f"Sec-WebSocket-Protocol: ibfast.token.{token}=;",
+        f"Sec-WebSocket-Key: {token}", f"Authorization: Bearer {token}\r\nSec-WebSocket-Version: {token}",
+    )  # fmt: skip
+
+    async def test() -> None:
+        async with serving({"tokens_file": str(tokens)}) as (server, _):
+            assert await status_of(server, f"/stream?token={token}", **by_header) == 404
+            for options in (by_header, {"subprotocols": ["ibfast.v1.json", f"ibfast.token.{token}"]}):
+                if known:
+                    async with client_of(server, **options) as client:
+                        await client.say("subscribe", symbol=token)
+                        await client.ask("ping")
+                        await client.socket.send(f"{token}{{")
+                        await client.until("error")
+                else:
+                    assert await status_of(server, **options) == 401
+            for knock in knocks:
+                reader, writer = await asyncio.open_connection(*server.address)
+                writer.write(raw % knock.encode())
+                with contextlib.suppress(ConnectionError):
+                    assert not (await reader.read()).startswith(b"HTTP/1.1 101")
+                writer.close()
+
+    logging.getLogger("websockets.client").setLevel(logging.INFO)  # the tests' own
+    logging.getLogger("ibfast.fanout.wire").setLevel(logging.DEBUG)  # whatever somebody sets
+    try:
+        with caplog.at_level(logging.DEBUG):
+            run(test())
+    finally:
+        logging.getLogger("ibfast.fanout.wire").setLevel(logging.INFO)
+    assert "connection open" in caplog.text or not known
+    assert token not in caplog.text
 
 
 def test_paths_and_origins(run: Run) -> None:
@@ -127,7 +172,31 @@ def test_paths_and_origins(run: Run) -> None:
 
 def test_there_are_caps_on_connections(run: Run) -> None:
     async def test() -> None:
-        async with serving({"max_connections": 5, "max_per_address": 2}) as (server, _):
+        async with serving({"max_connections": 2, "max_per_address": 1}) as (server, _):
+            async with client_of(server), client_of(server):  # both of this machine
+                assert await status_of(server) == 503
+            await until(lambda: not server.connections)
+            async with client_of(server):
+                pass
+
+    run(test())
+
+
+def own_address() -> str:
+    """An address of this machine that others could reach it by."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine is on no network")
+        return str(sock.getsockname()[0])
+
+
+def test_there_is_a_cap_on_connections_from_one_address(run: Run) -> None:
+    address = own_address()
+
+    async def test() -> None:
+        async with serving({"allow_anonymous": True, "max_per_address": 2}, host=address) as (server, _):
             async with client_of(server), client_of(server):
                 assert await status_of(server) == 503
             await until(lambda: not server.connections)

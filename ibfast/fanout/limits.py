@@ -20,6 +20,7 @@ __all__ = ["ConnectionCaps", "ControlRate", "Origins", "Verdict", "check_bind"]
 WINDOW_S = 1.0
 ANY = "*"
 NULL = "null"
+THIS_MACHINE = "this machine"
 IPV6_NETWORK_BITS = 64
 
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}|\*))?")
@@ -31,7 +32,8 @@ class ConnectionCaps:
 
     Args:
         most: in all.
-        most_per_address: from one address; of IPv6 from one network of 64 bits, which is what one site has.
+        most_per_address: from one address; of IPv6 from one network of 64 bits, which is what one site has. Programs of
+            this machine, and whoever comes through a proxy that runs here, count in all and not by address.
     """
 
     def __init__(self, most: int, most_per_address: int) -> None:
@@ -49,7 +51,7 @@ class ConnectionCaps:
         site = _site(address)
         if self.open >= self._most:
             return f"the server has all the connections that it may have ({self._most})"
-        if self._counts[site] >= self._most_per_address:
+        if site != THIS_MACHINE and self._counts[site] >= self._most_per_address:
             return f"there are all the connections that there may be from one address ({self._most_per_address})"
         self._counts[site] += 1
         self.open += 1
@@ -173,6 +175,8 @@ def _site(address: str) -> str:
         parsed = _address(address)
     except ValueError:
         return address
+    if parsed.is_loopback:
+        return THIS_MACHINE
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((int(parsed), IPV6_NETWORK_BITS), strict=False))
     return str(parsed)

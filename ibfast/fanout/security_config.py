@@ -32,7 +32,9 @@ class SecurityConfig:
         origins: web pages that may connect: "https://desk.example.com", "http://localhost:*" for any port, "*" for
             all, "null" for pages from files.
         certificate_file, key_file: PEM files of the server's TLS certificate with its chain, and of the private key.
-        max_connections, max_per_address: connections at once, in all and from one address.
+        max_connections: connections at once, in all.
+        max_per_address: from one address; those of this machine count in all alone. Behind a reverse proxy on this
+            machine all clients have its address: have the proxy count them.
         max_subscriptions: of one connection.
         max_message_bytes: of a message from a client.
         max_control_per_s: messages from one client in a second.
