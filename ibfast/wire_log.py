@@ -1,7 +1,7 @@
 """The log of the WebSocket library, without what nobody may read in it.
 
-The rule of the file: at its lowest level the library logs headers, and tokens with them; so that level is never reached,
-whatever anybody sets.
+The rule of the file: at its lowest level the library logs headers, and tokens with them; so nothing of that level is
+let through, whatever anybody sets.
 """
 
 from __future__ import annotations

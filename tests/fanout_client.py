@@ -11,8 +11,10 @@ from fanout_desk import Desk
 from websockets.asyncio.client import ClientConnection, connect
 
 from ibfast.config import FanoutConfig
+from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
+from ibfast.fanout.tokens import StaticToken, Tokens, digest_of
 
 
 class JsonClient:
@@ -78,10 +80,23 @@ async def client_of(server: FanoutServer, **options: Any) -> AsyncIterator[JsonC
         yield client
 
 
+TOKEN = "t" * 40
+BEARER = {"additional_headers": {"Authorization": f"Bearer {TOKEN}"}}
+"""What a client of a server with `token_of` says."""
+
+
+def token_of(expires_s: float | None = None, **permissions: Any) -> Tokens:
+    """The one token that a server wants, and what it permits."""
+    permitted = Permissions(**({"symbols": ("*",)} | permissions))
+    return Tokens((StaticToken("analyst", digest_of(TOKEN), permitted, expires_s),), max_subscriptions=500)
+
+
 @contextlib.asynccontextmanager
-async def serving(security: dict[str, Any] | None = None, **config: Any) -> AsyncIterator[tuple[FanoutServer, Desk]]:
+async def serving(
+    security: dict[str, Any] | None = None, tokens: Tokens | None = None, **config: Any
+) -> AsyncIterator[tuple[FanoutServer, Desk]]:
     """A server of a desk's data."""
     desk = Desk(config.pop("capacity", 1 << 12))
     settings = FanoutConfig(**({"port": 0} | config))
-    async with FanoutServer(desk.feed, desk, settings, SecurityConfig(**(security or {}))) as server:
+    async with FanoutServer(desk.feed, desk, settings, SecurityConfig(**(security or {})), tokens=tokens) as server:
         yield server, desk
