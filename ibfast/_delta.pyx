@@ -51,6 +51,7 @@ cdef struct channel_t:
     channel_t *next             # of the same instrument
     uint64_t kinds
     uint64_t since_seq
+    uint64_t rows               # encoded so far, before conflation
     uint32_t families           # one bit each
     uint32_t index
     uint64_t window
@@ -204,6 +205,39 @@ cdef class Encoder:
         self.note_wanted(channel.instrument)
         return index
 
+    def restart(self, size_t index, spec, rows=None, uint64_t seq=0):
+        """Have a channel go on from another state, as if it had just been added; its snapshot must follow everywhere.
+
+        Args:
+            index, spec: of the channel.
+            rows, seq: as for `add`.
+        """
+        cdef channel_t *old = self.channel_at(index)
+        cdef channel_t **link = &self.first[old.instrument]
+        cdef channel_t *channel = <channel_t *> calloc(1, sizeof(channel_t))
+        if channel == NULL:
+            raise MemoryError
+        try:
+            self.set_up(channel, spec, <uint32_t> index, seq)
+            if channel.instrument != old.instrument or channel.families != old.families:
+                raise ValueError("a channel has another instrument, or other families, than the spec")
+            if rows:
+                self.encode_state(channel, rows)
+        except BaseException:
+            channel_free(channel)
+            raise
+        while link[0] != old:
+            link = &link[0].next
+        channel.next = old.next
+        channel.rows = old.rows
+        link[0] = channel
+        self.channels[index] = channel
+        channel_free(old)
+
+    def count(self, size_t index):
+        """Rows that were encoded for a channel so far, counted before conflation."""
+        return self.channel_at(index).rows
+
     cdef int make_room_for(self, size_t index, size_t instrument) except -1:
         cdef size_t size = self.channels_size
         grown_with_zeros(<void **> &self.pieces, &size, index + 1, sizeof(piece_t))
@@ -318,18 +352,19 @@ cdef class Encoder:
         cdef size_t i
         return [(self.log.pairs[i], self.log.pairs[i + 1]) for i in range(0, self.log.used, 2)]
 
-    def snapshot(self, size_t index, uint32_t channel, int64_t now_ns):
+    def snapshot(self, size_t index, uint32_t channel, int64_t now_ns, uint64_t seq=0):
         """The complete WebSocket frame of a channel's state after the last window.
 
         Args:
             index: of the channel.
             channel: its number on the connection.
             now_ns: UTC.
+            seq: up to which the rings were read, if that is more than the last row's.
         """
         cdef channel_t *coded = self.channel_at(index)
         cdef writer_t w
-        cdef uint64_t seq = max(self.seq, coded.since_seq)
         cdef int status
+        seq = max(seq, self.seq, coded.since_seq)
         w.start = w.at = w.end = NULL
         w.held = 0
         w.bits = 0
@@ -529,6 +564,8 @@ cdef class Encoder:
         while i >= 0:
             rows += 1
             i = self.nodes[i].next
+        if not channel.is_conflated:
+            channel.rows += rows
         piece.at = w.at - w.start
         if writer_room(w) < 0:
             return -1
@@ -571,6 +608,7 @@ cdef class Encoder:
         cdef int made = -1
         while i >= 0:
             node = self.nodes + i
+            channel.rows += 1
             self.latest[node.family][line_of_row(node.family, node.row)] = i
             if node.family == DEPTH:
                 change_book(channel.book, <const depth_t *> node.row, channel.pen.absent[DEPTH])

@@ -13,7 +13,7 @@ class Decoded:
     channel: int
     seq: int
     time_ns: int
-    lag: tuple[str, int, int] | None
+    lag: tuple[str, int, int, int | None] | None
     text: tuple[int, str] | None
 
 @disjoint_base

@@ -34,7 +34,7 @@ cdef extern from "numpy/arrayobject.h":
 
 cnp.import_array()
 
-_LAG_REASONS = ("slow", "overrun")
+_LAG_REASONS = ("slow", "overrun", "incomplete")
 cdef tuple ROW_DTYPES = tuple(_DTYPES[name] for name in _NAMES)
 
 
@@ -70,7 +70,8 @@ cdef class Decoded:
         channel: whose snapshot or lag it is; −1 for other messages.
         seq: of a window or a snapshot, 0 for other messages.
         time_ns: likewise: the window's beginning; when the snapshot was taken.
-        lag: (reason, from_seq, to_seq) or None: what was left out of the channel.
+        lag: (reason, from_seq, to_seq, rows) or None: what was left out of the channel; rows is how many, None if that
+            is not known.
         text: (id, text) or None.
     """
 
@@ -242,11 +243,12 @@ cdef class FrameDecoder:
         cdef uint64_t reason = get_bits(r, 8)
         cdef uint64_t from_seq = get_64(r)
         cdef uint64_t to_seq = get_64(r)
+        cdef uint64_t rows = get_varint(r)
         if r.at != r.end or reason >= <uint64_t> len(_LAG_REASONS):
             self.refuse(r, "a lag of wrong length or reason")
         self.channel_of(r, channel).has_state = False
         decoded.channel = channel
-        decoded.lag = (_LAG_REASONS[reason], from_seq, to_seq)
+        decoded.lag = (_LAG_REASONS[reason], from_seq, to_seq, rows - 1 if rows else None)
         return 0
 
     cdef int decode_text(self, reader_t *r, Decoded decoded) except -1:

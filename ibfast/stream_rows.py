@@ -241,8 +241,8 @@ class BinaryRows:
             self._add_text(*decoded.text)
         lag = None
         if decoded.lag is not None:
-            reason, from_seq, to_seq = decoded.lag
-            lag = (decoded.channel, from_seq, to_seq, None, reason)
+            reason, from_seq, to_seq, count = decoded.lag
+            lag = (decoded.channel, from_seq, to_seq, count, reason)
         batches = tuple(self._batch(family, rows, decoded.is_snapshot) for family, rows in decoded.rows.items())
         arrival = Arrival(batches, decoded.order if len(batches) > 1 else None)
         if decoded.is_snapshot:

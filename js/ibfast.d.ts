@@ -160,8 +160,11 @@ export type Batch = RowBatch | ColumnBatch;
 /** Rows were left out: those after `from_seq` up to `to_seq`. What is now follows as a snapshot. */
 export interface Lag {
   type: "lag";
-  /** slow: the connection; overrun: the server's reader; resume: while there was no connection; queue: who iterates. */
-  reason: "slow" | "overrun" | "resume" | "queue";
+  /**
+   * slow: the connection; overrun: the server's reader; incomplete: that, and the state that follows is not whole;
+   * resume: while there was no connection; queue: who iterates.
+   */
+  reason: "slow" | "overrun" | "incomplete" | "resume" | "queue";
   from_seq: number;
   to_seq: number;
   /** How many, null where it is not known. */
@@ -342,7 +345,14 @@ export function backoffMs(attempt: number, policy?: { baseMs: number; capMs: num
 export type Message =
   | { type: "window"; class: number; seq: number; batches: Batch[] }
   | { type: "snapshot"; channel: number; time_ns: bigint; seq: number; batches: Batch[] }
-  | { type: "lag"; channel: number; reason: "slow" | "overrun"; from_seq: number; to_seq: number }
+  | {
+      type: "lag";
+      channel: number;
+      reason: "slow" | "overrun" | "incomplete";
+      from_seq: number;
+      to_seq: number;
+      rows: number | null;
+    }
   | { type: "clock"; class: number }
   | { type: "text"; id: number; text: string };
 

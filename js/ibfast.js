@@ -1241,7 +1241,7 @@ const SNAPSHOT = 0x20;
 const LAG = 0x30;
 const TEXT_MESSAGE = 0x40;
 const WINDOW = 0x80;
-const LAG_REASONS = ["slow", "overrun"];
+const LAG_REASONS = ["slow", "overrun", "incomplete"];
 const SKIP = 7;
 
 function safeSeq(seq) {
@@ -1350,9 +1350,10 @@ export class FrameDecoder {
     const reason = LAG_REASONS[bits.bits(8)] ?? fail("a lag for no known reason");
     const from_seq = safeSeq(bits.u64());
     const to_seq = safeSeq(bits.u64());
+    const count = Number(bits.varint());
     this.#requireEnd("a lag");
     channel.void();
-    return { type: "lag", channel: channel.id, reason, from_seq, to_seq };
+    return { type: "lag", channel: channel.id, reason, from_seq, to_seq, rows: count === 0 ? null : count - 1 };
   }
 
   #text() {
@@ -2091,7 +2092,7 @@ export class Client {
       owner.isReady = false;
       owner.untoldFrom = null;
       owner.seq = Math.max(owner.seq, message.to_seq);
-      this.#deliver(owner.wish, { ...message, rows: null });
+      this.#deliver(owner.wish, message);
     }
   }
 

@@ -163,14 +163,19 @@ def vectors() -> Iterator[tuple[str, dict[str, Any]]]:
         "skip too far": b"\x80\0\0\xff" + b"\xff" * 8 + b"\x01\0",
         "varint": b"\x80" + b"\xff" * 9 + b"\0", "head cut": b"\x80\x80", "EG": b"\x80\0\0" + bytes(40),
         "snapshot of 2": b"\x20\2" + bytes(60), "snapshot cut": messages(frames[1])[0][:-1],
-        "snapshot too long": messages(frames[0])[0] + b"\0", "lag's reason": b"\x30\0\2" + bytes(16),
-        "lag too short": b"\x30\0\0" + bytes(15), "UTF-8": b"\x40\5\xff", "text's id": b"\x40\x80\x80\x80\x80\x10x",
-        "no channel of the class": b"\x81\0\0",
+        "snapshot too long": messages(frames[0])[0] + b"\0", "lag's reason": b"\x30\0\3" + bytes(17),
+        "lag too short": b"\x30\0\0" + bytes(16), "UTF-8": b"\x40\5\xff", "text's id": b"\x40\x80\x80\x80\x80\x10x",
+        "no channel of the class": b"\x81\0\0", "lag's count": b"\x30\0\0" + bytes(16) + b"\x80",
+        "lag too long": b"\x30\0\0" + bytes(18),
     }  # fmt: skip
     what = "rare messages; and messages to be refused"
     yield "rare", vector(what, specs, [*frames, *texts], list(refused.values()))
-    lags = [lag_frame(0, "slow", 12, 1 << 60), lag_frame(1, "overrun", 0, (1 << 64) - 1)]
-    again = [frames[1], lags[1], frames[1]]
+    lags = [
+        lag_frame(0, "slow", 12, 1 << 60, 1 << 40),
+        lag_frame(1, "overrun", 0, (1 << 64) - 1),
+        lag_frame(1, "incomplete", 7, 7, 0),
+    ]
+    again = [frames[1], lags[1], frames[1], lags[2], frames[1]]
     what = "lags: the state is void until the next snapshot"
     yield "lags", vector(what, specs, [*frames, *again, lags[0]], [window])
 

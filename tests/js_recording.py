@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ibfast._delta import Audience, Decoded, Encoder, FrameDecoder
 from ibfast._feed import DTYPES
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.fanout.binary import FAMILIES, LAG_REASONS, ChannelSpec, Grids, lag_frame, text_frame
 
 TEXTS = ("", "ARCA", "ISLAND", "T I", "⊕ €", "NYSE")
 TEXT_FIELDS = {"text", "exchange", "conditions", "market_maker"}
@@ -63,7 +63,7 @@ def session(rng: random.Random, *, is_harmed: bool) -> dict[str, Any]:
             messages.append(audience.splice())
         if rng.random() < 0.2:
             i = rng.randrange(len(specs))
-            messages.append(lag_frame(numbers[i], rng.choice(("slow", "overrun")), 5, 1 << 40))
+            messages.append(lag_frame(numbers[i], rng.choice(LAG_REASONS), 5, 1 << 40, rng.choice((None, 0, 70_000))))
             messages.append(encoder.snapshot(indices[i], numbers[i], source.now_ns))
     payloads = [payload for message in messages for payload in unframed(message)]
     if is_harmed:
@@ -208,7 +208,8 @@ def read(decoder: FrameDecoder, numbers: dict[int, int], payloads: list[bytes]) 
         if decoded.text is not None:
             texts[decoded.text[0]] = decoded.text[1]
         if decoded.lag is not None:
-            said["lag"] = [decoded.channel, decoded.lag[0], str(decoded.lag[1]), str(decoded.lag[2])]
+            reason, from_seq, to_seq, count = decoded.lag
+            said["lag"] = [decoded.channel, reason, str(from_seq), str(to_seq), count]
         yield {**said, "seq": str(decoded.seq), "snapshot": decoded.is_snapshot, **batches(decoded, numbers, texts)}
 
 

@@ -492,9 +492,11 @@ class ReferenceDecoder:
         if first == 0x30:
             number, reason = bits.varint(), bits.take(8)
             lag = {"from": bits.take(64), "to": bits.take(64)}
-            require(bits.at == bits.size and reason < 2, "a lag's length or reason")
+            count = bits.varint()
+            require(bits.at == bits.size and reason < 3, "a lag's length or reason")
             self.channel(number).has_state = False
-            return {"message": "lag", "channel": number, "reason": ("slow", "overrun")[reason], **lag}
+            reason = ("slow", "overrun", "incomplete")[reason]
+            return {"message": "lag", "channel": number, "reason": reason, **lag, "count": count - 1 if count else None}
         require(first == 0x40, "an unknown first byte")
         text_id = bits.varint()
         require(text_id < 1 << 32, "a text's id")

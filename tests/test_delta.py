@@ -468,12 +468,13 @@ def test_rare_messages() -> None:
     assert reference.decode(message(text_frame(300, "NASDAQ Börse")))["text"] == "NASDAQ Börse"
     (frame,) = encoded(encoder, audience, {"quotes": quotes(1)})
     snapshot = message(encoder.snapshot(0, 0, 5))
-    lag = message(lag_frame(0, "overrun", 17, 1 << 63))
+    lag = message(lag_frame(0, "overrun", 17, 1 << 63, 3))
     for payload in (snapshot, lag):
         said = decoder.decode(payload)
-    assert (said.channel, said.lag) == (0, ("overrun", 17, 1 << 63))
+    assert (said.channel, said.lag) == (0, ("overrun", 17, 1 << 63, 3))
     reference.decode(snapshot)
-    assert reference.decode(lag)["from"] == 17
+    said = reference.decode(lag)
+    assert (said["from"], said["count"]) == (17, 3)
     clock, window = messages(frame)
     decoder.decode(clock)
     with pytest.raises(ProtocolError, match="no state"):

@@ -69,7 +69,7 @@ def test_the_decoder_reads_them(path: Path) -> None:
         if says["message"] in ("window", "snapshot"):
             assert (str(decoded.time_ns), str(decoded.seq)) == (says["time_ns"], says["seq"])
         if says["message"] == "lag":
-            assert decoded.lag == (says["reason"], int(says["from"]), int(says["to"]))
+            assert decoded.lag == (says["reason"], int(says["from"]), int(says["to"]), says["count"])
             assert decoded.channel == says["channel"]
         assert decoded.text == ((says["id"], says["text"]) if says["message"] == "text" else None)
 

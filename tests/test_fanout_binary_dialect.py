@@ -68,8 +68,8 @@ class BinaryClient:
             self.texts[decoded.text[0]] = decoded.text[1]
             return None
         if decoded.lag is not None:
-            reason, from_seq, to_seq = decoded.lag
-            return {"op": "lag", "reason": reason, "from_seq": from_seq, "to_seq": to_seq}
+            reason, from_seq, to_seq, count = decoded.lag
+            return {"op": "lag", "reason": reason, "from_seq": from_seq, "to_seq": to_seq, "rows": count}
         if decoded.is_snapshot:
             self.snapshots.append(decoded.rows)
             return {"op": "snapshot", "seq": decoded.seq, "rows": decoded.rows}
@@ -276,6 +276,7 @@ def test_what_a_slow_subscriber_misses_is_told(run: Run) -> None:
                     pass
                 (lag,) = [message for message in client.heard if message["op"] == "lag"]
                 seqs = np.concatenate([part["seq"] for part in client.rows["trades"]])
+                assert lag["rows"] == (lag["to_seq"] - lag["from_seq"]) // 2
                 assert seqs.tolist() == [*range(int(seqs[0]), lag["from_seq"] + 1, 2)]  # a tick is between two trades
                 assert lag["from_seq"] < lag["to_seq"] == desk.feed.seq
                 assert last["seq"] == lag["to_seq"]

@@ -15,7 +15,7 @@ from ibfast import Kind
 from ibfast._delta import Audience, Encoder
 from ibfast._feed import DTYPES
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import ChannelSpec, lag_frame, text_frame
+from ibfast.fanout.binary import LAG_REASONS, ChannelSpec, lag_frame, text_frame
 from ibfast.stream_client import StreamClient
 from ibfast.stream_rows import MOST_TEXTS, BinaryRows, ChannelInfo, JsonRows
 from ibfast.updates import Arrival, Lag, Texts, updates_of
@@ -132,10 +132,11 @@ def test_a_snapshot_is_marked(server: Server, reader: BinaryRows) -> None:
     assert batch.rows["bid"].tolist() == [1.0]
 
 
-@pytest.mark.parametrize("reason", ["slow", "overrun"])
-def test_a_lag_is_told(reader: BinaryRows, reason: str) -> None:
-    (message,) = payloads(lag_frame(0, reason, 5, 9))
-    assert reader.receive(message).lag == (0, 5, 9, None, reason)
+@pytest.mark.parametrize("reason", LAG_REASONS)
+@pytest.mark.parametrize("count", [None, 0, 3])
+def test_a_lag_is_told(reader: BinaryRows, reason: str, count: int | None) -> None:
+    (message,) = payloads(lag_frame(0, reason, 5, 9, count))
+    assert reader.receive(message).lag == (0, 5, 9, count, reason)
 
 
 def test_after_a_lag_nothing_is_read_before_the_state(server: Server, reader: BinaryRows) -> None:

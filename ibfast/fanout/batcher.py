@@ -6,17 +6,17 @@ is published whenever this code runs. It is told when a window ends; it knows no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Audience, Dialect, Encoder, Members, Outlet, Rows
+from ibfast.fanout.ledger import Keeps, Ledger
 from ibfast.fanout.past import rows_between
-from ibfast.feed import BACKFILL_KINDS, Feed
+from ibfast.feed import Feed
 from ibfast.ring import Reader
 
 __all__ = ["Batcher", "Lane", "Seat"]
@@ -27,9 +27,6 @@ AT_ONCE = (1 << 63) - 1
 Write = Callable[[bytes, Audience], None]
 """Sends frames to all members of an audience."""
 
-Keeps = Callable[[NDArray[Any]], NDArray[np.bool_]]
-"""Tells of request ids whether their rows are for subscribers."""
-
 
 @dataclass(slots=True, eq=False)
 class Seat:
@@ -38,11 +35,13 @@ class Seat:
     Attributes:
         channel: which.
         index: the encoder's.
+        is_known: whether there was anything to begin with.
         shares: subscriptions that have it.
     """
 
     channel: Channel
     index: int
+    is_known: bool
     shares: int = 0
 
 
@@ -134,13 +133,15 @@ class Lane:
             if parts:
                 write(parts[0] if len(parts) == 1 else b"".join(parts), audience)
 
-    def skip(self, rows: Rows, seq: int) -> None:
-        """Encode what is new for the state that comes of it, and send it to nobody."""
-        if rows:
-            self.encoder.push(rows)
+    def restart(self, ledger: Ledger, seq: int) -> None:
+        """Go on from what is known of all channels, because rows were lost; nobody is sent what was still to come."""
         while self.encoder.advance(AT_ONCE, seq):
             pass
-        self._note(seq)
+        for seat in self.seats.values():
+            state = ledger.rows(seat.channel)
+            seat.is_known = bool(state)
+            self.encoder.restart(seat.index, state, seq)
+        self.seq = seq
 
     def _note(self, seq: int) -> None:
         pending_since = self.encoder.pending_since
@@ -160,6 +161,7 @@ class Batcher:
 
     Attributes:
         feed: as given.
+        ledger: what is known of each instrument.
         windows: by interval: those whose end has to be told by `flush`.
     """
 
@@ -173,7 +175,8 @@ class Batcher:
         on_overrun: Callable[[Lane, int], None],
     ) -> None:
         self.feed = feed
-        self.keeps = keeps
+        self._keeps = keeps
+        self.ledger = Ledger(feed, keeps)
         self._write = write
         self._new_members = new_members
         self._on_window = on_window
@@ -192,29 +195,31 @@ class Batcher:
         if window is None:
             return
         seq = self.feed.seq
-        rows, is_overrun = window.read(self.keeps)
+        rows, is_overrun = window.read(self._keeps)
         for lane in tuple(window.lanes):
             if is_overrun:
                 before = lane.seq
-                lane.skip(rows, seq)
+                lane.restart(self.ledger, seq)
                 self._on_overrun(lane, before)
             else:
                 lane.publish(rows, until_ns, seq, self._write)
 
-    def join(self, dialect: Dialect, channel: Channel, since_seq: int) -> tuple[Lane, Seat]:
+    def join(self, dialect: Dialect, channel: Channel, since_seqs: Mapping[str, int]) -> tuple[Lane, Seat]:
         """Take a share in a channel, which is complete up to its lane's `seq`.
 
         Args:
             dialect: how it is to be said.
             channel: what.
-            since_seq: the gateway sends its data since then: what is older is no state.
+            since_seqs: by family: the gateway sends its data since then, and what is older is no state.
         """
         self.flush(channel.interval_ms)
+        self.ledger.begin(channel, since_seqs)
         lane = self._lane(dialect, channel)
         seat = lane.seats.get(channel)
         if seat is None:
             self.windows[channel.interval_ms].add(channel.families)
-            seat = Seat(channel, lane.encoder.add(channel, self._state(channel, since_seq), lane.seq))
+            state = self.ledger.rows(channel)
+            seat = Seat(channel, lane.encoder.add(channel, state, lane.seq), bool(state))
             lane.seats[channel] = seat
         seat.shares += 1
         return lane, seat
@@ -234,7 +239,7 @@ class Batcher:
                 del self.windows[lane.interval_ms]
 
     def _lane(self, dialect: Dialect, channel: Channel) -> Lane:
-        key = (dialect.name, channel.interval_ms, channel.unit)
+        key = (dialect.name, channel.interval_ms, channel.unit if dialect.has_units else "")
         if key not in self._lanes:
             encoder = dialect.encoder(channel.interval_ms, channel.unit)
             lane = self._lanes[key] = Lane(encoder, channel.interval_ms, self.feed.seq, self._new_members)
@@ -244,30 +249,8 @@ class Batcher:
             self.windows[channel.interval_ms].lanes.append(lane)
         return self._lanes[key]
 
-    def _state(self, channel: Channel, since_seq: int) -> Rows:
-        """Return the rows with which a channel begins: those that another channel has, else what the rings hold."""
-        for lane, seat in tuple(self._seats()):
-            if _covers(seat.channel, channel):
-                self.flush(lane.interval_ms)
-                state = lane.encoder.state(seat.index)
-                if state is not None:
-                    return {family: rows for family, rows in state.items() if family in channel.families}
-        return self.past(channel, since_seq)
-
     def past(self, channel: Channel, after_seq: int) -> Rows:
         """Return the rows of a channel after a sequence number that the rings still hold."""
         rows = rows_between(self.feed, channel, after_seq, self.feed.seq)
-        kept = {family: part[self.keeps(part["req_id"])] for family, part in rows.items()}
+        kept = {family: part[self._keeps(part["req_id"])] for family, part in rows.items()}
         return {family: part for family, part in kept.items() if len(part)}
-
-    def _seats(self) -> Iterator[tuple[Lane, Seat]]:
-        return ((lane, seat) for lane in self._lanes.values() for seat in lane.seats.values())
-
-
-def _covers(known: Channel, wanted: Channel) -> bool:
-    """Tell whether the state of one channel is also that of another."""
-    return (
-        known.instrument == wanted.instrument
-        and set(wanted.families) <= set(known.families)
-        and wanted.kinds - set(BACKFILL_KINDS.values()) <= known.kinds
-    )

@@ -22,7 +22,7 @@ FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
 """The families in the order in which a channel has them."""
 
 UNITS_NS = {"us": 1000, "ns": 1}
-LAG_REASONS = ("slow", "overrun")
+LAG_REASONS = ("slow", "overrun", "incomplete")
 LAG, TEXT = 0x30, 0x40
 BINARY_FRAME = 0x82
 MAX_DECIMALS = 14
@@ -155,16 +155,17 @@ def grid_of(values: NDArray[np.float64]) -> tuple[int, int]:
     return 1, 8
 
 
-def lag_frame(channel: int, reason: str, from_seq: int, to_seq: int) -> bytes:
+def lag_frame(channel: int, reason: str, from_seq: int, to_seq: int, rows: int | None = None) -> bytes:
     """Return the complete WebSocket frame that tells what a channel has left out; its snapshot must follow.
 
     Args:
         channel: its number on the connection.
         reason: one of `LAG_REASONS`.
         from_seq, to_seq: left out are rows after the one, up to the other.
+        rows: how many; None: that is not known.
     """
     numbers = struct.pack("<BQQ", LAG_REASONS.index(reason), from_seq, to_seq)
-    return _frame(bytes([LAG]) + _varint(channel) + numbers)
+    return _frame(bytes([LAG]) + _varint(channel) + numbers + _varint(0 if rows is None else rows + 1))
 
 
 def text_frame(text_id: int, text: str) -> bytes:

@@ -6,8 +6,8 @@ who needs which would cost more. The format is the business of `_delta`, and of 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class BinaryDialect:
     """Makes the encoders of a feed's rows."""
 
     name = "ibfast.v1.binary"
+    has_units = True
 
     def __init__(self, feed: FeedView) -> None:
         self._feed = feed
@@ -52,8 +53,6 @@ class BinaryDialect:
 class _BinaryEncoder:
     """The channels of one window length and unit; see `Encoder`."""
 
-    counts_rows = False
-
     def __init__(self, feed: FeedView, interval_ms: int, unit: str) -> None:
         self._feed = feed
         self._unit = unit
@@ -61,7 +60,6 @@ class _BinaryEncoder:
         self._class = INTERVALS_MS.index(interval_ms) * len(UNITS) + UNITS.index(unit)
         self._codec = self._new_codec()
         self._specs: dict[int, ChannelSpec] = {}
-        self._counts: Counter[int] = Counter()
         self._texts: dict[int, bytes] = {}
 
     def _new_codec(self) -> Codec:
@@ -82,7 +80,6 @@ class _BinaryEncoder:
         spec = self._spec(channel)
         index = self._codec.add(spec, state, seq)
         self._specs[index] = spec
-        self._counts[index] = 0
         self._note_texts(self._codec.texts(index))
         return index
 
@@ -124,7 +121,6 @@ class _BinaryEncoder:
     def advance(self, until_ns: int, seq: int) -> bool:
         """See `Encoder`."""
         changed = self._codec.encode(until_ns)
-        self._counts.update(changed)
         self._note_texts(text_id for _, text_id in self._codec.new_texts())
         return bool(changed)
 
@@ -150,12 +146,13 @@ class _BinaryEncoder:
         return self._spliced(audience).clock_frame()
 
     def count(self, index: int) -> int:
-        """See `Encoder`: windows with rows, as rows themselves are not counted."""
-        return self._counts[index]
-
-    def state(self, index: int) -> Rows | None:
         """See `Encoder`."""
-        return None
+        return self._codec.count(index)
+
+    def restart(self, index: int, state: Rows, seq: int) -> None:
+        """See `Encoder`."""
+        self._codec.restart(index, self._specs[index], state, seq)
+        self._note_texts(self._codec.texts(index))
 
     def prelude(self, since: int) -> bytes:
         """See `Encoder`."""
@@ -163,12 +160,15 @@ class _BinaryEncoder:
 
     def snapshot(self, index: int, channel_id: int, seq: int) -> bytes:
         """See `Encoder`."""
-        return self._codec.snapshot(index, channel_id, self._codec.start_ns)
+        return self._codec.snapshot(index, channel_id, self._codec.start_ns, seq)
 
     def replay(self, index: int, channel_id: int, rows: Rows, seq: int) -> bytes:
         """See `Encoder`. Rows of the past have an encoder of their own, which begins with nothing."""
         codec = self._new_codec()
-        own = codec.add(self._specs[index])
+        spec = self._specs[index]
+        if "depth" in spec.families:  # operations on a book that is the client's alone
+            spec = replace(spec, is_conflated=False)
+        own = codec.add(spec)
         audience = SplicedAudience(codec)
         audience.open(own, channel_id)
         known = dict(self._texts)
@@ -185,7 +185,7 @@ class _BinaryEncoder:
 
     def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:
         """See `Encoder`."""
-        return lag_frame(channel_id, reason, from_seq, to_seq)
+        return lag_frame(channel_id, reason, from_seq, to_seq, rows)
 
 
 def _grid(rows: Rows, columns: Mapping[str, tuple[str, ...]], usual: tuple[int, int]) -> tuple[int, int]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from email.utils import formatdate
 from typing import Any, Protocol, cast
 
 from websockets.asyncio.server import Server, ServerConnection
+from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from ibfast.fanout.backlog import Backlog, BacklogLimits, Bandwidth, Pace, Progress
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.messages import Code
+from ibfast.fanout.pages import Page
 from ibfast.fanout.session import Session
 from ibfast.fanout.tokens import Grant
 from ibfast.fanout.writing import Broadcaster, Writer
@@ -118,6 +122,18 @@ class Connection(ServerConnection):
     def _may_write(self) -> bool:
         return self.protocol.state is State.OPEN
 
+    def answer(self, page: Page, method: str) -> Response:
+        """Return a page as the library sends it, in place of a handshake."""
+        headers = {
+            "Date": formatdate(usegmt=True),
+            "Connection": "close",
+            "Content-Length": str(len(page.body)),
+            "Content-Type": page.content_type,
+            "Cache-Control": "no-store",
+        }
+        body = b"" if method == "HEAD" else page.body
+        return Response(page.status, page.status.phrase, Headers(headers | dict(page.headers)), body)
+
     # --- an outlet ---
 
     def begin(self, session: Session) -> None:
@@ -143,23 +159,23 @@ class Connection(ServerConnection):
         if self.bandwidth is not None:
             self.bandwidth.spend(len(frames), now_s)
         if not is_taken or self.bandwidth is not None:
-            self.loop.call_soon(self._judge)  # and not in the middle of what is being said
+            self.loop.call_soon(self._judge)
 
     def offer(self, frames: bytes, now_s: float) -> None:
         """Have frames of data wait that the socket did not take; the last ones, if there is too much of them."""
         if self._may_write():
             self.backlog.keep(frames, now_s)
             self.watch()
-            self._judge()
+            self.loop.call_soon(self._judge)
 
     def spend(self, nbytes: int, now_s: float) -> None:
         """Count bytes of data against the session's own limit."""
         if self.bandwidth is not None:
             self.bandwidth.spend(nbytes, now_s)
-            self._judge()
+            self.loop.call_soon(self._judge)
 
     def _judge(self) -> None:
-        """Leave data out from now on, if too much waits or was sent."""
+        """Leave data out from now on, if too much waits or was sent; never in the middle of what is being said."""
         if self.session is None or self.session.subscriber.is_behind:
             return
         now_s = self.loop.time()

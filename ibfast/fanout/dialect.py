@@ -81,10 +81,6 @@ class Encoder(Protocol):
     """Encodes the channels of one window length and one unit of time."""
 
     @property
-    def counts_rows(self) -> bool:
-        """Whether `count` is of rows."""
-
-    @property
     def version(self) -> int:
         """Grows when there is something that every subscriber must be told before the next frame: see `prelude`."""
 
@@ -116,10 +112,10 @@ class Encoder(Protocol):
         """Return the frame of the window just encoded for these channels, b"" if nothing of theirs is in it."""
 
     def count(self, index: int) -> int:
-        """Return how many rows of the channel were taken so far, or windows with any: see `counts_rows`."""
+        """Return how many rows of the channel were encoded so far; conflation takes several for one."""
 
-    def state(self, index: int) -> Rows | None:
-        """Return the channel's last rows; None: this encoder can't tell."""
+    def restart(self, index: int, state: Rows, seq: int) -> None:
+        """Have a channel go on from these last rows up to a sequence number, whatever it was; as `add` does."""
 
     def greeting(self, audience: Audience) -> bytes:
         """Return the frames that who joins an audience must get before the next one of `splice`."""
@@ -142,9 +138,11 @@ class Dialect(Protocol):
 
     Attributes:
         name: the WebSocket subprotocol.
+        has_units: whether channels of different units of time have different windows.
     """
 
     name: str
+    has_units: bool
 
     def encoder(self, interval_ms: int, unit: str) -> Encoder:
         """Make an encoder."""

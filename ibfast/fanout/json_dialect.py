@@ -20,10 +20,10 @@ from ibfast.fanout.channels import HEADER, STRUCTURE, Channel
 from ibfast.fanout.dialect import Audience, Encoder, Rows
 from ibfast.fanout.frames import deflated_text_frame, text_frame
 from ibfast.fanout.messages import encode
-from ibfast.fanout.state import ChannelState
+from ibfast.fanout.state import ChannelState, by_instrument
 from ibfast.feed import FeedView
 
-__all__ = ["JsonDialect", "by_instrument"]
+__all__ = ["JsonDialect"]
 
 NS_PER_US = 1000
 MOST_REPLAYED_ROWS = 1000
@@ -42,13 +42,14 @@ class JsonDialect:
     """Makes the encoders of a feed's rows."""
 
     name = "ibfast.v1.json"
+    has_units = False
 
     def __init__(self, feed: FeedView) -> None:
         self._feed = feed
         self._texts: dict[int, str] = {}
 
     def encoder(self, interval_ms: int, unit: str) -> Encoder:
-        """Make an encoder; rows carry their own times, so `unit` is a matter of each row."""
+        """Make an encoder. Rows carry their own times, so `unit` is a matter of each row."""
         return _JsonEncoder(self._feed, interval_ms, self._texts_of)
 
     def _texts_of(self, ids: NDArray[Any]) -> list[str]:
@@ -63,7 +64,6 @@ class _JsonEncoder:
     """The channels of one window length; see `Encoder`."""
 
     version = 0
-    counts_rows = True
     pending_since: int | None = None
 
     def __init__(self, feed: FeedView, interval_ms: int, texts_of: Column) -> None:
@@ -135,9 +135,10 @@ class _JsonEncoder:
         """See `Encoder`."""
         return self._lines[index].count
 
-    def state(self, index: int) -> Rows | None:
+    def restart(self, index: int, state: Rows, seq: int) -> None:
         """See `Encoder`."""
-        return self._lines[index].state.rows()
+        line = self._lines[index]
+        line.state = ChannelState(line.channel.families, state)
 
     def greeting(self, audience: Audience) -> bytes:
         """See `Encoder`."""
@@ -156,7 +157,7 @@ class _JsonEncoder:
     def replay(self, index: int, channel_id: int, rows: Rows, seq: int) -> bytes:
         """See `Encoder`."""
         line = self._lines[index]
-        if line.channel.is_conflated:
+        if line.channel.is_conflated and "depth" not in rows:  # operations on a book that is the client's alone
             rows = ChannelState(line.channel.families, {}).take(rows, is_conflated=True)
         seqs = np.sort(np.concatenate([part["seq"] for part in rows.values()])) if rows else np.empty(0, np.uint64)
         frames = []
@@ -217,19 +218,6 @@ class _Line:
         """Return rows of a family as objects."""
         names, columns = self._columns[family]
         return [dict(zip(names, values, strict=True)) for values in zip(*(make(rows) for make in columns), strict=True)]
-
-
-def by_instrument(rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield the rows of each instrument, in order."""
-    instruments = rows["instrument"]
-    if (instruments == instruments[0]).all():
-        yield int(instruments[0]), rows
-        return
-    rows = rows[np.argsort(instruments, kind="stable")]
-    instruments = rows["instrument"]
-    bounds = np.flatnonzero(instruments[1:] != instruments[:-1]) + 1
-    for first, end in zip((0, *bounds.tolist()), (*bounds.tolist(), len(rows)), strict=True):
-        yield int(instruments[first]), rows[first:end]
 
 
 def _runs(parts: Rows) -> Iterator[tuple[str, NDArray[Any]]]:

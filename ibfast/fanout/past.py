@@ -17,15 +17,16 @@ from ibfast.fanout.state import joined
 from ibfast.feed import FeedView
 from ibfast.ring import RingBuffer
 
-__all__ = ["gaps_after", "is_complete", "rows_between"]
+__all__ = ["gaps_after", "is_complete", "reaches", "rows_between"]
 
 
 def is_complete(feed: FeedView, channel: Channel, after_seq: int) -> bool:
     """Tell whether the rings still hold every row of a channel, and every gap, after a sequence number."""
-    return all(_reaches(feed.rings[name], after_seq) for name in (*channel.families, "gaps"))
+    return all(reaches(feed.rings[name], after_seq) for name in (*channel.families, "gaps"))
 
 
-def _reaches(ring: RingBuffer, after_seq: int) -> bool:
+def reaches(ring: RingBuffer, after_seq: int) -> bool:
+    """Tell whether a ring still holds every row that it got after a sequence number."""
     if ring.published <= ring.capacity:
         return True
     oldest = ring.reader(start="oldest").read(1)

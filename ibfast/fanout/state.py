@@ -6,7 +6,7 @@ since what is old must not look fresh.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ibfast.enums import Kind
 from ibfast.fanout.dialect import Rows
 from ibfast.feed import BACKFILL_KINDS
 
-__all__ = ["Book", "ChannelState", "joined"]
+__all__ = ["IS_OLD", "KEYED", "Book", "ChannelState", "by_instrument", "joined"]
 
 KEYED = {"ticks", "greeks"}
 """Families with a last row for each tick type."""
@@ -28,6 +28,7 @@ MOST_LEVELS = 256
 LEVEL = ("price", "size", "market_maker")
 
 IS_OLD = np.zeros(256, bool)
+"""By kind: whether a row is of history."""
 IS_OLD[list(BACKFILL_KINDS.values())] = True
 
 
@@ -39,10 +40,10 @@ class Book:
 
     def take(self, rows: NDArray[Any]) -> None:
         """Carry out the rows' operations; what names a level that can't be there changes nothing."""
-        for row in rows:
-            levels = self.sides.get(int(row["side"]))
-            position, operation = int(row["position"]), int(row["operation"])
-            if row["kind"] == Kind.DEPTH_RESET:
+        columns = (rows[name].tolist() for name in ("kind", "side", "position", "operation"))
+        for row, kind, row_side, position, operation in zip(rows, *columns, strict=True):
+            levels = self.sides.get(row_side)
+            if kind == Kind.DEPTH_RESET:
                 for side in self.sides.values():
                     side.clear()
             elif levels is None or not 0 <= position <= len(levels):
@@ -136,7 +137,8 @@ class ChannelState:
         fresh = rows[~IS_OLD[rows["kind"]]]
         latest = self._latest[family]
         if family in KEYED:
-            for i, tick_type in enumerate(fresh["tick_type"].tolist()):
+            last = {tick_type: i for i, tick_type in enumerate(fresh["tick_type"].tolist())}
+            for tick_type, i in last.items():
                 latest[tick_type] = fresh[i : i + 1].copy()
         elif len(fresh):
             latest[0] = fresh[-1:].copy()
@@ -156,3 +158,16 @@ class ChannelState:
 def joined(family: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
     """Return one array of the ring's dtype, which numpy would pack otherwise."""
     return np.concatenate(parts, out=np.empty(sum(map(len, parts)), DTYPES[family]))
+
+
+def by_instrument(rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield the rows of each instrument, in order; of one row at least."""
+    instruments = rows["instrument"]
+    if (instruments == instruments[0]).all():
+        yield int(instruments[0]), rows
+        return
+    rows = rows[np.argsort(instruments, kind="stable")]
+    instruments = rows["instrument"]
+    bounds = np.flatnonzero(instruments[1:] != instruments[:-1]) + 1
+    for first, end in zip((0, *bounds.tolist()), (*bounds.tolist(), len(rows)), strict=True):
+        yield int(instruments[first]), rows[first:end]

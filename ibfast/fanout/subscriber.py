@@ -7,7 +7,7 @@ channel's rows come exactly once. It writes to an outlet that takes everything; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ibfast.contracts import Contract
@@ -15,11 +15,12 @@ from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
 from ibfast.fanout.batcher import Batcher, Lane
 from ibfast.fanout.channels import Channel, Tap
-from ibfast.fanout.dialect import Audience, Dialect, Outlet
+from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.frames import text_frame
 from ibfast.fanout.gauges import Tally
-from ibfast.fanout.messages import Code, RefusedError, Subscribe, encode
+from ibfast.fanout.messages import Code, RefusedError, Resume, Subscribe, encode
 from ibfast.fanout.past import gaps_after, is_complete
+from ibfast.fanout.places import Places
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed import BACKFILL_KINDS
@@ -27,15 +28,6 @@ from ibfast.feed import BACKFILL_KINDS
 __all__ = ["Subscriber"]
 
 OLD_KINDS = frozenset(BACKFILL_KINDS.values())
-
-
-@dataclass(slots=True)
-class _Place:
-    """A connection's place in a lane: whose frames it gets, or up to which version it was told what is new."""
-
-    subscriptions: list[Subscription] = field(default_factory=list)
-    audience: Audience | None = None
-    told: int = 0
 
 
 class Subscriber:
@@ -51,7 +43,6 @@ class Subscriber:
 
     Attributes:
         subscriptions: by number.
-        is_behind: whether it is sent nothing for now, because it can't take more.
     """
 
     def __init__(
@@ -70,10 +61,14 @@ class Subscriber:
         self._on_ended = on_ended
         self._tally = tally
         self._next_number = 1
-        self._places: dict[Lane, _Place] = {}
+        self._places = Places(outlet)
         self._steps = 0
         self.subscriptions: dict[int, Subscription] = {}
-        self.is_behind = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it is sent nothing for now, because it can't take more."""
+        return not self._places.is_open
 
     @property
     def seq(self) -> int:
@@ -92,7 +87,7 @@ class Subscriber:
     @property
     def written_s(self) -> float:
         """When it last got data."""
-        return max((place.audience.written_s for place in self._places.values() if place.audience), default=0.0)
+        return self._places.written_s
 
     def say(self, op: str, **values: Any) -> None:
         """Send a control message."""
@@ -110,30 +105,32 @@ class Subscriber:
         waits_until_s: float | None = None,
     ) -> Subscription:
         """Begin a subscription: answer, then its snapshot or what was missed, then data."""
+        taps = list(taps)
         channel = self._channel(request, upstreams[0].stream.instrument, taps)
-        since_seq = max(upstream.since_seq for upstream in upstreams)
-        lane, seat = self._batcher.join(self._dialect, channel, since_seq)
+        since = {upstream.data_type: upstream.since_seq for upstream in upstreams}
+        since_seqs = {tap.family: since[tap.data_type] for tap in taps}
+        lane, seat = self._batcher.join(self._dialect, channel, since_seqs)
         number, self._next_number = self._next_number, self._next_number + 1
         taken = {subscription.channel_id for subscription in self.subscriptions.values()}
         channel_id = next(candidate for candidate in range(len(taken) + 1) if candidate not in taken)
         subscription = Subscription(
-            number, request, contract, upstreams, channel_id, lane, seat, request.interval_ms,
-            waits_until_s=waits_until_s,
+            number, request, contract, upstreams, since_seqs, channel_id, lane, seat, request.interval_ms,
+            told_seq=self._batcher.feed.seq, waits_until_s=waits_until_s,
         )  # fmt: skip
         self.subscriptions[number] = subscription
         # Several may be one subscription at the gateway: what is said of it is said once.
         for upstream in {upstream.stream.subscription: upstream for upstream in upstreams}.values():
             upstream.users.add((self, subscription))
-        self._answer(subscription, since_seq)
+        self._answer(subscription)
         if waits_until_s is None:
-            self._seat(subscription)
-        else:
-            self._outlet.watch()
+            self._places.seat(subscription)
         self.tell_state(subscription, upstreams[0])
+        if waits_until_s is not None:
+            self._serve(subscription, is_over=False)
+            self._outlet.watch()
         return subscription
 
-    def _channel(self, request: Subscribe, instrument: int, taps: Iterable[Tap]) -> Channel:
-        taps = list(taps)
+    def _channel(self, request: Subscribe, instrument: int, taps: list[Tap]) -> Channel:
         is_conflated = request.mode != "stream"
         kinds = frozenset[Any]().union(*(tap.kinds for tap in taps))
         return Channel(
@@ -147,10 +144,11 @@ class Subscriber:
             ordered=request.ordered,
         )
 
-    def _answer(self, subscription: Subscription, since_seq: int) -> None:
+    def _answer(self, subscription: Subscription) -> None:
         """Say that a subscription is there, and where it goes on."""
-        resume, lane = subscription.request.resume, subscription.lane
-        reason = "" if resume is None else self._why_not_resumed(subscription, since_seq)
+        lane, is_single = subscription.lane, subscription.waits_until_s is not None
+        resume = None if is_single else subscription.request.resume
+        reason = "" if resume is None else self._why_not_resumed(subscription, resume)
         answer: dict[str, Any] = {
             "id": subscription.request.id,
             "subscription": subscription.number,
@@ -160,39 +158,34 @@ class Subscriber:
         if reason:
             answer["reason"] = reason
         self.say("subscribed", **answer)
+        from_seq = lane.seq
+        if resume is not None:
+            from_seq = min(from_seq, resume.seq if resume.epoch == self._epoch else 0)
         if self.is_behind:
-            subscription.from_seq, subscription.counted = lane.seq, lane.encoder.count(subscription.seat.index)
-            subscription.needs_snapshot = True
-        if resume is not None and reason:
-            from_seq = resume.seq if resume.epoch == self._epoch else 0
-            if self.is_behind:
-                subscription.from_seq, subscription.is_unknown = from_seq, True
-            else:
-                self._say_lag(subscription, min(from_seq, lane.seq), None, "overrun")
-        if self.is_behind or subscription.waits_until_s is not None:
-            return
-        self._tell_news(lane)
-        if resume is not None and not reason:
+            subscription.from_seq, subscription.counted = from_seq, lane.encoder.count(subscription.seat.index)
+            subscription.is_unknown, subscription.needs_snapshot = resume is not None, True
+        elif resume is not None and not reason:
+            self._places.tell_news(lane)
             rows = self._batcher.past(subscription.seat.channel, resume.seq)
-            index = subscription.seat.index
-            self._outlet.write(lane.encoder.replay(index, subscription.channel_id, rows, lane.seq))
+            self._outlet.write(lane.encoder.replay(subscription.seat.index, subscription.channel_id, rows, lane.seq))
+            subscription.told_seq = resume.seq
             for row in gaps_after(self._batcher.feed, subscription.req_ids, resume.seq):
                 self.tell_gap(subscription, row)
-        else:
+        elif reason:
+            self._snapshot(subscription, from_seq, None, "overrun")
+        elif not is_single:
             self._snapshot(subscription)
 
-    def _why_not_resumed(self, subscription: Subscription, since_seq: int) -> str:
-        resume, feed = subscription.request.resume, self._batcher.feed
-        assert resume is not None
+    def _why_not_resumed(self, subscription: Subscription, resume: Resume) -> str:
         if self.is_behind:
             return "the connection can't take more"
         if resume.epoch != self._epoch:
             return "the server was started anew: its rings have another epoch"
         if resume.seq > subscription.lane.seq:
             return "this sequence number has not come yet"
-        if resume.seq < since_seq:
+        if resume.seq < max(subscription.since_seqs.values()):
             return "meanwhile nobody had the subscription"
-        if not is_complete(feed, subscription.seat.channel, resume.seq):
+        if not is_complete(self._batcher.feed, subscription.seat.channel, resume.seq):
             return "the rings do not go back so far"
         return ""
 
@@ -208,9 +201,11 @@ class Subscriber:
         """Have a subscription come at another interval; the caller answers, then calls `snapshot`.
 
         Raises:
-            RefusedError: there is none of this number.
+            RefusedError: there is none of this number, or it has no interval.
         """
         subscription = self._find(number)
+        if subscription.waits_until_s is not None:
+            raise RefusedError(Code.BAD_FIELD, "interval_ms: a single snapshot has none")
         subscription.interval_ms = interval_ms
         self._move(subscription)
         return subscription
@@ -220,9 +215,8 @@ class Subscriber:
         if self.is_behind:
             subscription.needs_snapshot = True
         else:
-            self._tell_news(subscription.lane)
             self._snapshot(subscription)
-            self._seat(subscription)
+            self._places.seat(subscription)
 
     def _find(self, number: int) -> Subscription:
         subscription = self.subscriptions.get(number)
@@ -230,48 +224,21 @@ class Subscriber:
             raise RefusedError(Code.NO_SUCH_SUBSCRIPTION, f"there is no subscription {number}")
         return subscription
 
-    # --- places in lanes ---
+    # --- what is sent ---
 
-    def _seat(self, subscription: Subscription) -> None:
-        """Have a subscription's frames sent from now on. The connection was told all that is new in its lane."""
-        place = self._places.setdefault(subscription.lane, _Place())
-        if subscription not in place.subscriptions:
-            place.subscriptions.append(subscription)
-        self._reseat(subscription.lane)
+    def _snapshot(
+        self, subscription: Subscription, from_seq: int | None = None, rows: int | None = 0, reason: str = ""
+    ) -> None:
+        """Send the state of a channel, and before it what was left out on the way there: a lag, if there is a reason.
 
-    def _unseat(self, subscription: Subscription) -> None:
-        place = self._places.get(subscription.lane)
-        if place is not None and subscription in place.subscriptions:
-            place.subscriptions.remove(subscription)
-            self._reseat(subscription.lane)
-
-    def _reseat(self, lane: Lane) -> None:
-        place = self._places[lane]
-        self._dismiss(lane, place)
-        if not place.subscriptions:
-            del self._places[lane]
-        elif not self.is_behind:
-            pairs = [(each.channel_id, each.seat.index) for each in place.subscriptions]
-            place.audience = lane.admit(self._outlet, pairs)
-            self._outlet.write(lane.encoder.greeting(place.audience))
-
-    def _dismiss(self, lane: Lane, place: _Place) -> None:
-        if place.audience is not None:
-            lane.dismiss(self._outlet, place.audience)
-            place.audience = None
-            place.told = lane.told
-
-    def _tell_news(self, lane: Lane) -> None:
-        """Say what this connection must know before it gets a frame of the lane, as all others there do."""
-        place = self._places.get(lane)
-        told = 0 if place is None else lane.told if place.audience is not None else place.told
-        if told != lane.encoder.version:
-            self._outlet.write(lane.encoder.prelude(told))
-        if place is not None:
-            place.told = lane.encoder.version
-
-    def _snapshot(self, subscription: Subscription) -> None:
+        Where the state itself misses something, that is the reason, even if nothing was left out.
+        """
         lane = subscription.lane
+        self._places.tell_news(lane)
+        if not self._batcher.ledger.is_whole(subscription.seat.channel):
+            reason = "incomplete"
+        if reason:
+            self._say_lag(subscription, lane.seq if from_seq is None else from_seq, rows, reason)
         self._outlet.write(lane.encoder.snapshot(subscription.seat.index, subscription.channel_id, lane.seq))
         subscription.needs_snapshot = False
 
@@ -288,19 +255,17 @@ class Subscriber:
         self._batcher.flush(lane.interval_ms)
         if self.is_behind:
             subscription.missed += lane.encoder.count(seat.index) - subscription.counted
-        self._unseat(subscription)
+        self._places.unseat(subscription)
         channel = replace(seat.channel, interval_ms=interval_ms)
-        since_seq = max(upstream.since_seq for upstream in subscription.upstreams)
-        subscription.lane, subscription.seat = self._batcher.join(self._dialect, channel, since_seq)
+        subscription.lane, subscription.seat = self._batcher.join(self._dialect, channel, subscription.since_seqs)
         subscription.counted = subscription.lane.encoder.count(subscription.seat.index)
         self._batcher.leave(lane, seat)
         if self.is_behind:
-            self._seat(subscription)
+            self._places.seat(subscription)
 
     def reseat(self) -> None:
         """Have all frames sent anew, because the outlet is another one than it was: `is_capped` has changed."""
-        for lane in tuple(self._places):
-            self._reseat(lane)
+        self._places.renew()
 
     # --- slowness ---
 
@@ -308,10 +273,8 @@ class Subscriber:
         """Send nothing more until `catch_up`: what was given to the outlet so far still goes out."""
         if self.is_behind:
             return
-        self.is_behind = True
+        self._places.close()
         self._tally.fallen_behind += 1
-        for lane, place in self._places.items():
-            self._dismiss(lane, place)
         for subscription in list(self.subscriptions.values()):
             lane = subscription.lane
             subscription.from_seq, subscription.counted = lane.seq, lane.encoder.count(subscription.seat.index)
@@ -326,22 +289,19 @@ class Subscriber:
             return
         for interval_ms in {subscription.lane.interval_ms for subscription in self.subscriptions.values()}:
             self._batcher.flush(interval_ms)
-        self.is_behind = False
-        for lane in {subscription.lane for subscription in self.subscriptions.values()}:
-            self._tell_news(lane)
         for subscription in self.subscriptions.values():
             if subscription.waits_until_s is not None:
                 continue
-            encoder = subscription.lane.encoder
-            missed = subscription.missed + encoder.count(subscription.seat.index) - subscription.counted
-            is_lagging = missed > 0 or subscription.is_unknown
-            if is_lagging:
-                rows = None if subscription.is_unknown or not encoder.counts_rows else missed
-                self._say_lag(subscription, subscription.from_seq, rows, "slow")
-            if is_lagging or subscription.needs_snapshot:
+            self._places.tell_news(subscription.lane)
+            count = subscription.lane.encoder.count(subscription.seat.index)
+            missed = subscription.missed + count - subscription.counted
+            if missed or subscription.is_unknown:
+                rows = None if subscription.is_unknown else missed
+                self._snapshot(subscription, subscription.from_seq, rows, "slow")
+            elif subscription.needs_snapshot:
                 self._snapshot(subscription)
             subscription.missed, subscription.is_unknown = 0, False
-        self.reseat()
+        self._places.open()
 
     def set_pace(self, steps: int) -> None:
         """Have all subscriptions come at intervals that are so many steps longer than those asked for, and say so."""
@@ -349,7 +309,7 @@ class Subscriber:
         self._steps = steps
         for subscription in self.subscriptions.values():
             interval_ms = slowed(subscription.interval_ms, steps)
-            if interval_ms != subscription.seat.channel.interval_ms:
+            if interval_ms != subscription.seat.channel.interval_ms and subscription.waits_until_s is None:
                 self._move(subscription)
                 channels = [subscription.described(self._batcher.feed)]
                 self.say("slowed", subscription=subscription.number, interval_ms=interval_ms, channels=channels)
@@ -363,24 +323,24 @@ class Subscriber:
             if self.is_behind:
                 subscription.is_unknown = True
             elif subscription.waits_until_s is None:
-                self._tell_news(lane)
-                self._say_lag(subscription, from_seq, None, "overrun")
-                self._snapshot(subscription)
+                self._snapshot(subscription, from_seq, None, "overrun")
 
     # --- what becomes of subscriptions ---
 
     def serve_once(self, now_s: float) -> None:
         """Send the snapshots of those who want no more than one, as soon as there is data, or no hope of it."""
         for subscription in list(self.subscriptions.values()):
-            until_s = subscription.waits_until_s
-            if until_s is None or self.is_behind:
-                continue
-            encoder = subscription.lane.encoder
-            if now_s >= until_s or encoder.count(subscription.seat.index) or encoder.state(subscription.seat.index):
-                self._batcher.flush(subscription.lane.interval_ms)
-                self._tell_news(subscription.lane)
-                self._snapshot(subscription)
-                self.end(subscription, Code.DONE, "the snapshot was sent")
+            if subscription.waits_until_s is not None:
+                self._serve(subscription, is_over=now_s >= subscription.waits_until_s)
+
+    def _serve(self, subscription: Subscription, *, is_over: bool) -> None:
+        seat, encoder = subscription.seat, subscription.lane.encoder
+        is_known = seat.is_known or encoder.count(seat.index) > 0
+        if (is_known or is_over) and not self.is_behind:
+            self._batcher.flush(subscription.lane.interval_ms)
+            self._snapshot(subscription)
+            message = "the snapshot was sent" if is_known else "no data has come: the snapshot is empty"
+            self.end(subscription, Code.DONE, message)
 
     def tell_state(self, subscription: Subscription, upstream: Upstream) -> None:
         """Tell how the subscription at IB fares."""
@@ -389,7 +349,10 @@ class Subscriber:
         self.say("state", subscription=subscription.number, state=upstream.state, reason=reason)
 
     def tell_gap(self, subscription: Subscription, row: Any) -> None:
-        """Tell of an interruption of the source."""
+        """Tell of an interruption of the source, unless that was done, or was before the subscription began."""
+        if row["seq"] <= subscription.told_seq:
+            return
+        subscription.told_seq = int(row["seq"])
         self.say(
             "gap",
             channel=subscription.channel_id,
@@ -406,7 +369,7 @@ class Subscriber:
 
     def _end(self, subscription: Subscription) -> None:
         del self.subscriptions[subscription.number]
-        self._unseat(subscription)
+        self._places.unseat(subscription)
         self._batcher.leave(subscription.lane, subscription.seat)
         for upstream in subscription.upstreams:
             upstream.users.discard((self, subscription))

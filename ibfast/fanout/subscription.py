@@ -5,6 +5,7 @@ The rule of the file: values; what becomes of them is `subscriber`'s business.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ class Subscription:
         request: what was asked for; `interval_ms` is the one wanted, the channel's the one that it has.
         contract: as the gateway knows it.
         upstreams: where its rows come from.
+        since_seqs: by family: the gateway sends them since then.
         channel_id: the connection's number of its channel.
         lane, seat: who encodes it.
         from_seq: while the connection is behind: what was sent is complete up to here.
@@ -36,6 +38,7 @@ class Subscription:
         missed: rows left out before, at other intervals.
         is_unknown: how many were left out is not known.
         needs_snapshot: it has not had one yet.
+        told_seq: up to which it was told of the source's interruptions.
         waits_until_s: of a single snapshot: how long its first data is awaited; None: it is none.
     """
 
@@ -43,6 +46,7 @@ class Subscription:
     request: Subscribe
     contract: Contract
     upstreams: tuple[Upstream, ...]
+    since_seqs: Mapping[str, int]
     channel_id: int
     lane: Lane
     seat: Seat
@@ -52,6 +56,7 @@ class Subscription:
     missed: int = 0
     is_unknown: bool = False
     needs_snapshot: bool = False
+    told_seq: int = 0
     waits_until_s: float | None = None
 
     @property

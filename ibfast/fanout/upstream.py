@@ -54,6 +54,11 @@ class Upstream:
         self.end: asyncio.TimerHandle | None = None
 
     @property
+    def data_type(self) -> DataType:
+        """What was asked for."""
+        return self.key[1]
+
+    @property
     def stream(self) -> Stream:
         """The source's stream; only after `acquire`."""
         return self.opening.result()
@@ -142,6 +147,9 @@ class Upstreams:
             if upstream.opening.done() and upstream.opening.exception() is error:
                 self._forget(upstream)
             raise
+        # The same subscription at the gateway, asked for in other words, may have been there before.
+        shared = [other for other in self if other.stream.subscription is upstream.stream.subscription]
+        upstream.since_seq = min(other.since_seq for other in shared)
         return upstream
 
     async def _subscribe(self, contract: Contract, data_type: DataType) -> Stream:

@@ -81,7 +81,7 @@ test("events come in their order", async (t) => {
   const subscription = await subscribe(opened);
   opened.connection.send(
     quotesWindow(1001),
-    message(0x30).varint(0).u8(0).u64(1001).u64(1010).bytes(),
+    message(0x30).varint(0).u8(0).u64(1001).u64(1010).varint(5).bytes(),
     {
       op: "gap",
       channel: 0,
@@ -283,7 +283,7 @@ test("a window's rows that are cut off by the loss come again, those that came d
   const subscription = await subscribe(opened);
   await take(subscription[Symbol.asyncIterator](), 1);
   // Left out for slowness, and lost before the state came: the range that was told is over.
-  opened.connection.send(message(0x30).varint(0).u8(0).u64(1000).u64(1040).bytes());
+  opened.connection.send(message(0x30).varint(0).u8(0).u64(1000).u64(1040).varint(0).bytes());
   await take(subscription.events(), 1);
   opened.connection.send({ op: "heartbeat", time_ns: 1, seq: 1500 });
   const ping = opened.client.ping();

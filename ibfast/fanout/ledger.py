@@ -1,0 +1,139 @@
+"""What is known of each instrument now: one state for all its channels, whatever their dialect, interval and fields.
+
+The rule of the file: whole, or said not to be. A state begins with the gateway's subscription and takes every row
+since, however short the rings' memory is. They are read in the thread that fills the feed, and late: when somebody
+asks, or before they come round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibfast.enums import Kind
+from ibfast.fanout.channels import Channel
+from ibfast.fanout.dialect import Rows
+from ibfast.fanout.past import reaches, rows_between
+from ibfast.fanout.state import IS_OLD, KEYED, ChannelState, by_instrument
+from ibfast.feed import Feed
+from ibfast.ring import Reader
+
+__all__ = ["Keeps", "Ledger"]
+
+Keeps = Callable[[NDArray[Any]], NDArray[np.bool_]]
+"""Tells of request ids whether their rows are for subscribers."""
+
+MOST_PENDING = 4096
+"""Rows that may wait in a ring: reading them takes about a millisecond, and a ring holds more."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One family of an instrument.
+
+    Attributes:
+        since_seq: rows after this are its own.
+        is_own: by kind.
+        state: what came of them.
+        is_whole: whether none was missed that the state depends on.
+    """
+
+    since_seq: int
+    is_own: NDArray[np.bool_]
+    state: ChannelState
+    is_whole: bool = True
+
+    def take(self, family: str, rows: NDArray[Any]) -> None:
+        """Take rows of the instrument; a state that is not whole takes none but those from which it is whole again."""
+        rows = rows[self.is_own[rows["kind"]]]
+        if not self.is_whole and family == "depth":
+            resets = np.flatnonzero(rows["kind"] == Kind.DEPTH_RESET)
+            self.is_whole = len(resets) > 0
+            rows = rows[resets[-1] :] if self.is_whole else rows[:0]
+        elif not self.is_whole and family not in KEYED:
+            self.is_whole = not IS_OLD[rows["kind"]].all()
+        if len(rows):
+            self.state.take({family: rows}, is_conflated=False)
+
+
+class Ledger:
+    """The states of all instruments that subscribers want.
+
+    Args:
+        feed: whose rings are read.
+        keeps: which rows are for subscribers.
+    """
+
+    def __init__(self, feed: Feed, keeps: Keeps) -> None:
+        self._feed = feed
+        self._keeps = keeps
+        self._readers: dict[str, Reader] = {}
+        self._lost: dict[str, int] = {}
+        self._entries: dict[str, dict[int, _Entry]] = {}
+
+    def begin(self, channel: Channel, since_seqs: Mapping[str, int]) -> None:
+        """Know a channel's state from now on.
+
+        Args:
+            channel: whose.
+            since_seqs: by family: the gateway sends its data since then, and what is older is no state.
+        """
+        for family in channel.families:
+            entry = self._entries.get(family, {}).get(channel.instrument)
+            if entry is None or entry.since_seq < since_seqs[family]:
+                self._read(family)
+                self._entries.setdefault(family, {})[channel.instrument] = self._from_ring(
+                    replace(channel, families=(family,)), since_seqs[family]
+                )
+
+    def _from_ring(self, channel: Channel, since_seq: int) -> _Entry:
+        (family,) = channel.families
+        ring = self._feed.rings[family]
+        self._readers.setdefault(family, ring.reader(start="next"))
+        is_own = np.zeros(256, bool)
+        is_own[list(channel.kinds)] = True
+        entry = _Entry(since_seq, is_own, ChannelState(channel.families, {}), reaches(ring, since_seq))
+        for rows in rows_between(self._feed, channel, since_seq, self._feed.seq).values():
+            entry.take(family, rows[self._keeps(rows["req_id"])])
+        return entry
+
+    def rows(self, channel: Channel) -> Rows:
+        """Return a channel's state: the last row of each key, and the book as inserts. Of what is not whole, a part."""
+        found: dict[str, NDArray[Any]] = {}
+        for entry in self._entries_of(channel):
+            found.update(entry.state.rows())
+        return found
+
+    def is_whole(self, channel: Channel) -> bool:
+        """Tell whether that state misses nothing."""
+        return all(entry.is_whole for entry in self._entries_of(channel))
+
+    def _entries_of(self, channel: Channel) -> Iterator[_Entry]:
+        for family in channel.families:
+            self._read(family)
+            yield self._entries[family][channel.instrument]
+
+    def keep_up(self) -> None:
+        """Take what is new where much of it waits: to be called before the rings come round."""
+        for family, reader in self._readers.items():
+            if reader.pending > min(MOST_PENDING, reader.ring.capacity // 2):
+                self._read(family)
+
+    def _read(self, family: str) -> None:
+        reader = self._readers.get(family)
+        if reader is None or not reader.pending:
+            return
+        rows, entries = reader.read(), self._entries[family]
+        if reader.lost > self._lost.get(family, 0):
+            self._lost[family] = reader.lost
+            for entry in entries.values():
+                entry.state, entry.is_whole = ChannelState((family,), {}), False
+        rows = rows[self._keeps(rows["req_id"])]
+        if len(rows):
+            for instrument, own in by_instrument(rows):
+                if instrument in entries:
+                    entries[instrument].take(family, own)

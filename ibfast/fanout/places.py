@@ -1,0 +1,99 @@
+"""A connection's places in lanes: whose frames it gets, and what it was told that all others there know.
+
+The rule of the file: a connection is admitted to frames only when it was told all that they build on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ibfast.fanout.batcher import Lane
+from ibfast.fanout.dialect import Audience, Outlet
+from ibfast.fanout.subscription import Subscription
+
+__all__ = ["Places"]
+
+
+@dataclass(slots=True)
+class _Place:
+    """A connection's place in a lane: whose frames it gets, or up to which version it was told what is new."""
+
+    subscriptions: list[Subscription] = field(default_factory=list)
+    audience: Audience | None = None
+    told: int = 0
+
+
+class Places:
+    """The places of one connection.
+
+    Args:
+        outlet: where frames go.
+
+    Attributes:
+        is_open: whether it is sent frames at all.
+    """
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._places: dict[Lane, _Place] = {}
+        self.is_open = True
+
+    @property
+    def written_s(self) -> float:
+        """When it last got frames."""
+        return max((place.audience.written_s for place in self._places.values() if place.audience), default=0.0)
+
+    def open(self) -> None:
+        """Have frames sent, from now on. The connection was told all that is new in its lanes."""
+        self.is_open = True
+        self.renew()
+
+    def close(self) -> None:
+        """Have nothing sent until `open`."""
+        self.is_open = False
+        for lane, place in self._places.items():
+            self._dismiss(lane, place)
+
+    def renew(self) -> None:
+        """Have all frames sent anew, because the outlet is another one than it was: `is_capped` has changed."""
+        for lane in tuple(self._places):
+            self._renew(lane)
+
+    def seat(self, subscription: Subscription) -> None:
+        """Have a subscription's frames sent, too. The connection was told all that is new in its lane."""
+        place = self._places.setdefault(subscription.lane, _Place())
+        if subscription not in place.subscriptions:
+            place.subscriptions.append(subscription)
+        self._renew(subscription.lane)
+
+    def unseat(self, subscription: Subscription) -> None:
+        """Have them sent no more."""
+        place = self._places.get(subscription.lane)
+        if place is not None and subscription in place.subscriptions:
+            place.subscriptions.remove(subscription)
+            self._renew(subscription.lane)
+
+    def _renew(self, lane: Lane) -> None:
+        place = self._places[lane]
+        self._dismiss(lane, place)
+        if not place.subscriptions:
+            del self._places[lane]
+        elif self.is_open:
+            pairs = [(each.channel_id, each.seat.index) for each in place.subscriptions]
+            place.audience = lane.admit(self._outlet, pairs)
+            self._outlet.write(lane.encoder.greeting(place.audience))
+
+    def _dismiss(self, lane: Lane, place: _Place) -> None:
+        if place.audience is not None:
+            lane.dismiss(self._outlet, place.audience)
+            place.audience = None
+            place.told = lane.told
+
+    def tell_news(self, lane: Lane) -> None:
+        """Say what this connection must know before it gets a frame of the lane, as all others there do."""
+        place = self._places.get(lane)
+        told = 0 if place is None else lane.told if place.audience is not None else place.told
+        if told != lane.encoder.version:
+            self._outlet.write(lane.encoder.prelude(told))
+        if place is not None:
+            place.told = lane.encoder.version
