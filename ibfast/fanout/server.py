@@ -320,6 +320,7 @@ class FanoutServer:
             looks += 1
             now_s = loop.time()
             self._tell_gaps()
+            self._hub.batcher.ledger.keep_up()
             for connection in tuple(self._watched):
                 if connection.is_clogged:
                     self._unclog(connection, now_s)
