@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trustme
 from conftest import Run, until
-from fanout_client import client_of, serving
+from fanout_client import BEARER, client_of, serving, token_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -89,11 +89,130 @@ def test_a_token_permits_what_it_says(run: Run, tokens: Path) -> None:
                 assert (answer["op"], answer["code"]) == ("error", "FORBIDDEN")
             assert (await client.ask("subscribe", **good))["op"] == "subscribed"
             assert (await client.ask("update", subscription=1, interval_ms=10))["code"] == "FORBIDDEN"
+            await asyncio.sleep(0.05)
             assert (await client.ask("update", subscription=1, interval_ms=100))["op"] == "updated"
-            assert (await client.ask("subscribe", **good))["op"] == "subscribed"
+            assert (await client.ask("subscribe", **(good | {"symbol": "IBM"})))["op"] == "subscribed"
             assert (await client.ask("subscribe", **good))["code"] == "TOO_MANY"
             assert (await client.ask("limit", max_bytes_per_s=0))["max_bytes_per_s"] == 1000
             assert (await client.ask("limit", max_bytes_per_s=500))["max_bytes_per_s"] == 500
+
+    run(test())
+
+
+def test_to_come_back_is_no_way_round_a_token(run: Run) -> None:
+    async def test() -> None:
+        tokens = token_of(symbols=("AAPL",), least_interval_ms=50, data_types=("TRADES",))
+        async with serving(tokens=tokens) as (server, desk), client_of(server, **BEARER) as client:
+            assert (await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=50))[
+                "resumed"
+            ] is False
+            desk.trade("AAPL", 1.0)
+            await client.news("trades", 1)
+            seen = {"epoch": client.welcome["epoch"], "seq": 0}
+            good = {"symbol": "AAPL", "data_type": "TRADES", "interval_ms": 50, "resume": seen}
+            async with client_of(server, **BEARER) as again:
+                for wrong in ({"symbol": "MSFT"}, {"data_type": "ALL"}, {"data_type": "QUOTES"}, {"interval_ms": 0}):
+                    assert (await again.ask("subscribe", **(good | wrong)))["code"] == "FORBIDDEN", wrong
+                assert (await again.ask("subscribe", **good))["op"] == "subscribed"
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("permitted", "good", "bad"),
+    [
+        (("ALL",), ("ALL", "TRADES", "QUOTES", "TICKS", "GREEKS"), ("DEPTH", "BARS")),
+        (("TRADES", "QUOTES", "TICKS"), ("TRADES", "QUOTES"), ("ALL", "DEPTH")),
+        (("*",), ("ALL", "TRADES"), ()),
+    ],
+)
+def test_all_is_permitted_by_its_parts(
+    run: Run, permitted: tuple[str, ...], good: tuple[str, ...], bad: tuple[str, ...]
+) -> None:
+    async def test() -> None:
+        async with (
+            serving(tokens=token_of(data_types=permitted)) as (server, desk),
+            client_of(server, **BEARER) as client,
+        ):
+            for data_type in bad:
+                assert (await client.ask("subscribe", symbol="AAPL", data_type=data_type))["code"] == "FORBIDDEN"
+            assert desk.asked == []
+            for data_type in good:
+                answer = await client.ask("subscribe", symbol="AAPL", data_type=data_type)
+                assert answer.get("code", "") != "FORBIDDEN", data_type
+
+    run(test())
+
+
+def test_the_least_interval_counts_for_states_too(run: Run) -> None:
+    """Or else one could ask for the state again and again, and have what the token does not permit."""
+
+    async def test() -> None:
+        async with (
+            serving(tokens=token_of(least_interval_ms=60_000)) as (server, desk),
+            client_of(server, **BEARER) as client,
+        ):
+            once = {"symbol": "AAPL", "data_type": "TRADES", "mode": "snapshot"}
+            assert (await client.ask("subscribe", symbol="AAPL", data_type="TRADES"))["code"] == "FORBIDDEN"
+            assert (await client.ask("subscribe", **once))["op"] == "subscribed"
+            desk.trade("AAPL", 1.0)
+            await client.until("ended")
+            for asked in (
+                once,
+                {**once, "times": "ns"},
+                {"data_type": "TRADES", "mode": "snapshot", "contract": {"con_id": 1}},
+            ):
+                refusal = await client.ask("subscribe", **asked)
+                assert (refusal["code"], "60000 ms" in refusal["message"]) == ("TOO_FAST", True)
+            assert (await client.ask("subscribe", **(once | {"symbol": "MSFT"})))["op"] == "subscribed"
+
+    run(test())
+
+
+def test_an_interval_is_not_changed_more_often_than_the_token_permits(run: Run) -> None:
+    async def test() -> None:
+        async with (
+            serving(tokens=token_of(least_interval_ms=500)) as (server, _),
+            client_of(server, **BEARER) as client,
+        ):
+            assert (await client.ask("subscribe", symbol="AAPL", interval_ms=500))["op"] == "subscribed"
+            assert (await client.ask("update", subscription=1, interval_ms=1000))["code"] == "TOO_FAST"
+            assert (await client.ask("list"))["subscriptions"][0]["interval_ms"] == 500
+
+    run(test())
+
+
+def test_subscriptions_are_counted_while_they_open_too(run: Run) -> None:
+    async def test() -> None:
+        async with serving(tokens=token_of(subscriptions=2)) as (server, desk), client_of(server, **BEARER) as client:
+            desk.answer.clear()
+            for _ in range(2):
+                await client.say("subscribe", symbol="AAPL")
+            assert (await client.ask("subscribe", symbol="MSFT"))["code"] == "TOO_MANY"
+            desk.answer.set()
+            await client.until("subscribed")
+            await client.until("subscribed")
+            assert (await client.ask("subscribe", symbol="MSFT"))["code"] == "TOO_MANY"
+            await client.ask("unsubscribe", subscription=1)
+            assert (await client.ask("subscribe", symbol="MSFT"))["op"] == "subscribed"
+
+    run(test())
+
+
+def test_a_token_s_bandwidth_is_kept_unasked(run: Run) -> None:
+    async def test() -> None:
+        async with (
+            serving(tokens=token_of(max_bytes_per_s=20_000)) as (server, desk),
+            client_of(server, **BEARER) as client,
+        ):
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+            assert (await client.ask("limit", max_bytes_per_s=0))["max_bytes_per_s"] == 20_000
+            nbytes, sent = 0, 0.0
+            while client.heard[-1]["op"] != "lag":
+                sent += 1
+                desk.trade("AAPL", *[sent] * 100)
+                nbytes += len(str(await client.hear()))
+            assert nbytes < 200_000
 
     run(test())
 

@@ -34,7 +34,7 @@ class Permissions:
         symbols: patterns of which one must match the symbol, as it is written: `*` is any text, `?` one character.
         data_types: those of a subscription; "ALL" also permits what it consists of, "*" is any.
         modes: those of a subscription; "*" is any.
-        least_interval_ms: the shortest interval.
+        least_interval_ms: the shortest interval, and the shortest time between two requests for data of one instrument.
         subscriptions: how many at once, None: as many as the server allows anybody.
         max_bytes_per_s: the bandwidth of a session, 0: any.
 

@@ -7,6 +7,7 @@ changes nothing. It waits for the gateway, but knows no socket.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from ibfast.fanout.upstream import Upstreams
 
 __all__ = ["Hub", "Session", "TooFastError"]
 
+MS_PER_S = 1000
 SNAPSHOT_WAIT_S = 5.0
 """How long the first data of an instrument is awaited for a snapshot."""
 
@@ -89,6 +91,7 @@ class Session:
         self._hub = hub
         self._rate = ControlRate(hub.max_control_per_s)
         self._opening: set[asyncio.Task[None]] = set()
+        self._told_s: dict[tuple[int, str], float] = {}
         self.grant = grant
         self.max_bytes_per_s = grant.permissions.bandwidth(0)
         self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.epoch, self._on_ended, hub.tally)
@@ -187,6 +190,7 @@ class Session:
             try:
                 contract = taken[0].stream.contract
                 self._require_permission(contract, request, request.interval_ms)
+                self._require_pace(contract, request)
                 until_s = time.monotonic() + SNAPSHOT_WAIT_S if request.mode == "snapshot" else None
                 self.subscriber.open(request, contract, taken, taps, waits_until_s=until_s)
             except BaseException:
@@ -199,6 +203,7 @@ class Session:
         subscription = self.subscriber.subscriptions.get(request.subscription)
         if subscription is not None:
             self._require_permission(subscription.contract, subscription.request, request.interval_ms)
+            self._require_pace(subscription.contract, subscription.request)
         subscription = self.subscriber.change(request.subscription, request.interval_ms)
         self.subscriber.say(
             "updated",
@@ -213,6 +218,17 @@ class Session:
         reason = self.grant.permissions.allows(contract, request.data_type, request.mode, interval_ms)
         if reason is not None:
             raise RefusedError(Code.FORBIDDEN, reason)
+
+    def _require_pace(self, contract: Contract, request: Subscribe) -> None:
+        """Refuse a state that is asked for too soon after the last: the least interval counts for these as for data."""
+        least_ms = self.grant.permissions.least_interval_ms
+        if not least_ms:
+            return
+        now_s, asked = time.monotonic(), (contract.con_id, request.data_type)
+        if now_s < self._told_s.get(asked, -math.inf) + least_ms / MS_PER_S:
+            reason = f"the token permits {request.data_type} of {contract.symbol} to be asked for once in {least_ms} ms"
+            raise RefusedError(Code.TOO_FAST, reason)
+        self._told_s[asked] = now_s
 
     def _on_ended(self, subscription: Subscription) -> None:
         self._hub.upstreams.release(subscription.upstreams)
