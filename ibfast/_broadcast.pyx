@@ -7,7 +7,7 @@ told, and nothing of it is kept. This module knows no event loop and no WebSocke
 """
 
 from cpython.buffer cimport PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 
 
@@ -51,6 +51,10 @@ cdef class WriteSet:
 
     A handle names a socket from `add` to `remove`; afterwards it names nothing, whatever comes later, and everything
     that is done with it does nothing. All calls come from one thread.
+
+    Attributes:
+        writes: how many frames were taken so far, each by each socket.
+        nbytes: how many bytes these had; what a socket did not take at once is its transport's to write.
     """
 
     cdef slot_t *slots
@@ -58,6 +62,7 @@ cdef class WriteSet:
     cdef Py_ssize_t nslots, room
     cdef list tokens, free_slots
     cdef bint is_writing
+    cdef readonly uint64_t writes, nbytes
 
     def __cinit__(self):
         self.tokens = []
@@ -164,7 +169,7 @@ cdef class WriteSet:
         """
         cdef slot_t *slot = self.find(handle)
         self.check_idle()
-        return C_GONE if slot == NULL else send_to(slot, <const char *> frame, len(frame))
+        return C_GONE if slot == NULL else self.send_to(slot, <const char *> frame, len(frame))
 
     cdef Py_ssize_t send_all(
         self, const char *data, Py_ssize_t nbytes, const int64_t *members, Py_ssize_t count
@@ -191,12 +196,24 @@ cdef class WriteSet:
             slot = self.find(members[i])
             if slot == NULL:
                 continue
-            taken = send_to(slot, data, nbytes)
+            taken = self.send_to(slot, data, nbytes)
             if taken < nbytes and taken != C_GONE:
                 self.incomplete[found].slot = <uint32_t> members[i]
                 self.incomplete[found].taken = taken
                 found += 1
         return found
+
+    cdef inline Py_ssize_t send_to(self, slot_t *slot, const char *data, Py_ssize_t nbytes) noexcept nogil:
+        """Return the bytes taken. An error is 0: the transport will meet it again, and knows what to do about it."""
+        cdef Py_ssize_t taken
+        if slot.flags != STARTED:
+            return C_REFUSED if slot.flags == STARTED | HELD else C_GONE
+        self.writes += 1
+        self.nbytes += nbytes
+        if slot.fd < 0:
+            return 0
+        taken = send(slot.fd, data, nbytes)
+        return 0 if taken < 0 else taken
 
     cdef inline slot_t *find(self, int64_t handle) noexcept nogil:
         cdef uint32_t number = <uint32_t> handle  # the lower half
@@ -222,14 +239,3 @@ cdef class WriteSet:
             raise MemoryError
         memory[0] = grown
         return 0
-
-
-cdef inline Py_ssize_t send_to(slot_t *slot, const char *data, Py_ssize_t nbytes) noexcept nogil:
-    """Return the bytes taken. An error is 0: the transport will meet it again, and knows what to do about it."""
-    cdef Py_ssize_t taken
-    if slot.flags != STARTED:
-        return C_REFUSED if slot.flags == STARTED | HELD else C_GONE
-    if slot.fd < 0:
-        return 0
-    taken = send(slot.fd, data, nbytes)
-    return 0 if taken < 0 else taken

@@ -85,9 +85,9 @@ class Pages:
             path: with what stands after a question mark.
             is_known: tells whether who asks has a token, or needs none.
         """
-        path = path.partition("?")[0]
-        if path == STREAM_PATH:
+        if path == STREAM_PATH:  # and nothing after it, where somebody might put a token
             return None
+        path = path.partition("?")[0]
         is_health = path == HEALTH_PATH and self._health is not None
         if not is_health and path != METRICS_PATH:
             return text_page(HTTPStatus.NOT_FOUND, f"The stream is at {STREAM_PATH}.")

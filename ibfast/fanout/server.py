@@ -8,15 +8,17 @@ a subscriber can't take is its own loss, and told to it.
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 import secrets
 import time
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
 
+from prometheus_client import CollectorRegistry
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -26,29 +28,34 @@ from websockets.typing import Subprotocol
 from ibfast.config import FanoutConfig
 from ibfast.fanout.backlog import BacklogLimits
 from ibfast.fanout.batcher import Batcher, Lane
+from ibfast.fanout.bell import Bell
 from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.connection import CLOSE_S, Connection
 from ibfast.fanout.dialect import Audience, Dialect
+from ibfast.fanout.door import Door
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
+from ibfast.fanout.gauges import Present, registry_of
 from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind
 from ibfast.fanout.messages import Code
+from ibfast.fanout.pages import Health, Page, Pages
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server_tls import server_context
 from ibfast.fanout.session import Hub, Session, TooFastError
 from ibfast.fanout.token_files import load_tokens
-from ibfast.fanout.tokens import Denied, Tokens, presented_token
+from ibfast.fanout.tokens import Tokens
 from ibfast.fanout.upstream import Source, Upstreams
 from ibfast.fanout.writing import Audience as Members
 from ibfast.fanout.writing import Broadcaster, Writer
 from ibfast.feed import Feed
-from ibfast.ring import Reader, RingBuffer
+from ibfast.ring import Reader
+from ibfast.wire_log import wire_logger
 
-__all__ = ["PATH", "FanoutServer"]
+__all__ = ["FanoutServer"]
 
 logger = logging.getLogger("ibfast")
+_wire_logger = wire_logger("ibfast.fanout.wire")
 
-PATH = "/stream"
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
@@ -78,10 +85,14 @@ class FanoutServer:
         config: where to listen, and how patient to be.
         security: who may connect, and what anybody may have.
         tokens: who may connect, in place of what is in the files that `security` names.
+        health: how the source fares, for the page /healthz: `manager.health`; without it there is no such page.
+        registry: the source's metrics, for the page /metrics beside the server's own: `manager.monitor.registry`.
 
     Attributes:
         address: host and port, once it serves.
         connections: the clients.
+        tally: what has happened so far.
+        registry: the server's own metrics, for Prometheus.
 
     Raises:
         ConfigError: others could reach it and nobody needs a token; or a file of tokens, keys or certificates can't be
@@ -96,18 +107,19 @@ class FanoutServer:
         security: SecurityConfig | None = None,
         *,
         tokens: Tokens | None = None,
+        health: Callable[[], Health] | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
         self.config = config or FanoutConfig()
         self.security = security or SecurityConfig()
-        self._tokens = tokens or load_tokens(self.security)
+        tokens = tokens or load_tokens(self.security)
         self._warnings = check_bind(
             self.config.host,
-            has_authentication=self._tokens.are_needed,
+            has_authentication=tokens.are_needed,
             has_tls=self.security.has_tls,
             allow_anonymous=self.security.allow_anonymous,
         )
         self._tls = server_context(self.security)
-        self._origins = Origins(self.security.origins)
         self._caps = ConnectionCaps(self.security.max_connections, self.security.max_per_address)
         self._feed = feed
         self.limits = BacklogLimits(
@@ -125,8 +137,12 @@ class FanoutServer:
             batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.config.heartbeat_s,
             self.security.max_control_per_s, {dialect.name: dialect for dialect in known},
         )  # fmt: skip
+        self.tally = self._hub.tally
+        self.registry = registry_of(self.tally, self.present)
+        pages = Pages(health, [self.registry] if registry is None else [registry, self.registry], self.present)
+        self._door = Door(tokens, Origins(self.security.origins), pages, self.tally)
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._bells: dict[str, _Bell] = {}
+        self._bells: dict[str, Bell] = {}
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
         self._gaps: Reader | None = None
@@ -168,6 +184,7 @@ class FanoutServer:
             max_size=self.security.max_message_bytes,
             server_header=None,
             ssl=self._tls,
+            logger=_wire_logger,
         )
         self._watch = asyncio.get_running_loop().create_task(self._look_after())
         return self
@@ -186,7 +203,7 @@ class FanoutServer:
             if connection.session is None and connection.grant is None:
                 connection.transport.abort()  # it has not said who it is
             else:
-                connection.end(Code.SHUTDOWN, "the server stops")
+                self._end(connection, Code.SHUTDOWN, "the server stops")
         await asyncio.gather(*(connection.ended() for connection in connections))
         await self._server.wait_closed()
         for timer in self._timers.values():
@@ -226,24 +243,12 @@ class FanoutServer:
             self._watched.add(connection)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Let a client in, or answer why not."""
+        """Let a client in, or answer with a page."""
         assert isinstance(connection, Connection)
-        headers = request.headers
-        if request.path != PATH:
-            return connection.respond(http.HTTPStatus.NOT_FOUND, f"The stream is at {PATH}.\n")
-        if connection.refusal:
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, f"{connection.refusal}\n")
-        origins = headers.get_all("Origin")
-        if len(origins) > 1 or not self._origins.allows(origins[0] if origins else None):
-            return connection.respond(http.HTTPStatus.FORBIDDEN, "This origin is not allowed.\n")
-        offered = [name.strip() for line in headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")]
-        grant = self._tokens.check(presented_token(headers.get_all("Authorization"), offered), time.time())
-        if isinstance(grant, Denied):
-            logger.info("fan-out: %s is not let in: %s", connection.address, grant)
-            response = connection.respond(http.HTTPStatus.UNAUTHORIZED, "A valid token is needed.\n")
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
-        connection.grant = grant
+        judged = self._door.judge(request, connection.address, connection.refusal, time.time())
+        if isinstance(judged, Page):
+            return connection.answer(judged, request.method)
+        connection.grant = judged
         return None
 
     def _select(self, connection: ServerConnection, offered: Any) -> Subprotocol | None:
@@ -254,6 +259,7 @@ class FanoutServer:
         assert isinstance(connection, Connection)
         assert connection.grant is not None
         dialect = self._hub.dialects[connection.subprotocol or JsonDialect.name]
+        self.tally.admitted += 1
         session = Session(self._hub, connection, dialect, connection.grant)
         connection.begin(session)
         session.welcome()
@@ -266,11 +272,29 @@ class FanoutServer:
         except ConnectionClosed:
             pass
         except TooFastError as error:
-            connection.end(error.code, error.message)
+            self._end(connection, error.code, error.message)
         finally:
             connection.session = None
             await session.finish()
             await connection.ended()
+
+    def _end(self, connection: Connection, code: Code, message: str) -> None:
+        self.tally.closed[code] += 1
+        connection.end(code, message)
+
+    def present(self) -> Present:
+        """Tell what the server holds now."""
+        sessions = [(each, each.session.subscriber) for each in self.connections if each.session is not None]
+        dialects = Counter(each.subprotocol or JsonDialect.name for each, _ in sessions)
+        return Present(
+            subscribers={name.rpartition(".")[2]: dialects[name] for name in self._hub.dialects},
+            subscriptions=sum(len(subscriber.subscriptions) for _, subscriber in sessions),
+            behind=sum(subscriber.is_behind for _, subscriber in sessions),
+            backlog_bytes=sum(each.backlog.nbytes for each, _ in sessions),
+            streams=Counter(upstream.state for upstream in self._hub.upstreams),
+            writes=self.broadcaster.writes,
+            nbytes=self.broadcaster.nbytes,
+        )
 
     # --- from the rings to the sockets ---
 
@@ -290,7 +314,7 @@ class FanoutServer:
         if interval_ms == 0:
             for name in self._feed.rings:
                 if name not in self._bells:
-                    self._bells[name] = _Bell(self._feed.rings[name], partial(self._hub.batcher.flush, 0))
+                    self._bells[name] = Bell(self._feed.rings[name], partial(self._hub.batcher.flush, 0))
         elif interval_ms not in self._timers:
             self._end_window(interval_ms)
 
@@ -335,7 +359,7 @@ class FanoutServer:
 
     def _unclog(self, connection: Connection, now_s: float) -> None:
         if connection.is_stalled(now_s):
-            connection.end(Code.TOO_SLOW, "the connection has taken nothing for too long")
+            self._end(connection, Code.TOO_SLOW, "the connection has taken nothing for too long")
         else:
             connection.drain_backlog()
 
@@ -345,7 +369,7 @@ class FanoutServer:
             return
         expires_s = session.grant.expires_s
         if expires_s is not None and time.time() >= expires_s:
-            connection.end(Code.EXPIRED, "the token's time is over: connect with another one")
+            self._end(connection, Code.EXPIRED, "the token's time is over: connect with another one")
             return
         if not connection.is_clogged and connection.pace.relaxed(now_s):
             session.subscriber.set_pace(connection.pace.steps)
@@ -375,27 +399,3 @@ class FanoutServer:
                 if int(row["req_id"]) in upstream.stream.subscription.req_ids:
                     for subscriber, subscription in tuple(upstream.users):
                         subscriber.tell_gap(subscription, row)
-
-
-class _Bell:
-    """Has something done soon after each publish of a ring, in the loop and not in the writer's turn."""
-
-    def __init__(self, ring: RingBuffer, do: Any) -> None:
-        self._ring = ring
-        self._do = do
-        self._loop = asyncio.get_running_loop()
-        ring.when_published(self._ring_out)
-
-    def _ring_out(self) -> None:
-        self._loop.call_soon(self._answer)
-
-    def _answer(self) -> None:
-        if self._do is None:
-            return
-        self._ring.when_published(self._ring_out)
-        self._do()
-
-    def silence(self) -> None:
-        """Do nothing more."""
-        self._do = None
-        self._ring.forget(self._ring_out)

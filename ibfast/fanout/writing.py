@@ -223,6 +223,16 @@ class Broadcaster:
     def __len__(self) -> int:
         return len(self._writes)
 
+    @property
+    def writes(self) -> int:
+        """How often frames were written to a connection so far."""
+        return self._writes.writes
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes these had."""
+        return self._writes.nbytes
+
     def join(self, transport: asyncio.Transport, may_write: Callable[[], bool]) -> Writer:
         """Return a new connection's writer, not yet started.
 
