@@ -6,13 +6,14 @@ import asyncio
 import time
 from typing import Any
 
-from streams import TICK_PRICE, TICK_STRING, framed, text_payload
+from streams import MARKET_DEPTH, TICK_PRICE, TICK_STRING, framed, text_payload
 
 from ibfast import Decoder, Feed
 from ibfast.contracts import Contract
 from ibfast.errors import RequestError
 from ibfast.policy.subscription import Subscription, SubscriptionState
 from ibfast.stream import Stream, wanted
+from ibfast.wire.requests import MarketDepth
 
 VERSION = 176
 CON_IDS = {symbol: con_id for con_id, symbol in enumerate(("AAPL", "MSFT", "NVDA", "IBM"), 1)}
@@ -99,6 +100,23 @@ class Desk:
         self.feed.bind(subscription.req_id, subscription.instrument)
         self.trade(symbol, price)
         subscription.req_id = own
+
+    def book(self, symbol: str, *operations: tuple[int, int, int, float, float]) -> None:
+        """Have one read of the socket change the book: position, operation, side, price and size."""
+        req_id = self.book_subscription(symbol).req_id
+        payloads = (text_payload(VERSION, MARKET_DEPTH, 1, req_id, *operation) for operation in operations)
+        self._decoder.feed_bytes(framed(*payloads), time.time_ns())
+
+    def reset_book(self, symbol: str) -> None:
+        """Have the book begin anew, as after a reconnect."""
+        self.feed.add_book_reset(time.time_ns(), self.book_subscription(symbol).req_id)
+
+    def book_subscription(self, symbol: str) -> Subscription:
+        return next(
+            line[0]
+            for request, line in self.lines.items()
+            if request.contract.symbol == symbol and isinstance(request, MarketDepth)
+        )
 
     def quote(self, symbol: str, bid: float, ask: float) -> None:
         self.tick(symbol, (BID, bid, 100.0), (ASK, ask, 200.0))
