@@ -1,4 +1,4 @@
-"""The command line: `ibfast demo`, `ibfast sim` and `ibfast token`.
+"""The command line: `ibfast serve`, `ibfast demo`, `ibfast sim` and `ibfast token`.
 
 The rule of the file: arguments, exit codes and what a user's mistake looks like; the work is done elsewhere. Exit
 codes: 0 done, 1 it failed (a sentence on standard error says why), 2 wrong arguments, 130 interrupted.
@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from ibfast import __version__
-from ibfast.config import MAX_PORT
+from ibfast.config import MAX_PORT, Config
 from ibfast.demo import DemoOptions, demo
+from ibfast.embedded import Simulation
 from ibfast.enums import ServerVersion
 from ibfast.errors import ConfigError, Error
 from ibfast.fanout import token_cli
+from ibfast.serve import first_of, serve
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.recording import RecordedGateway, read_recording
@@ -34,6 +36,18 @@ from ibfast.sim.universe import Universe
 __all__ = ["main", "run"]
 
 READ_BYTES = 4096
+
+SERVE_EXAMPLES = """examples:
+  ibfast serve --sim                         the embedded gateway, for programs of this machine
+  ibfast serve --port 7497                   your own TWS
+  ibfast serve --config desk.toml            everything else: limits, the store, who may have what
+  ibfast serve --listen 0.0.0.0:8765 --tokens tokens.toml --certificate desk.pem --key desk.key
+                                             for other machines, which need a token: ibfast token --help
+  ibfast serve --origin https://desk.example.com     for the pages of a site too
+
+The settings are those of ibfast.Config; options go before the environment (IBFAST_FANOUT_PORT=…), and that before the
+file.
+"""
 
 DEMO_EXAMPLES = """examples:
   ibfast demo                                the embedded gateway, ten seconds
@@ -85,10 +99,47 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ibfast", description="Market data of Interactive Brokers as numpy records.")
     parser.add_argument("--version", action="version", version=f"ibfast {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
     _add_demo(commands)
     _add_sim(commands)
     token_cli.add_parser(commands)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="one gateway for any number of subscribers, over WebSockets",
+        description="Connect to a gateway, stay connected, and serve its data until interrupted.",
+        epilog=SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, in TOML ($IBFAST_CONFIG)")
+    gateway = parser.add_argument_group("gateway")
+    gateway.add_argument("--host", help="where it runs (127.0.0.1)")
+    gateway.add_argument("--port", type=_port, metavar="N", help="7497, 7496, 4002, 4001, … (7497)")
+    gateway.add_argument("--client-id", type=int, metavar="N", help="that no other client of it uses (1)")
+    gateway.add_argument("--sim", action="store_true", help="the embedded one instead")
+    subscribers = parser.add_argument_group("subscribers")
+    subscribers.add_argument(
+        "--listen", type=_address, metavar="HOST:PORT", help="where they come; port 0 is any free one (127.0.0.1:8765)"
+    )
+    subscribers.add_argument("--tokens", metavar="FILE", help="they need one of these tokens")
+    subscribers.add_argument("--anonymous", action="store_true", default=None, help="they need none, wherever they are")
+    subscribers.add_argument("--certificate", metavar="FILE", help="speak TLS: a PEM file")
+    subscribers.add_argument("--key", metavar="FILE", help="of the certificate, if it is in a file of its own")
+    subscribers.add_argument(
+        "--origin",
+        action="append",
+        metavar="URL",
+        help="of web pages that may subscribe; again for another (localhost)",
+    )
+    simulation = _add_simulation(parser)
+    simulation.add_argument(
+        "--rate", type=_more_than_0, default=500.0, metavar="N", help="market events a second (500)"
+    )
+    simulation.add_argument("--symbols", type=_count, default=0, metavar="N", help="add N synthetic stocks SYM000, …")
+    parser.set_defaults(command=_serve)
 
 
 def _add_demo(commands: Any) -> None:
@@ -132,7 +183,7 @@ def _add_sim(commands: Any) -> None:
     parser.set_defaults(command=_sim)
 
 
-def _add_simulation(parser: argparse.ArgumentParser) -> None:
+def _add_simulation(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("simulation")
     group.add_argument(
         "--server-version",
@@ -147,6 +198,7 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--speed", type=_0_or_more, default=1.0, metavar="N", help="of what is played: 1 as recorded, 0 full speed (1)"
     )
+    return group
 
 
 def _more_than_0(text: str) -> float:
@@ -165,6 +217,14 @@ def _port(text: str) -> int:
     return int(_checked(text, int, lambda value: 0 <= value <= MAX_PORT, f"a port, 0 to {MAX_PORT}"))
 
 
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not host or (":" in host and not text.startswith("[")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8765 or [::1]:8765")
+    return host, _port(port)
+
+
 def _checked(text: str, kind: type[int] | type[float], valid: Callable[[float], bool], what: str) -> float:
     try:
         value = kind(text)
@@ -173,6 +233,42 @@ def _checked(text: str, kind: type[int] | type[float], valid: Callable[[float], 
     if not valid(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    host, port = arguments.listen or (None, None)
+    config = Config.load(
+        arguments.config,
+        host=arguments.host,
+        port=arguments.port,
+        client_id=arguments.client_id,
+        fanout={"host": host, "port": port},
+        security={
+            "tokens_file": arguments.tokens,
+            "allow_anonymous": arguments.anonymous,
+            "certificate_file": arguments.certificate,
+            "key_file": arguments.key,
+            "origins": arguments.origin,
+        },
+    )
+    if not arguments.sim:
+        if arguments.ticks is not None or arguments.symbols:
+            raise ConfigError("--ticks and --symbols are for the embedded gateway: give --sim too")
+        return await serve(config)
+    if arguments.host is not None or arguments.port is not None:
+        raise ConfigError("--sim is a gateway of its own: leave --host and --port out")
+    return await serve(
+        config,
+        Simulation(
+            rate=arguments.rate,
+            symbols=arguments.symbols,
+            server_version=arguments.server_version,
+            seed=arguments.seed,
+            ticks=arguments.ticks,
+            speed=arguments.speed,
+            lines=config.pacing.lines if config.pacing.enforced else None,
+        ),
+    )
 
 
 async def _demo(arguments: argparse.Namespace) -> int:
@@ -197,7 +293,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
 async def _sim(arguments: argparse.Namespace) -> int:
     if arguments.recording is not None:
         async with _recorded_gateway(arguments) as recorded:
-            return await _serve(arguments, recorded.port, asyncio.Event().wait())
+            return await _until_end(arguments, recorded.port, asyncio.Event().wait())
     gateway = Gateway(
         arguments.host,
         arguments.port,
@@ -207,23 +303,13 @@ async def _sim(arguments: argparse.Namespace) -> int:
         lines=arguments.lines,
     )
     async with gateway:
-        return await _serve(arguments, gateway.port, gateway.serve_forever())
+        return await _until_end(arguments, gateway.port, gateway.serve_forever())
 
 
-async def _serve(arguments: argparse.Namespace, port: int, serving: Coroutine[Any, Any, object]) -> int:
+async def _until_end(arguments: argparse.Namespace, port: int, serving: Coroutine[Any, Any, object]) -> int:
     """Say where the gateway listens, and let it serve until it breaks or, if so asked, standard input is closed."""
     print(f"listening on {arguments.host}:{port}", flush=True)
-    ends = [asyncio.create_task(serving)]
-    if arguments.until_eof:
-        ends.append(asyncio.create_task(_standard_input_closed()))
-    try:
-        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in ends:
-            task.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
+    await first_of(serving, *([_standard_input_closed()] if arguments.until_eof else ()))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""`ibfast demo`: the whole path, from a gateway's socket to a reader's numpy rows, shown and measured.
+"""`ibfast demo`: the whole path, from a gateway's socket to readers and to a WebSocket, shown and measured.
 
 The rule of the file: it uses the public interface as any program would, and says at the end only what it measured.
-With a file of ticks it also compares what arrived with the file, event by event.
+With a file of ticks it serves nobody, and compares what arrived with the file, event by event.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import contextlib
 import gzip
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ibfast.config import Config, PacingConfig, ReconnectionConfig
+from ibfast.config import Config, FanoutConfig, PacingConfig, ReconnectionConfig
+from ibfast.embedded import Simulation, embedded_gateway
 from ibfast.enums import Kind, MarketDataType
-from ibfast.errors import ConfigError, ConnectError, RequestError
+from ibfast.errors import ConfigError, ConnectError, RequestError, StreamError
+from ibfast.fanout.server import FanoutServer
 from ibfast.feed import Feed
 from ibfast.manager import IBKRConnectionManager
 from ibfast.protocol import Protocol
+from ibfast.provider import WebSocketProvider
 from ibfast.ring import Reader
 from ibfast.stream import Stream
 
@@ -98,13 +102,54 @@ class Tape:
         return int(np.searchsorted(cumulated, q * cumulated[-1])) if cumulated[-1] else 0
 
 
+class Subscriber:
+    """A subscriber of the stream, by a WebSocket as any other program has it.
+
+    Attributes:
+        url: of the stream.
+        rows: how many have come so far.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.rows = 0
+        self._provider = WebSocketProvider(Config(stream_url=url))
+
+    @property
+    def left_out(self) -> str:
+        """How many rows it was told to have missed."""
+        lag = self._provider.lag
+        return f"more than {lag.rows:,}" if lag.unknown else f"{lag.rows:,}"
+
+    @contextlib.asynccontextmanager
+    async def reading(self, symbols: Iterable[str]) -> AsyncIterator[None]:
+        """Read all data of these symbols."""
+        async with self._provider as provider:
+            reader = asyncio.create_task(self._read())
+            try:
+                for symbol in symbols:
+                    with contextlib.suppress(StreamError):  # refused: that stands below the table anyway
+                        await provider.subscribe(symbol, data_type="ALL")
+                yield
+            finally:
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+
+    async def _read(self) -> None:
+        async for batch in self._provider.batches():
+            self.rows += 0 if batch.is_snapshot else len(batch.rows)
+
+    def __str__(self) -> str:
+        return f"by WebSocket {self.rows:,} rows, {self.left_out} left out"
+
+
 async def demo(options: DemoOptions) -> int:
     """Run the demo; return the exit code."""
     console = Console()
     async with contextlib.AsyncExitStack() as stack:
         port = options.port
         if port is None:
-            port = await stack.enter_async_context(_embedded_gateway(options))
+            port = (await stack.enter_async_context(embedded_gateway(_simulation(options)))).port
         expected = _read_ticks(options.ticks) if options.ticks is not None else None
         symbols = options.symbols or SYMBOLS
         if expected is not None:
@@ -128,12 +173,16 @@ async def demo(options: DemoOptions) -> int:
         rings = ("trades", "quotes") if expected is not None else ("ticks", "trades", "quotes")
         tape = Tape(manager.feed, rings, keep=expected is not None)
         readers = [asyncio.create_task(tape.read(ring)) for ring in rings]
+        subscriber = await _served(stack, console, manager) if expected is None else None
         streams = await _subscribe(manager, symbols, TICK_BY_TICK if expected is not None else LEVEL_1)
+        if subscriber is not None:
+            await stack.enter_async_context(subscriber.reading(streams))
         # The start-up is mostly contract details, which no tick waits for: only what follows is timed.
         protocol = manager.protocol
         before = protocol.decode_ns, _messages(protocol)
         interrupted = False
-        with Live(console=console, refresh_per_second=1 / REFRESH_S, get_renderable=lambda: _screen(manager, streams)):
+        screen = partial(_screen, manager, streams, subscriber)
+        with Live(console=console, refresh_per_second=1 / REFRESH_S, get_renderable=screen):
             try:
                 if expected is None:
                     await _watch(manager, streams, options.seconds)
@@ -145,7 +194,7 @@ async def demo(options: DemoOptions) -> int:
             reader.close()
         await asyncio.gather(*readers)
         decode_ns = (protocol.decode_ns - before[0]) / max(_messages(protocol) - before[1], 1)
-        exit_code = _close(console, manager, tape, decode_ns, expected)
+        exit_code = _close(console, manager, tape, decode_ns, expected, subscriber)
         if interrupted:
             return INTERRUPTED
         if not manager.connected and manager.last_error is not None:
@@ -153,30 +202,22 @@ async def demo(options: DemoOptions) -> int:
         return exit_code
 
 
-@contextlib.asynccontextmanager
-async def _embedded_gateway(options: DemoOptions) -> AsyncIterator[int]:
-    """Run `ibfast sim` in a process of its own, as a gateway is; yield its port."""
-    arguments = ["--port", "0", "--server-version", str(options.server_version), "--seed", str(options.seed)]
-    arguments += ["--until-eof", "--no-pacing"]
-    if options.ticks is not None:
-        arguments += ["--ticks", str(options.ticks), "--speed", str(options.speed)]
-    else:
-        arguments += ["--rate", str(options.rate)]
-    pipe = asyncio.subprocess.PIPE
-    # In a session of its own, so that Ctrl-C is this process's alone; the gateway ends with its standard input.
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ibfast", "sim", *arguments, stdin=pipe, stdout=pipe, start_new_session=True
+def _simulation(options: DemoOptions) -> Simulation:
+    return Simulation(
+        rate=options.rate,
+        server_version=options.server_version,
+        seed=options.seed,
+        ticks=options.ticks,
+        speed=options.speed,
     )
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        line = (await process.stdout.readline()).decode()
-        if not line.startswith("listening on "):
-            raise ConfigError("the embedded gateway did not start; its own message stands above")
-        yield int(line.rpartition(":")[2])
-    finally:
-        process.stdin.close()
-        await process.wait()
+
+
+async def _served(stack: contextlib.AsyncExitStack, console: Console, manager: IBKRConnectionManager) -> Subscriber:
+    """Serve the feed until the end of the demo, and return one who will subscribe."""
+    server = await stack.enter_async_context(FanoutServer(manager.feed, manager, FanoutConfig(port=0)))
+    url = "ws://{}:{}/stream".format(*server.address)
+    console.print(f"serves {url} to programs of this machine", highlight=False, soft_wrap=True)
+    return Subscriber(url)
 
 
 async def _subscribe(
@@ -211,19 +252,19 @@ async def _until_complete(manager: IBKRConnectionManager, tape: Tape, events: in
         await asyncio.sleep(0.02)
 
 
-def _screen(manager: IBKRConnectionManager, streams: dict[str, Stream]) -> Group:
+def _screen(manager: IBKRConnectionManager, streams: dict[str, Stream], subscriber: Subscriber | None) -> Group:
     """The table, and below it a line for each refusal; the loss of the connection ends the demo and is told then."""
     symbols: dict[str, list[str]] = {}
     for symbol, stream in streams.items():
         if isinstance(stream.error, RequestError):
             symbols.setdefault(f"error {stream.error.code}: {stream.error.message}", []).append(symbol)
     lines = [Text(f"{', '.join(names)}: {error}") for error, names in symbols.items()]
-    return Group(_table(manager, streams), *lines)
+    return Group(_table(manager, streams, subscriber), *lines)
 
 
-def _table(manager: IBKRConnectionManager, streams: dict[str, Stream]) -> Table:
+def _table(manager: IBKRConnectionManager, streams: dict[str, Stream], subscriber: Subscriber | None) -> Table:
     """The last-value table, as people read it."""
-    table = Table(title="last values")
+    table = Table(title="last values", caption=None if subscriber is None else str(subscriber))
     table.add_column("symbol", no_wrap=True)
     for column in ("bid size", "bid", "ask", "ask size", "last", "size", "volume"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -251,6 +292,7 @@ def _close(
     tape: Tape,
     decode_ns: float,
     expected: NDArray[np.void] | None,
+    subscriber: Subscriber | None,
 ) -> int:
     """Print the closing line and return the exit code."""
     decoder = manager.protocol.decoder
@@ -262,6 +304,8 @@ def _close(
         f"decode {decode_ns:.0f} ns/message",
         f"socket to reader p50 {tape.quantile_us(0.5):,} µs, p99 {tape.quantile_us(0.99):,} µs",
     ]
+    if subscriber is not None:
+        parts.append(str(subscriber))
     different = 0
     if expected is not None and tape.lost:
         parts.append("not compared with the file, since rows were lost")

@@ -23,7 +23,9 @@ RECORDED = Path(__file__).parents[2] / "shared" / "ticks" / "ib_recorded_2022010
 HEADER = "ts_ns,symbol,kind,price,size,bid,ask,bid_size,ask_size\n"
 CLOSING_LINE = re.compile(
     r"messages ([\d,]+) \| records ([\d,]+) \| lost ([\d,]+) \| decode \d+ ns/message"
-    r" \| socket to reader p50 [\d,]+ µs, p99 [\d,]+ µs(?: \| identical with the file ([\d,]+) of ([\d,]+) events)?$"
+    r" \| socket to reader p50 [\d,]+ µs, p99 [\d,]+ µs"
+    r"(?: \| by WebSocket ([\d,]+) rows, ([\d,]+) left out)?"
+    r"(?: \| identical with the file ([\d,]+) of ([\d,]+) events)?$"
 )
 
 
@@ -42,10 +44,13 @@ def closing_figures(done: subprocess.CompletedProcess[str]) -> list[int]:
 @pytest.mark.parametrize("server_version", [176, 203, 226])
 def test_the_embedded_gateway_in_each_dialect(server_version: int) -> None:
     done = demo("--seconds", "1", "--server-version", str(server_version), "--rate", "3000")
-    messages, records, lost = closing_figures(done)
+    messages, records, lost, by_websocket, left_out = closing_figures(done)
     assert messages > 100
     assert records > 100
     assert lost == 0
+    assert 0 < by_websocket <= records  # which it subscribed to a moment later
+    assert left_out == 0
+    assert re.search(r"^serves ws://127\.0\.0\.1:\d+/stream ", done.stdout, re.MULTILINE)
     assert f"server version {server_version}" in done.stdout
     assert "AAPL" in done.stdout
     assert done.stderr == ""
@@ -56,6 +61,7 @@ def test_recorded_ticks_arrive_exactly() -> None:
     done = demo("--ticks", str(RECORDED), "--speed", "0")
     _, records, lost, identical, events = closing_figures(done)
     assert (records, lost, identical, events) == (9616, 0, 9616, 9616)
+    assert "ws://" not in done.stdout  # a subscriber's own requests would be no part of the file
 
 
 def test_any_file_of_ticks_arrives_exactly(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ ABOVE_THE_FEED = {
         "engine",
         "provider",
         "cli",
+        "embedded",
+        "serve",
         "demo",
     )
 }
@@ -173,7 +175,9 @@ def test_the_simulator_shares_no_code_with_the_client_it_answers() -> None:
 
 def test_nothing_below_imports_the_manager() -> None:
     importers = {name for name, names in IMPORTS.items() if "ibfast.manager" in names}
-    assert importers <= {"ibfast", "ibfast.cli", "ibfast.demo", "ibfast.pool", "ibfast.engine", "ibfast.provider"}
+    assert importers <= {
+        "ibfast", "ibfast.cli", "ibfast.demo", "ibfast.pool", "ibfast.engine", "ibfast.provider", "ibfast.serve",
+    }  # fmt: skip
 
 
 STREAM_CLIENT = {f"ibfast.{name}" for name in ("stream_client", "stream_session", "stream_rows", "updates")}
@@ -205,7 +209,7 @@ def test_policies_are_pure(module: str) -> None:
 
 FANOUT_ADAPTERS = {
     f"ibfast.fanout.{name}"
-    for name in ("connection", "server", "server_tls", "session", "upstream", "writing", "token_cli")
+    for name in ("bell", "connection", "server", "server_tls", "session", "upstream", "writing", "token_cli")
 }
 """They act: on sockets, at the gateway, on the command line."""
 
@@ -238,7 +242,7 @@ def test_the_fanout_meets_the_session_at_the_feed() -> None:
 
 def test_nothing_imports_the_package_as_a_whole_but_the_commands() -> None:
     importers = {name for name, names in IMPORTS.items() if "ibfast" in names}
-    assert importers <= {"ibfast.cli", "ibfast.demo", "ibfast.__main__"}
+    assert importers <= {"ibfast.cli", "ibfast.demo", "ibfast.serve", "ibfast.__main__"}
 
 
 def test_there_is_no_cycle() -> None:

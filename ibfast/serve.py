@@ -1,0 +1,243 @@
+"""`ibfast serve`: one connection to a gateway, served to any number of WebSocket subscribers until it is told to stop.
+
+The rule of the file: it puts the parts together and says what becomes of them, once and in a sentence; what is served,
+to whom and how is decided by the settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
+from typing import Any
+
+from ibfast import __version__
+from ibfast.config import Config, SecurityConfig
+from ibfast.embedded import HOST, Simulation, embedded_gateway
+from ibfast.errors import ConfigError, NotConnectedError
+from ibfast.fanout.limits import is_loopback
+from ibfast.fanout.pages import HEALTH_PATH, METRICS_PATH, STREAM_PATH
+from ibfast.fanout.server import FanoutServer
+from ibfast.manager import IBKRConnectionManager
+from ibfast.monitor import STATE_EVENT, Event
+from ibfast.policy.auth import mask
+from ibfast.policy.reconnection import LinkState
+
+__all__ = ["first_of", "serve"]
+
+STATUS_S = 60.0
+"""Between two lines of status, where somebody may look at them."""
+
+TOLD_AS_STATES = frozenset({"attempt_failed", "connect_failed", "connection_lost", "gave_up", "needs_login"})
+"""Events that say what a change of the state says too."""
+
+WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Hosts that stand for all addresses of this machine, and one of these."""
+
+
+async def serve(config: Config, simulation: Simulation | None = None) -> int:
+    """Serve a gateway's data until SIGTERM.
+
+    Args:
+        config: of the gateway, of the server, and of who may have what.
+        simulation: for a gateway that is started here, in place of that of `config`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: that can't be served, or not there.
+        ConnectError, NotConnectedError: there will be no connection to the gateway, however long it is waited for.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_logging())
+        ends: list[Coroutine[Any, Any, object]] = [stack.enter_context(_termination()).wait()]
+        source = f"the gateway {_joined(config.host, config.port)} as client {config.client_id}"
+        if simulation is not None:
+            gateway = await stack.enter_async_context(embedded_gateway(simulation))
+            config = replace(config, host=HOST, port=gateway.port)
+            source = "the embedded gateway"
+            ends.append(gateway.ended())
+        manager = IBKRConnectionManager(config)
+        stack.push_async_callback(manager.disconnect)
+        server = await stack.enter_async_context(_Listening(manager, config))
+        print("\n".join(_greeting(server, source)), flush=True)
+        if sys.stderr.isatty():
+            ends.append(_report(manager, server))
+        await first_of(*ends, _keep_connected(manager))
+    return 0
+
+
+async def first_of(*coroutines: Coroutine[Any, Any, object]) -> None:
+    """Run all until one of them ends; raise what it raises."""
+    tasks = [asyncio.ensure_future(each) for each in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Listening(FanoutServer):
+    """A manager's server, which says in a sentence why it can't listen."""
+
+    def __init__(self, manager: IBKRConnectionManager, config: Config) -> None:
+        super().__init__(
+            manager.feed, manager, config.fanout, config.security,
+            health=manager.health, registry=manager.monitor.registry,
+        )  # fmt: skip
+
+    async def __aenter__(self) -> _Listening:
+        try:
+            return await super().__aenter__()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+            address = _joined(self.config.host, self.config.port)
+            raise ConfigError(f"nothing can listen at {address} ({why}): give another address by --listen") from None
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[asyncio.Event]:
+    """Yield what is set when the process is told to end. Where that is no signal, nothing is."""
+    event, loop = asyncio.Event(), asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):
+        loop.add_signal_handler(signal.SIGTERM, event.set)
+    try:
+        yield event
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _logging() -> Iterator[None]:
+    """Have warnings logged, but for what is said otherwise."""
+    logger = logging.getLogger("ibfast")
+    level = logger.level
+
+    def is_news(record: logging.LogRecord) -> bool:
+        event = getattr(record, "event", None)
+        return event is None or event.name not in TOLD_AS_STATES
+
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
+        logger.setLevel(level)
+
+
+# --- the connection to the gateway ---
+
+
+async def _keep_connected(manager: IBKRConnectionManager) -> None:
+    """Connect, and say what becomes of it; end only by an error, when there will be no connection any more."""
+    over = asyncio.Event()
+    told = ""
+
+    def hear(event: Event) -> None:
+        nonlocal told
+        if event.name != STATE_EVENT:
+            return
+        state = LinkState[str(event.fields["after"])]
+        if _is_final(state, manager.config):
+            over.set()
+        elif state is not LinkState.CONNECTING:
+            said = _session(manager) if state is LinkState.CONNECTED else _no_session(state, event)
+            if said != told:
+                print(f"ibfast: {said}", file=sys.stderr, flush=True)
+                told = said
+
+    stop = manager.monitor.listen(hear)
+    try:
+        await manager.connect(persist=True)
+        await over.wait()
+    finally:
+        stop()
+    raise manager.last_error or NotConnectedError("the connection to the gateway has ended")
+
+
+def _is_final(state: LinkState, config: Config) -> bool:
+    """Tell whether no connection will be made from here on."""
+    if config.reconnection.enabled:
+        return state in (LinkState.IDLE, LinkState.GAVE_UP)
+    return state not in (LinkState.CONNECTING, LinkState.CONNECTED)
+
+
+def _session(manager: IBKRConnectionManager) -> str:
+    accounts = ", ".join(map(mask, manager.protocol.accounts))
+    return f"connected, server version {manager.protocol.server_version}, account {accounts}"
+
+
+def _no_session(state: LinkState, event: Event) -> str:
+    return f"no session with the gateway ({state.value}), it is tried again: {event.fields['reason']}"
+
+
+# --- what is said ---
+
+
+def _greeting(server: FanoutServer, source: str) -> Iterator[str]:
+    """Yield the lines with which it begins: what is where, for whom, and how to subscribe."""
+    security = server.security
+    host = server.config.host
+    if host in WILDCARDS:
+        # A certificate has the machine's name.
+        host = socket.gethostname() if security.has_tls else WILDCARDS[host]
+    address = _joined(host, server.address[1])
+    tls = "s" if security.has_tls else ""
+    stream = f"ws{tls}://{address}{STREAM_PATH}"
+    everywhere = ", on all addresses of this machine" if server.config.host in WILDCARDS else ""
+    yield f"ibfast {__version__} serves {source}{everywhere}"
+    yield f"stream   {stream}"
+    yield f"health   http{tls}://{address}{HEALTH_PATH}"
+    yield f"metrics  http{tls}://{address}{METRICS_PATH}"
+    yield f"for      {_audience(server.config.host, security)}"
+    yield f"try      {_example(stream, needs_token=security.has_authentication)}"
+
+
+def _audience(host: str, security: SecurityConfig) -> str:
+    if security.tokens_file is not None:
+        return f"who has a token: ibfast token NAME --tokens-file {security.tokens_file}, and start again"
+    if security.has_authentication:
+        return "who has a token: ibfast token NAME --help"
+    if is_loopback(host):
+        return "programs of this machine, without a token"
+    return "everybody who can reach it, without a token"
+
+
+def _example(stream: str, *, needs_token: bool) -> str:
+    headers = ", additional_headers={'Authorization': 'Bearer TOKEN'}" if needs_token else ""
+    return (
+        f"python -c \"from websockets.sync.client import connect; ws = connect('{stream}'{headers}); "
+        "ws.send(repr(dict(op='subscribe', symbol='AAPL')).replace(chr(39), chr(34))); "
+        '[print(text) for text in ws]"'
+    )
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _report(manager: IBKRConnectionManager, server: FanoutServer) -> None:
+    """Say now and then how it fares."""
+    seq = manager.feed.seq
+    while True:
+        await asyncio.sleep(STATUS_S)
+        present, rows, seq = server.present(), manager.feed.seq - seq, manager.feed.seq
+        print(
+            f"ibfast: {manager.monitor.state}, {rows / STATUS_S:,.0f} rows/s to {sum(present.subscribers.values()):,} "
+            f"subscribers with {present.subscriptions:,} subscriptions, {present.behind:,} of them behind, "
+            f"{server.tally.rows_left_out:,} rows left out so far",
+            file=sys.stderr,
+            flush=True,
+        )
