@@ -162,7 +162,7 @@ class _BinaryEncoder:
         """See `Encoder`."""
         return self._codec.snapshot(index, channel_id, self._codec.start_ns, seq)
 
-    def replay(self, index: int, channel_id: int, rows: Rows, seq: int) -> bytes:
+    def replay(self, index: int, channel_id: int, rows: Rows, after_seq: int, seq: int) -> bytes:
         """See `Encoder`. Rows of the past have an encoder of their own, which begins with nothing."""
         codec = self._new_codec()
         spec = self._specs[index]
@@ -172,7 +172,7 @@ class _BinaryEncoder:
         audience = SplicedAudience(codec)
         audience.open(own, channel_id)
         known = dict(self._texts)
-        frames = [codec.snapshot(own, channel_id, 0)]
+        frames = [codec.snapshot(own, channel_id, self._codec.start_ns, after_seq)]
         codec.push(rows)
         while codec.encode(AT_ONCE):
             for _, text_id in codec.new_texts():

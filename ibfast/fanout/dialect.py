@@ -126,8 +126,15 @@ class Encoder(Protocol):
     def snapshot(self, index: int, channel_id: int, seq: int) -> bytes:
         """Return the frame of the channel's state after the last window encoded, complete up to `seq`."""
 
-    def replay(self, index: int, channel_id: int, rows: Rows, seq: int) -> bytes:
-        """Return frames with these rows of the past, after which the channel goes on as after a snapshot."""
+    def replay(self, index: int, channel_id: int, rows: Rows, after_seq: int, seq: int) -> bytes:
+        """Return frames with these rows of the past, after which the channel goes on as after a snapshot.
+
+        Args:
+            index, channel_id: of the channel.
+            rows: all of its rows between the two sequence numbers.
+            after_seq: what the client has seen.
+            seq: up to which everything is encoded.
+        """
 
     def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:
         """Return the frame that says what was left out of a channel: `rows` rows (None: not known) in (from, to]."""

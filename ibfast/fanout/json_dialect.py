@@ -154,7 +154,7 @@ class _JsonEncoder:
         rows = {family: line.objects(family, part) for family, part in line.state.rows().items()}
         return text_frame(encode("snapshot", channel=channel_id, seq=seq, rows=rows))
 
-    def replay(self, index: int, channel_id: int, rows: Rows, seq: int) -> bytes:
+    def replay(self, index: int, channel_id: int, rows: Rows, after_seq: int, seq: int) -> bytes:
         """See `Encoder`."""
         line = self._lines[index]
         if line.channel.is_conflated and "depth" not in rows:  # operations on a book that is the client's alone

@@ -167,7 +167,8 @@ class Subscriber:
         elif resume is not None and not reason:
             self._places.tell_news(lane)
             rows = self._batcher.past(subscription.seat.channel, resume.seq)
-            self._outlet.write(lane.encoder.replay(subscription.seat.index, subscription.channel_id, rows, lane.seq))
+            index, channel_id = subscription.seat.index, subscription.channel_id
+            self._outlet.write(lane.encoder.replay(index, channel_id, rows, resume.seq, lane.seq))
             subscription.told_seq = resume.seq
             for row in gaps_after(self._batcher.feed, subscription.req_ids, resume.seq):
                 self.tell_gap(subscription, row)
