@@ -39,13 +39,14 @@ class Writer(asyncio.Transport):
     that refused has to be written in the same call that releases it, or frames of an audience overtake it.
     """
 
-    __slots__ = ("_handle", "_may_write", "_transport", "_writes")
+    __slots__ = ("_handle", "_is_gone", "_may_write", "_transport", "_writes")
 
     def __init__(self, transport: asyncio.Transport, writes: WriteSet, may_write: Callable[[], bool]) -> None:
         super().__init__()
         self._transport = transport
         self._writes = writes
         self._may_write = may_write
+        self._is_gone = False
         self._handle = writes.add(_descriptor(transport), self)
         # A plain transport is paused above its limit, one that speaks TLS from it on.
         transport.set_write_buffer_limits(high=1 if _is_tls(transport) else 0, low=0)
@@ -79,6 +80,7 @@ class Writer(asyncio.Transport):
 
     def leave(self) -> None:
         """Forget the socket; for `connection_lost`."""
+        self._is_gone = True
         self._writes.remove(self._handle)
 
     def write_frame(self, frame: bytes) -> bool:
@@ -130,7 +132,8 @@ class Writer(asyncio.Transport):
     def abort(self) -> None:
         """Close the connection at once."""
         self.stop()
-        self._transport.abort()
+        if not self._is_gone:  # asyncio's own transport can't be aborted once it has drained and closed
+            self._transport.abort()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Change nothing: see the class."""
