@@ -97,6 +97,39 @@ def test_what_a_slow_subscriber_misses_is_told_exactly(run: Run) -> None:
     run(test())
 
 
+def test_a_backlog_goes_out_before_the_window_that_ends_in_the_same_turn(run: Run) -> None:
+    async def test() -> None:
+        async with (
+            serving(backlog_bytes=1 << 30, backlog_s=60.0) as (server, desk),
+            slow_client_of(server) as slow,
+        ):
+            await slow.ask("subscribe", symbol="AAPL", data_type="TRADES", ordered=True, interval_ms=0)
+            (connection,) = server.connections
+            count = 0
+            while len(connection.backlog._frames) < 3:
+                await trade_much(desk, count, 200)
+                count += 200
+            resume_writing = connection.resume_writing
+            resumed = []
+
+            def a_window_ends() -> None:
+                desk.trade("AAPL", float(count + len(resumed)))
+                resumed.append(connection.backlog.nbytes)
+                server._hub.batcher.flush(0)
+
+            def resume() -> None:  # of what is due in this turn, a window's end was there first
+                if connection.backlog:
+                    asyncio.get_running_loop().call_soon(a_window_ends)
+                resume_writing()
+
+            connection.resume_writing = resume
+            rows = await slow.news("trades", count + 1)
+            assert resumed
+            assert [row["price"] for row in rows] == [float(i) for i in range(count + len(resumed))]
+
+    run(test())
+
+
 def test_a_backlog_is_bounded(run: Run) -> None:
     async def test() -> None:
         async with serving(backlog_bytes=1 << 14) as (server, desk), slow_client_of(server) as slow:
