@@ -45,6 +45,15 @@ def test_a_connection_is_stalled_that_takes_nothing() -> None:
     assert not progress.is_stalled(7, 90.0)
 
 
+def test_a_connection_that_has_taken_everything_is_not_stalled_when_more_waits() -> None:
+    progress = Progress(LIMITS)
+    assert not progress.is_stalled(1000, 0.0)
+    progress.took_all()
+    assert not progress.is_stalled(1000, 60.0)
+    assert not progress.is_stalled(1000, 89.9)
+    assert progress.is_stalled(1000, 90.0)
+
+
 def test_the_pace_slackens_with_every_third_lag_and_recovers_by_steps() -> None:
     pace = Pace(LIMITS)
     slowed_at = []

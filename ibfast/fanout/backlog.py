@@ -77,6 +77,10 @@ class Progress:
         self._unsent = 0
         self._since_s: float | None = None
 
+    def took_all(self) -> None:
+        """Note that it has taken everything: what waits from now on is another matter."""
+        self._since_s = None
+
     def is_stalled(self, unsent: int, now_s: float) -> bool:
         """Tell whether it has taken nothing for too long, by what its transport holds; to be asked regularly."""
         if self._since_s is None or not unsent or unsent < self._unsent:

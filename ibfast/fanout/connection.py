@@ -104,6 +104,7 @@ class Connection(ServerConnection):
         """It has taken everything."""
         super().resume_writing()
         self.member.release()
+        self._progress.took_all()
         if self.backlog and self.member.is_ready:
             self.member.write_frame(self.backlog.take())  # at once: from here on a window could overtake it
         self.loop.call_soon(self.drain_backlog)
