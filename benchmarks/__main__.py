@@ -6,7 +6,7 @@ import argparse
 import sys
 
 try:
-    from benchmarks import bandwidth, decode, fanout, faults, soak
+    from benchmarks import bandwidth, decode, endtoend, fanout, faults, soak
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] in ("benchmarks", "tests"):
         raise  # a fault of ours, or not started in the checkout: no installation helps
@@ -15,7 +15,14 @@ except ModuleNotFoundError as missing:
         f"the benchmarks need {missing.name}: in the checkout, `make benchmarks`, or (pip 25.1 or later) {install}"
     )
 
-BENCHMARKS = {"bandwidth": bandwidth, "decode": decode, "fanout": fanout, "faults": faults, "soak": soak}
+BENCHMARKS = {
+    "bandwidth": bandwidth,
+    "decode": decode,
+    "endtoend": endtoend,
+    "fanout": fanout,
+    "faults": faults,
+    "soak": soak,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

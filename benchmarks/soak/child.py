@@ -45,10 +45,10 @@ class Child:
         self._asking = asyncio.Lock()
 
     @classmethod
-    async def start(cls, name: str, **settings: Any) -> Child:
-        """Start the module `benchmarks.soak.<name>` with these settings, and wait until it says that it is ready."""
+    async def start(cls, name: str, *, benchmark: str = "soak", **settings: Any) -> Child:
+        """Start the module `benchmarks.<benchmark>.<name>` with these settings, and wait until it says it is ready."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", f"benchmarks.soak.{name}", json.dumps(settings), cwd=ROOT, limit=LONGEST_LINE,
+            sys.executable, "-m", f"benchmarks.{benchmark}.{name}", json.dumps(settings), cwd=ROOT, limit=LONGEST_LINE,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is the parent's business
         )  # fmt: skip
