@@ -1,114 +1,36 @@
 """The client of a fan-out server, for programs: subscribe, and read rows or objects, whatever happens in between.
 
-The rule of the file: it owns the socket and its task, and hands messages to and fro; what they mean is the business of
-`stream_client`, when to connect again that of the policy. A server in this process is a server like any other.
+The rule of the file: it has what users call, and what they read; the connection is the business of `stream_link`, what
+messages mean that of `stream_client`. A server in this process is a server like any other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Final, NoReturn, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
 
 from ibfast.config import Config
 from ibfast.engine import engine
-from ibfast.errors import AuthError, Error, NotConnectedError
+from ibfast.errors import Error, NotConnectedError
 from ibfast.manager import IBKRConnectionManager
-from ibfast.policy.reconnection import Reconnection
-from ibfast.stream_client import Answer, Closing, Later, Output, StreamClient, Wish
+from ibfast.policy.checks import is_whole
+from ibfast.stream_client import Answer, Question, Reply, StreamClient, Wish
+from ibfast.stream_link import News, StreamLink
 from ibfast.stream_readers import Batches, Events, Updates
-from ibfast.stream_socket import ConnectionClosed, Socket, dial, dialect_of, reason_of
+from ibfast.stream_subscription import Subscription
 from ibfast.tape import Tape
 from ibfast.updates import Arrival, Event, Instruments, Lag, LagTotals, State, Texts
 
 __all__ = ["Subscription", "WebSocketProvider"]
 
-logger = logging.getLogger("ibfast")
-
 MOST_EVENTS: Final = 4096
-SILENT_HEARTBEATS: Final = 3
-"""So many heartbeats that did not come mean that the connection is dead."""
-PAUSE_S: Final = 0.002
-MOST_PAUSE_S: Final = 1.0
-"""Between two questions, since a server takes only so many a second; the longer the more often it has said so."""
-TOO_FAST: Final = "TOO_FAST"
-EXPIRED: Final = "EXPIRED"
-"""Why a server ends a session: too many questions; the token's time is over, so that it would not have another."""
+MOST_BYTES_PER_S: Final = 1 << 40
 
-
-class Subscription:
-    """What a user holds of a subscription; the data of all of them comes by the provider.
-
-    Attributes:
-        contract, data_type: as asked for.
-    """
-
-    def __init__(self, provider: WebSocketProvider, wish: Wish, contract: object, data_type: str) -> None:
-        self.contract = contract
-        self.data_type = data_type
-        self._provider = provider
-        self._wish = wish
-
-    def __repr__(self) -> str:
-        reason = f", {self.reason}" if self.reason else ""
-        return f"<Subscription {self.number} to {self.data_type} of {self.ticker}, {self.state}{reason}>"
-
-    @property
-    def number(self) -> int:
-        """Its number at this client, as in `State.subscription`."""
-        return self._wish.number
-
-    @property
-    def ticker(self) -> str:
-        """The instrument's label."""
-        return self._wish.ticker
-
-    @property
-    def instruments(self) -> tuple[int, ...]:
-        """Of its rows: indices into the provider's `instruments`; none while it is not subscribed."""
-        return tuple(dict.fromkeys(channel.instrument for channel in self._wish.channels.values()))
-
-    @property
-    def state(self) -> str:
-        """How it fares: LIVE, QUIET, STALE, WAITING, …; PENDING, RECONNECTING, ENDED."""
-        return self._wish.state
-
-    @property
-    def reason(self) -> str:
-        """Why, where that is not obvious."""
-        return self._wish.reason
-
-    @property
-    def slowed_to_ms(self) -> int | None:
-        """The interval to which the server has slowed it, because this client can't take more; else None."""
-        return self._wish.slowed_to_ms
-
-    @property
-    def error(self) -> Error | None:
-        """Why it ended by itself, None while it lives and after `unsubscribe`."""
-        return self._wish.error
-
-    @property
-    def live(self) -> bool:
-        """Whether anything can still come of it."""
-        return not self._wish.is_over and not self._wish.is_withdrawn
-
-    async def update(self, interval_ms: int) -> None:
-        """Have its rows come at another interval, one of the server's.
-
-        Raises:
-            StreamError: the server refused it; nothing has changed.
-            NotConnectedError: the subscription is over, or the server did not answer in time.
-        """
-        await self._provider._update(self._wish, interval_ms)
-
-    async def unsubscribe(self) -> None:
-        """End it; nothing of it follows. Does nothing if it is over."""
-        await self._provider._unsubscribe(self._wish)
+T = TypeVar("T")
 
 
 class WebSocketProvider:
@@ -137,7 +59,6 @@ class WebSocketProvider:
         texts: texts by id, as in rows.
         lag: what was left out so far, in numbers.
         error: why nothing comes any more, None while something can.
-        last_error: why the last attempt to connect failed or the connection was lost, None if neither.
         url: where the server is.
         manager: the connection to the gateway, where it is in this process.
     """
@@ -146,19 +67,16 @@ class WebSocketProvider:
         self.config = config or Config()
         self.lag = LagTotals()
         self.error: Exception | None = None
-        self.last_error: Exception | None = None
         self.manager: IBKRConnectionManager | None = None
         self._client = StreamClient(dialect)
         self._rows: Tape[Arrival] = Tape(capacity)
         self._events: Tape[Event] = Tape(MOST_EVENTS)
-        self._policy = _policy_of(self.config)
+        self._link = StreamLink(self.config, self._client, self._take)
         self._answers: dict[tuple[int, str], deque[asyncio.Future[Error | None]]] = {}
-        self._wake = asyncio.Event()
+        self._replies: dict[Question, asyncio.Future[Reply]] = {}
         self._resources = contextlib.AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
         self.url = self.config.stream_url or ""
-        self._repeat: asyncio.TimerHandle | None = None
-        self._pause_s = PAUSE_S
 
     @property
     def instruments(self) -> Instruments:
@@ -174,6 +92,11 @@ class WebSocketProvider:
     def connected(self) -> bool:
         """Whether there is a session with the server now."""
         return self._client.is_welcome
+
+    @property
+    def last_error(self) -> Exception | None:
+        """Why the last attempt to connect failed or the connection was lost, None if neither."""
+        return self._link.last_error
 
     # --- beginning and end ---
 
@@ -191,12 +114,16 @@ class WebSocketProvider:
             if self.config.stream_url is None:
                 self.manager, self.url, token = await self._resources.enter_async_context(engine(self.config))
             started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._task = asyncio.create_task(self._run(self.url, token, started))
+            self._task = asyncio.create_task(self._run(token, started))
             await started
         except BaseException:
             await self._close()
             raise
         return self
+
+    async def _run(self, token: str | None, started: asyncio.Future[None]) -> None:
+        await self._link.run(self.url, token, started)
+        self._end(self.last_error)
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._close()
@@ -205,8 +132,6 @@ class WebSocketProvider:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._repeat is not None:
-            self._repeat.cancel()
         await self._resources.aclose()
         self._end(None)
 
@@ -222,6 +147,8 @@ class WebSocketProvider:
         for future in (future for waiting in self._answers.values() for future in waiting):
             if not future.done():
                 future.set_result(gone)
+        for question in tuple(self._replies):
+            self._take(Reply(question))
 
     # --- reading ---
 
@@ -248,6 +175,22 @@ class WebSocketProvider:
 
     def _consumer_lost(self, count: int) -> None:
         self._add_event(Lag("", -1, 0, 0, count, "consumer"))
+
+    def _take(self, news: News) -> None:
+        """Take what comes by the connection."""
+        match news:
+            case Arrival():
+                self._rows.append(news, news.count)
+            case Answer():
+                waiting = self._answers.get((news.wish.number, news.op))
+                if waiting:
+                    _settle(waiting.popleft(), news.error)
+            case Reply():
+                future = self._replies.pop(news.question, None)
+                if future is not None:
+                    _settle(future, news)
+            case _:
+                self._add_event(news)
 
     def _add_event(self, event: Event) -> None:
         if isinstance(event, Lag):
@@ -300,9 +243,62 @@ class WebSocketProvider:
             await self._answer(wish, "subscribe")
         except BaseException:
             self._client.unsubscribe(wish)
-            self._proceed()
+            self._link.proceed()
             raise
-        return Subscription(self, wish, contract, data_type.upper())
+        return Subscription(wish, contract, data_type.upper(), self._update, self._unsubscribe)
+
+    async def list(self) -> Sequence[Mapping[str, Any]]:
+        """Return what the server has of this client's subscriptions, in its own words.
+
+        Raises:
+            StreamError: the server refused to tell, as where it is asked too often.
+            NotConnectedError: there is no connection now, or the server did not answer in time.
+        """
+        subscriptions: Sequence[Mapping[str, Any]] = (await self._ask("list"))["subscriptions"]
+        return subscriptions
+
+    async def ping(self) -> float:
+        """Return how long the server takes to answer, in seconds. Raises as `list` does."""
+        began_s = time.monotonic()
+        await self._ask("ping")
+        return time.monotonic() - began_s
+
+    async def limit(self, max_bytes_per_s: int) -> int:
+        """Have no more than so many bytes a second sent; what does not fit is left out, and a `Lag` tells.
+
+        It holds for this connection and for all that are made after it.
+
+        Args:
+            max_bytes_per_s: of all subscriptions together; 0: as many as there are.
+
+        Returns:
+            What the server allows, which may be less; 0: any.
+
+        Raises:
+            ValueError: that is no number of bytes.
+            StreamError, NotConnectedError: as in `list`; it holds all the same as soon as there is a connection.
+        """
+        if not is_whole(max_bytes_per_s) or not 0 <= max_bytes_per_s <= MOST_BYTES_PER_S:
+            raise ValueError(f"max_bytes_per_s={max_bytes_per_s!r} is not possible: give a whole number, 0 or more")
+        allowed: int = (await self._ask("limit", max_bytes_per_s=max_bytes_per_s))["max_bytes_per_s"]
+        return allowed
+
+    async def _ask(self, op: str, **fields: Any) -> Mapping[str, Any]:
+        """Ask the server about the session, and return its answer."""
+        self._require_open()
+        question = self._client.ask(op, **fields)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._replies[question] = future
+        try:
+            self._link.proceed()
+            reply = await self._in_time(future)
+        finally:
+            self._replies.pop(question, None)
+        if reply.error is not None:
+            raise reply.error
+        if reply.said is None:
+            raise NotConnectedError(f"there is no connection now: {self.last_error or 'it was closed'}")
+        return reply.said
 
     async def _update(self, wish: Wish, interval_ms: int) -> None:
         self._require_open()
@@ -325,15 +321,9 @@ class WebSocketProvider:
         future: asyncio.Future[Error | None] = asyncio.get_running_loop().create_future()
         waiting = self._answers.setdefault(key, deque())
         waiting.append(future)
-        self._proceed()
+        self._link.proceed()
         try:
-            async with asyncio.timeout(self.config.request_timeout_s):
-                error = await future
-        except TimeoutError:
-            why = f": {self.last_error}" if self.last_error is not None and not self.connected else ""
-            raise NotConnectedError(
-                f"the server did not answer within request_timeout_s={self.config.request_timeout_s:g}{why}"
-            ) from None
+            error = await self._in_time(future)
         finally:
             if future in waiting:
                 waiting.remove(future)
@@ -342,134 +332,18 @@ class WebSocketProvider:
         if error is not None:
             raise error
 
-    # --- the connection ---
-
-    async def _run(self, url: str, token: str | None, started: asyncio.Future[None]) -> None:
-        """Keep a connection, until it is given up."""
+    async def _in_time(self, future: asyncio.Future[T]) -> T:
+        """Wait for an answer, but not for ever."""
         try:
-            await self._keep(url, token, started)
-        except Exception as error:
-            # Nothing can come any more: whoever waits must hear of it, whatever it was.
-            self.last_error = error
-            logger.exception("the stream's client has failed")
-        self._end(self.last_error)
-        if not started.done():
-            started.set_exception(self.last_error or NotConnectedError("no connection came about"))
-
-    async def _keep(self, url: str, token: str | None, started: asyncio.Future[None]) -> None:
-        while self._policy.attempt():
-            try:
-                await self._session(url, token, started)
-            except Error as error:
-                self._lost(error)
-            delay_s = self._policy.next_attempt_s(time.monotonic())
-            if delay_s is None or not started.done():
-                return
-            self._add_event(State("", 0, "RECONNECTING", str(self.last_error)))
-            await asyncio.sleep(delay_s)
-
-    def _lost(self, error: Error) -> None:
-        """Tell the policy that an attempt has failed or a connection was lost."""
-        now_s, wall_s = time.monotonic(), time.time()
-        self.last_error = error
-        logger.warning("there is no stream: %s", error)
-        if isinstance(error, AuthError) or not self.config.reconnection.enabled:
-            self._policy.stop()
-        elif not self._policy.lost(now_s, wall_s):
-            self._policy.failed(now_s, wall_s)
-
-    async def _session(self, url: str, token: str | None, started: asyncio.Future[None]) -> NoReturn:
-        """Have one session, from the attempt to connect to its end, which is always an Error."""
-        config = self.config
-        socket = await dial(url, token, self._client.dialect, config.tls, config.connect_timeout_s)
-        self._client.connected(dialect_of(socket))
-        sender = asyncio.create_task(self._send(socket))
-        try:
-            await self._listen(socket, started)
-        except ConnectionClosed as closed:
-            raise reason_of(closed) from None
-        finally:
-            self._client.disconnected()
-            self._deliver(self._client.take_output())
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
-            await socket.close()
-
-    async def _listen(self, socket: Socket, started: asyncio.Future[None]) -> NoReturn:
-        client, patience_s = self._client, self.config.connect_timeout_s
-        while True:
-            try:
-                async with asyncio.timeout(patience_s):
-                    message = await socket.recv()
-            except TimeoutError:
-                raise NotConnectedError(f"the stream server was silent for {patience_s:g} s") from None
-            was_welcome = client.is_welcome
-            self._deliver(client.receive(message))
-            if client.is_welcome and not was_welcome:
-                self._welcomed(started)
-                patience_s = SILENT_HEARTBEATS * client.heartbeat_s
-            if isinstance(message, str):
-                self._wake.set()  # an answer makes room for another question
-
-    def _welcomed(self, started: asyncio.Future[None]) -> None:
-        self._policy.connected(time.monotonic())
-        self.last_error = None
-        self._add_event(State("", 0, "CONNECTED"))
-        if not started.done():
-            started.set_result(None)
-
-    async def _send(self, socket: Socket) -> None:
-        """Send what is asked for. On its own, so that a server that does not read is read all the same."""
-        while True:
-            for message in self._client.take_messages():
-                await socket.send(message)
-                await asyncio.sleep(self._pause_s)
-            self._deliver(self._client.take_output())
-            await self._wake.wait()
-            self._wake.clear()
-
-    def _proceed(self) -> None:
-        self._deliver(self._client.take_output())
-        self._wake.set()
-
-    def _deliver(self, output: Iterable[Output]) -> None:
-        closing = None
-        for item in output:
-            match item:
-                case Arrival():
-                    self._rows.append(item, item.count)
-                case Answer():
-                    self._settle(item)
-                case Closing():
-                    closing = item
-                case Later():
-                    self._repeat = asyncio.get_running_loop().call_later(item.after_s, self._ask_again)
-                case _:
-                    self._add_event(item)
-        if closing is not None:
-            if closing.code == TOO_FAST:
-                self._pause_s = min(2 * self._pause_s, MOST_PAUSE_S)
-            if closing.code == EXPIRED:
-                raise AuthError("stream_token", "the token's time is over", "ask the server's owner for a new one")
-            raise NotConnectedError(f"the stream server has ended the session: {closing.code}: {closing.message}")
-
-    def _settle(self, answer: Answer) -> None:
-        waiting = self._answers.get((answer.wish.number, answer.op))
-        if waiting:
-            future = waiting.popleft()
-            if not future.done():
-                future.set_result(answer.error)
-
-    def _ask_again(self) -> None:
-        self._client.repeat()
-        self._proceed()
+            async with asyncio.timeout(self.config.request_timeout_s):
+                return await future
+        except TimeoutError:
+            why = f": {self.last_error}" if self.last_error is not None and not self.connected else ""
+            raise NotConnectedError(
+                f"the server did not answer within request_timeout_s={self.config.request_timeout_s:g}{why}"
+            ) from None
 
 
-def _policy_of(config: Config) -> Reconnection:
-    settings = config.reconnection
-    return Reconnection(
-        delay_s=settings.delay_s,
-        max_delay_s=settings.max_delay_s,
-        max_attempts=settings.max_attempts,
-        stable_s=settings.stable_s,
-    )
+def _settle(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():
+        future.set_result(value)

@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeAlias
+from dataclasses import asdict
+from typing import Any, Final
 
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
-from ibfast.errors import ProtocolError, StreamError
+from ibfast.errors import ProtocolError
+from ibfast.stream_questions import Answer, Closing, Later, Output, Question, Questions, Reply, error_of
 from ibfast.stream_rows import DIALECTS, Received, number_of, text_of
 from ibfast.stream_session import Request, Session, Wish
-from ibfast.updates import Arrival, Event, Gap, Instruments, State, Texts
+from ibfast.updates import Gap, Instruments, State, Texts
 
-__all__ = ["Answer", "Closing", "Later", "Output", "StreamClient", "Wish"]
+__all__ = ["Answer", "Closing", "Later", "Output", "Question", "Reply", "StreamClient", "Wish"]
 
 PROTOCOL_VERSION: Final = 1
 MOST_UNANSWERED: Final = 64
@@ -28,42 +29,6 @@ MOST_UNANSWERED: Final = 64
 
 PASSING_CODES: Final[Mapping[str, float]] = {"TOO_FAST": 1.0, "NO_GATEWAY": 5.0, "TOO_MANY": 5.0}
 """What need not last: after how many seconds to ask again for what the server has had before."""
-
-REMEDIES: Final[Mapping[str, str]] = {
-    "FORBIDDEN": "ask the server's owner for a token that permits it",
-    "TOO_MANY": "unsubscribe from something, or ask the server's owner for more",
-    "UNKNOWN_CONTRACT": "check symbol, sec_type, exchange and currency",
-    "AMBIGUOUS_CONTRACT": "add fields to the contract, such as primary_exchange or con_id",
-    "NO_GATEWAY": "subscribe again when the server has its gateway",
-    "EXPIRED": "ask the server's owner for a new token",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A request was answered. Attributes: whose, which ("subscribe", "update", "unsubscribe"), and why it failed."""
-
-    wish: Wish
-    op: str
-    error: StreamError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """The server ends the session."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """Requests came too early: call `repeat` after so many seconds."""
-
-    after_s: float
-
-
-Output: TypeAlias = Arrival | Event | Answer | Closing | Later
 
 
 class StreamClient:
@@ -93,6 +58,7 @@ class StreamClient:
         self._last_id = 0
         self._queue: deque[Request] = deque()
         self._early: list[Request] = []
+        self._questions = Questions()
         self._session: Session | None = None
         self._output: list[Output] = []
 
@@ -151,6 +117,20 @@ class StreamClient:
         else:
             self._ask(Request("update", wish, interval_ms))
 
+    def ask(self, op: str, **fields: Any) -> Question:
+        """Ask about the session: "list", "ping", or "limit", which then holds for all connections to come.
+
+        A `Reply` will follow: at once, with nothing, if there is no session.
+        """
+        if op == "limit":
+            self._questions.max_bytes_per_s = fields["max_bytes_per_s"]
+        question = Question(op, fields)
+        if self.is_welcome:
+            self._questions.ask(question)
+        else:
+            self._output.append(Reply(question))
+        return question
+
     def repeat(self) -> None:
         """Ask again for what came too early."""
         self._queue.extend(self._early)
@@ -158,8 +138,8 @@ class StreamClient:
 
     def take_messages(self) -> list[str]:
         """Return what is to be sent."""
-        messages = []
         session = self._session
+        messages = self._questions.take_messages(self._next_id) if self.is_welcome else []
         while session is not None and session.epoch is not None and self._queue:
             if len(session.requests) >= MOST_UNANSWERED:
                 break
@@ -167,10 +147,14 @@ class StreamClient:
             if request.op != "subscribe" and request.wish.server_number is None:
                 self._output.append(Answer(request.wish, request.op))  # it has ended meanwhile
                 continue
-            self._last_id += 1
-            session.requests[self._last_id] = request
-            messages.append(json.dumps({"op": request.op, "id": self._last_id, **request.compose()}))
+            number = self._next_id()
+            session.requests[number] = request
+            messages.append(json.dumps({"op": request.op, "id": number, **request.compose()}))
         return messages
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
 
     def take_output(self) -> list[Output]:
         """Return, once, what came of the calls so far."""
@@ -199,6 +183,7 @@ class StreamClient:
         session, self._session = self._session, None
         if session is None:
             return
+        self._output += self._questions.end()
         unanswered = [*session.requests.values(), *self._queue, *self._early]
         for wish in session.wishes.values():
             session.remember(wish)
@@ -262,6 +247,7 @@ class StreamClient:
             raise ValueError("heartbeat_s")
         self.heartbeat_s = heartbeat_s
         session.epoch = text_of(said, "epoch")
+        self._questions.begin()
 
     def _take_subscribed(self, session: Session, said: dict[str, Any]) -> None:
         request = self._answered(session, said, "subscribe")
@@ -293,7 +279,7 @@ class StreamClient:
         wish = session.wishes.get(number_of(said, "subscription"))
         if wish is None:
             return  # it has crossed our own unsubscribe
-        error = _error(said)
+        error = error_of(said)
         self._end(session, wish)
         if error.code != "DONE":
             wish.error = error
@@ -301,13 +287,17 @@ class StreamClient:
         self._output.append(State(wish.ticker, wish.number, "ENDED", wish.reason))
 
     def _take_error(self, session: Session, said: dict[str, Any]) -> None:
-        error = _error(said)
+        error = error_of(said)
         if said.get("id") is None and error.code == "TOO_FAST":
             # Which of the requests was not taken is not said: only a new connection makes it good.
             self._output.append(Closing(error.code, error.message))
             return
         if said.get("id") is None:
             raise ProtocolError(f"the server did not understand a message of this client: {error}")
+        reply = self._questions.take(said, "")
+        if reply is not None:
+            self._output.append(reply)
+            return
         request = session.requests.pop(said["id"], None)
         if request is None:
             return
@@ -374,6 +364,22 @@ class StreamClient:
     def _take_heartbeat(self, session: Session, said: dict[str, Any]) -> None:
         session.complete(number_of(said, "seq"))
 
+    def _take_listed(self, session: Session, said: dict[str, Any]) -> None:
+        self._take_reply("list", said)
+
+    def _take_limited(self, session: Session, said: dict[str, Any]) -> None:
+        self._take_reply("limit", said)
+
+    def _take_pong(self, session: Session, said: dict[str, Any]) -> None:
+        session.complete(number_of(said, "seq"))
+        self._take_reply("ping", said)
+
+    def _take_reply(self, op: str, said: dict[str, Any]) -> None:
+        reply = self._questions.take(said, op)
+        if reply is None:
+            raise ProtocolError(f"the server answers {op!r}, which was not asked under id {said.get('id')!r}")
+        self._output.append(reply)
+
     def _take_closing(self, session: Session, said: dict[str, Any]) -> None:
         self._output.append(Closing(text_of(said, "code"), str(said.get("message", ""))))
 
@@ -403,6 +409,9 @@ HANDLERS: Final[Mapping[str, Callable[[StreamClient, Session, dict[str, Any]], N
     "state": StreamClient._take_state,
     "slowed": StreamClient._take_slowed,
     "heartbeat": StreamClient._take_heartbeat,
+    "subscriptions": StreamClient._take_listed,
+    "limited": StreamClient._take_limited,
+    "pong": StreamClient._take_pong,
     "closing": StreamClient._take_closing,
 }
 
@@ -411,8 +420,3 @@ def _as_table(contract: Contract) -> dict[str, Any]:
     """Return a contract's fields that say something."""
     empty = asdict(Contract())
     return {name: value for name, value in asdict(contract).items() if value != empty[name]}
-
-
-def _error(said: Mapping[str, Any]) -> StreamError:
-    code = text_of(said, "code")
-    return StreamError(code, str(said.get("message", "")), REMEDIES.get(code, ""))

@@ -46,6 +46,9 @@ ABOVE_THE_FEED = {
         "stream_client",
         "stream_readers",
         "stream_socket",
+        "stream_questions",
+        "stream_link",
+        "stream_subscription",
         "engine",
         "provider",
         "cli",
@@ -180,7 +183,9 @@ def test_nothing_below_imports_the_manager() -> None:
     }  # fmt: skip
 
 
-STREAM_CLIENT = {f"ibfast.{name}" for name in ("stream_client", "stream_session", "stream_rows", "updates")}
+STREAM_CLIENT = {
+    f"ibfast.{name}" for name in ("stream_client", "stream_questions", "stream_session", "stream_rows", "updates")
+}
 
 
 def test_a_stream_s_client_is_sans_io_and_knows_of_the_server_its_codec_alone() -> None:

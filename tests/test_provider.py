@@ -263,9 +263,9 @@ def test_who_is_told_to_ask_more_slowly_does_so(run: Run) -> None:
 
     async def scenario() -> None:
         async with StreamPeer(first, second) as peer, provider_of(peer) as provider:
-            before = provider._pause_s
+            before = provider._link.pause_s
             await provider.subscribe("AAPL")
-            assert provider._pause_s == 2 * before
+            assert provider._link.pause_s == 2 * before
 
     run(scenario())
 

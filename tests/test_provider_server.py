@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
-from fanout_client import serving
+import trustme
+from conftest import WATCHDOG_S, Run, until
+from fanout_client import TOKEN, serving, token_of
 from fanout_desk import Desk
 
-from ibfast import Config, Feed, PacingConfig, ReconnectionConfig
-from ibfast.errors import AuthError, ConnectError, StreamError
+from ibfast import Config, Feed, PacingConfig, ReconnectionConfig, TlsConfig
+from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
 from ibfast.fanout.tokens import digest_of
 from ibfast.provider import Subscription, WebSocketProvider
 from ibfast.sim.gateway import Gateway
@@ -253,6 +254,100 @@ def test_modes_and_fields(run: Run, dialect: str) -> None:
             assert (quote.is_snapshot, quote.bid, quote.ask, quote.bid_size) == (True, 30.0, 31.0, 100.0)
             await until(lambda: not once.live)
             assert once.error is None
+
+    run(scenario())
+
+
+def test_what_is_asked_of_the_session(run: Run, dialect: str) -> None:
+    async def scenario() -> None:
+        async with behind_a_network(dialect) as (provider, network, _):
+            assert await provider.list() == []
+            assert 0 < await provider.ping() < WATCHDOG_S
+            await provider.subscribe("AAPL", data_type="TRADES", interval_ms=50)
+            (listed,) = await provider.list()
+            assert (listed["data_type"], listed["interval_ms"], listed["state"]) == ("TRADES", 50, "LIVE")
+            assert [channel["symbol"] for channel in listed["channels"]] == ["AAPL"]
+            for wrong in (-1, 1.5, True, 1 << 41, "9"):
+                with pytest.raises(ValueError, match="max_bytes_per_s"):
+                    await provider.limit(wrong)  # type: ignore[arg-type]
+            network.refuse()
+            network.reset()
+            await until(lambda: not provider.connected)
+            for question in (provider.list(), provider.ping(), provider.limit(5000)):
+                with pytest.raises(NotConnectedError, match="no connection now"):
+                    await question
+            await network.listen()
+            await until(lambda: provider.connected)
+            assert (await provider.list())[0]["interval_ms"] == 50
+        with pytest.raises(NotConnectedError):
+            await provider.list()
+
+    run(scenario())
+
+
+def test_a_limit_outlives_the_connection(run: Run, dialect: str) -> None:
+    async def scenario() -> None:
+        async with (
+            serving() as (server, desk),
+            FaultProxy(*server.address) as network,
+            client_of((network.host, network.port), dialect) as provider,
+        ):
+            assert await provider.limit(20_000) == 20_000
+            for _ in range(2):
+                await until(
+                    lambda: [each.session.max_bytes_per_s for each in server.connections if each.session] == [20_000]
+                )
+                network.reset()
+                await until(lambda: not provider.connected)
+                await until(lambda: provider.connected)
+            subscription = await provider.subscribe("AAPL", data_type="TRADES", interval_ms=0)
+            while not provider.lag.lags:
+                desk.trade("AAPL", *map(float, range(100)))
+                await asyncio.sleep(0.001)
+            assert subscription.live
+            assert await provider.limit(0) == 0
+
+    run(scenario())
+
+
+def test_a_server_allows_no_more_than_the_token_does(run: Run, dialect: str) -> None:
+    async def scenario() -> None:
+        async with (
+            serving(tokens=token_of(max_bytes_per_s=9000)) as (server, _),
+            client_of(server.address, dialect, stream_token=TOKEN) as provider,
+        ):
+            assert [await provider.limit(asked) for asked in (0, 10_000, 8000)] == [9000, 9000, 8000]
+
+    run(scenario())
+
+
+def test_over_tls_with_an_authority_of_one_s_own(run: Run, dialect: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    chain, key, trusted = tmp_path / "chain.pem", tmp_path / "server.key", tmp_path / "ca.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.touch(mode=0o600)
+    key.write_bytes(issued.private_key_pem.bytes())
+    for path in (chain, trusted):
+        path.touch(mode=0o644)
+    authority.cert_pem.write_to_path(str(trusted))
+    files = {"certificate_file": str(chain), "key_file": str(key)}
+
+    async def scenario() -> None:
+        async with serving(files, token_of()) as (server, desk):
+            url = "wss://{}:{}/stream".format(*server.address)
+            known = {"stream_url": url, "stream_token": TOKEN, "tls": TlsConfig(ca_file=str(trusted))}
+            async with client_of(server.address, dialect, **known) as provider:
+                updates = provider.updates()
+                await provider.subscribe("AAPL", data_type="TRADES", interval_ms=0)
+                for number in range(500):
+                    desk.trade("AAPL", number + 1.0)
+                assert await prices(updates, 500) == [number + 1.0 for number in range(500)]
+                assert provider.lag == LagTotals()
+            with pytest.raises(ConnectError, match=r"\(tls\): .*tls\.ca_file"):
+                await client_of(server.address, dialect, stream_url=url, stream_token=TOKEN).__aenter__()
+            with pytest.raises(ConnectError):
+                await client_of(server.address, dialect, stream_token=TOKEN).__aenter__()  # ws:// where TLS is spoken
 
     run(scenario())
 

@@ -322,7 +322,7 @@ def test_the_end_of_a_session_is_told(server: Server, wish: Wish) -> None:
 def test_what_a_newer_server_says_besides_is_left_alone(server: Server, wish: Wish) -> None:
     assert server.say("weather", sky="blue") == []
     assert server.say("heartbeat", time_ns=1, seq=99, moon="full") == []
-    assert server.say("pong", id=9) == []
+    assert server.say("song", id=9) == []
     assert server.say("state", subscription=77, state="LIVE") == []
 
 
