@@ -108,10 +108,16 @@ class Outbox:
         if late:
             self.record(late)
 
-    def clock_answered(self, now_s: float) -> None:
-        """The gateway's clock came, which answers the oldest question for it: they look alike, and keep their order."""
-        if self._clock_asked:
-            self.arrived(self._clock_asked.popleft(), now_s)
+    def clock_answered(self, now_s: float, *, has_ib: bool) -> None:
+        """The gateway's clock came, which answers the oldest question for it: they look alike, and keep their order.
+
+        Args:
+            now_s: monotonic time.
+            has_ib: whether the gateway had its link to IB; without, it tells the time and serves nothing else.
+        """
+        asked = self._clock_asked.popleft() if self._clock_asked else None
+        if asked is not None and has_ib:
+            self.arrived(asked, now_s)
 
     def pump(self, now_s: float) -> None:
         """Send what may be sent now."""

@@ -147,10 +147,9 @@ class Reactions:
                 session.farm_restored(farm_name(message.message), now_s)
             case Action.LINK_LOST:
                 session.link_lost(now_s)
-            case Action.LINK_RESTORED:
-                session.link_restored(now_s, data_lost=False)
-            case Action.LINK_RESTORED_DATA_LOST:
-                session.link_restored(now_s, data_lost=True)
+            case Action.LINK_RESTORED | Action.LINK_RESTORED_DATA_LOST:
+                self._manager.outbox.arrived(None, now_s)  # what the gateway had to keep reaches IB now
+                session.link_restored(now_s, data_lost=action is Action.LINK_RESTORED_DATA_LOST)
             case Action.SUSPEND_ACCOUNT:
                 session.suspend(now_s)
             case Action.PORT_CHANGED:

@@ -458,7 +458,7 @@ class Supervisor:
             self._reactions.react(message, now_s)
         elif isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis):
             rtt_s = self.heartbeat.probe_answered(now_s)
-            self._outbox.clock_answered(now_s)
+            self._outbox.clock_answered(now_s, has_ib=self._session.is_link_up)
             if rtt_s is not None:
                 self._monitor.round_trip.observe(int(rtt_s * NS))
         elif isinstance(message, responses.RerouteMarketData | responses.RerouteMarketDepth):

@@ -37,11 +37,11 @@ def test_an_answer_of_the_clock_is_a_sign_of_what_was_sent_before_its_own_questi
     outbox.submit(CurrentTimeRequest(), 0.2)
     outbox.pump(0.2)
     outbox.record = late.extend
-    outbox.clock_answered(5.0)
+    outbox.clock_answered(5.0, has_ib=True)
     assert late == []
-    outbox.clock_answered(6.0)
+    outbox.clock_answered(6.0, has_ib=True)
     assert late == [between]
-    outbox.clock_answered(7.0)  # nobody has asked
+    outbox.clock_answered(7.0, has_ib=True)  # nobody has asked
     assert late == [between]
 
 
@@ -54,5 +54,19 @@ def test_what_was_asked_on_a_lost_link_is_answered_by_nobody() -> None:
     outbox.submit(ticks(1), 2.0)
     outbox.pump(2.0)
     outbox.record = late.extend
-    outbox.clock_answered(5.0)
+    outbox.clock_answered(5.0, has_ib=True)
     assert late == []
+
+
+def test_a_gateway_without_ib_tells_the_time_and_no_more() -> None:
+    outbox, late = outbox_of()
+    kept = outbox.submit(ticks(1), 0.0)
+    outbox.submit(CurrentTimeRequest(), 0.1)
+    outbox.pump(0.1)
+    outbox.record = late.extend
+    outbox.clock_answered(1.0, has_ib=False)
+    assert late == []
+    outbox.arrived(None, 9.0)
+    assert late == [kept]
+    outbox.clock_answered(10.0, has_ib=True)  # its question has been answered
+    assert late == [kept]

@@ -23,6 +23,7 @@ from ibfast.config import AuthConfig, HeartbeatConfig, ReconnectionConfig, Sessi
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConnectError, NotConnectedError
 from ibfast.feed import NO_INSTRUMENT
+from ibfast.policy.pacing_rules import MARGIN_S
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway
 from ibfast.wire.requests import (
@@ -384,5 +385,26 @@ def test_metrics_are_there(run: Run) -> None:
             ):  # fmt: skip
                 assert line in text
             assert "ibfast_metric_failures_total{" not in text
+
+    run(test())
+
+
+def test_what_a_gateway_without_ib_had_to_keep_counts_from_the_return_of_the_link(run: Run) -> None:
+    """The clock is the gateway's own: its answer is no sign of IB, where tick-by-tick requests are counted."""
+
+    async def test() -> None:
+        async with Gateway() as gateway, IBKRConnectionManager(Config(port=gateway.port), small_feed()) as manager:
+            late: list[Any] = []
+            request = TickByTick(99, await manager.qualify("AAPL"), "Last")
+            gateway.faults.lose_link()
+            manager.send(request)
+            await until(lambda: "link_lost" in names(manager))
+            await asyncio.sleep(MARGIN_S * 1.2)
+            manager.outbox.record = late.extend
+            await manager.current_time_ns()
+            assert request not in [ticket.request for ticket in late]
+            gateway.faults.restore_link()
+            await until(lambda: "link_restored" in names(manager))
+            assert late[-1].request == request
 
     run(test())
