@@ -118,20 +118,22 @@ class Lane:
         """Encode what is new, and give every audience its share in one write."""
         encoder = self.encoder
         audiences = list(self.audiences.values())
-        frames: list[list[bytes]] = [[] for _ in audiences]
         if rows:
             encoder.push(rows)
         while encoder.advance(until_ns, seq):
             news = encoder.prelude(self.told) if encoder.version != self.told else b""
             self.told = encoder.version
-            for audience, parts in zip(audiences, frames, strict=True):
+            for audience in audiences:
                 frame = encoder.splice(audience)
                 if news or frame:
-                    parts.append(news + frame)
+                    audience.parts.append(news + frame)
         self._note(seq)
-        for audience, parts in zip(audiences, frames, strict=True):
+        for audience in audiences:
+            parts = audience.parts
             if parts:
-                write(parts[0] if len(parts) == 1 else b"".join(parts), audience)
+                frames = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                write(frames, audience)
 
     def restart(self, ledger: Ledger, seq: int) -> None:
         """Go on from what is known of all channels, because rows were lost; nobody is sent what was still to come."""

@@ -7,7 +7,7 @@ channel, and what is left per subscriber is the splicing of finished pieces.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
@@ -66,6 +66,8 @@ class Audience:
         is_capped: whether their bytes are counted.
         written_s: when they last got one, by the clock of whoever writes.
         cache: for the encoder, which may keep here what it derives from `ids` and `indices`.
+        parts: its frames until they are written; kept here, since a list for each in every window is work for the
+            garbage collector.
     """
 
     ids: tuple[int, ...]
@@ -75,6 +77,7 @@ class Audience:
     is_capped: bool = False
     written_s: float = 0.0
     cache: Any = None
+    parts: list[bytes] = field(default_factory=list)
 
 
 class Encoder(Protocol):

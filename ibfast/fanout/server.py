@@ -145,6 +145,7 @@ class FanoutServer:
         self._bells: dict[str, Bell] = {}
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._now_s: Callable[[], float] = time.monotonic
         self._gaps: Reader | None = None
 
     # --- life ---
@@ -186,7 +187,9 @@ class FanoutServer:
             ssl=self._tls,
             logger=_wire_logger,
         )
-        self._watch = asyncio.get_running_loop().create_task(self._look_after())
+        loop = asyncio.get_running_loop()
+        self._now_s = loop.time
+        self._watch = loop.create_task(self._look_after())
         return self
 
     async def __aexit__(
@@ -299,7 +302,7 @@ class FanoutServer:
     # --- from the rings to the sockets ---
 
     def _write(self, frames: bytes, audience: Audience) -> None:
-        now_s = audience.written_s = asyncio.get_running_loop().time()
+        now_s = audience.written_s = self._now_s()
         members = audience.members
         assert isinstance(members, Members)
         refused = self.broadcaster.write(frames, members)
