@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
@@ -27,11 +28,14 @@ import prometheus_client
 import pytest
 from conftest import WATCHDOG_S
 
-from ibfast import Feed
+from ibfast import Config, Feed, SecurityConfig
+from ibfast.fanout.token_files import load_tokens
+from ibfast.fanout.tokens import Grant
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TOKEN_COMMAND = re.compile(r"^    (ibfast token .*|.* > jwt\.secret\))$", re.MULTILINE)
 INDENTED_PYTHON = re.compile(r"^    (?:import |from \w+ import |async |await |with |\w+ = |@)", re.MULTILINE)
 PORTS = (7497, 7498)
 FEED_NAME = f"readme-{os.getpid()}"
@@ -129,7 +133,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("IBFAST_")]:
         monkeypatch.delenv(name)
-    (settings,) = blocks("toml")
+    (settings,) = [block for block in blocks("toml") if "client_ids" in block.values[0]]
     (tmp_path / "ibfast.toml").write_text(settings.values[0])
     start, started = prometheus_client.start_http_server, []
     monkeypatch.setattr(
@@ -161,6 +165,26 @@ def test_a_snippet_runs_as_it_stands(source: str, localized: Callable[[str], str
         names = execute(source)
         if "Feed(name=" in source:
             names["manager"].feed.close()
+
+
+@pytest.mark.parametrize("settings", blocks("toml"))
+def test_settings_that_are_shown_are_possible(settings: str, tmp_path: Path) -> None:
+    path = tmp_path / "ibfast.toml"
+    path.write_text(settings)
+    assert Config.load(path, environ={}) != Config()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the commands are for a shell")
+@pytest.mark.usefixtures("surroundings")
+def test_the_tokens_that_are_shown_are_let_in() -> None:
+    commands = TOKEN_COMMAND.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(commands) == 4
+    shell = ["sh", "-e", "-c", "\n".join(['ibfast() { "$PYTHON" -m ibfast "$@"; }', *commands])]
+    environ = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run(shell, env=environ, capture_output=True, text=True, check=True, timeout=WATCHDOG_S)
+    tokens = load_tokens(SecurityConfig(tokens_file="tokens.toml", jwt_secret_file="jwt.secret"))
+    grants = [tokens.check(token, time.time()) for token in done.stdout.split()]
+    assert [grant.name for grant in grants if isinstance(grant, Grant)] == ["analyst", "screen", "visitor"]
 
 
 def test_there_are_snippets_and_none_hides_in_indentation() -> None:
