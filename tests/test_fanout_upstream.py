@@ -1,0 +1,223 @@
+"""What is wanted of the gateway: asked for once, counted, given up a moment after its last user has left."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Run, until
+from fanout_desk import Desk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ibfast.contracts import Contract
+from ibfast.errors import NotConnectedError, RequestError
+from ibfast.fanout.messages import Code, RefusedError
+from ibfast.fanout.upstream import Upstreams
+
+AAPL = Contract(symbol="AAPL", sec_type="STK", exchange="SMART", currency="USD")
+AAPL_BY_ID = Contract(con_id=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["TRADES", "ALL", "DEPTH"]), st.booleans(), st.booleans()), max_size=25))
+def test_a_line_is_there_exactly_while_somebody_has_it(steps: Any) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        held: list[tuple[str, Any]] = []
+        for data_type, by_id, takes in steps:
+            if takes or not held:
+                taken, taps = await upstreams.acquire(AAPL_BY_ID if by_id else AAPL, data_type)
+                assert {tap.data_type for tap in taps} == {upstream.data_type for upstream in taken}
+                held.append((data_type, taken))
+            else:
+                upstreams.release(held.pop(0)[1])
+            lines = {type(request).__name__ for request in desk.lines}
+            kinds = {data_type for data_type, _ in held}
+            depth, level_1 = "DEPTH" in kinds, bool(kinds - {"DEPTH"})
+            assert lines == {name for name, has in (("MarketDepth", depth), ("MarketData", level_1)) if has}
+            own = {line[0].req_id for line in desk.lines.values()}
+            assert set(np.flatnonzero(upstreams.keeps(np.arange(-1, 100))) - 1) == own
+        for _, taken in held:
+            upstreams.release(taken)
+        assert desk.lines == {}
+        await upstreams.close()
+
+    asyncio.run(test())
+
+
+def test_the_last_one_leaves_a_line_that_lingers(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0.05)
+        first, _ = await upstreams.acquire(AAPL, "TRADES")
+        second, _ = await upstreams.acquire(AAPL, "TRADES")
+        assert first == second
+        upstreams.release(first)
+        assert first[0].end is None  # somebody has it
+        upstreams.release(second)
+        assert first[0].end is not None
+        again, _ = await upstreams.acquire(AAPL, "TRADES")
+        assert again == first
+        assert first[0].end is None
+        assert len(desk.asked) == 1
+        await asyncio.sleep(0.1)
+        assert desk.cancelled == []
+        upstreams.release(again)
+        await until(lambda: desk.cancelled == ["AAPL"])
+        assert list(upstreams) == []
+        await upstreams.close()
+
+    run(test())
+
+
+def test_one_line_in_other_words_began_when_it_began(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        (first,), _ = await upstreams.acquire(AAPL, "TRADES")
+        desk.trade("AAPL", 1.0, 2.0)
+        (second,), _ = await upstreams.acquire(AAPL_BY_ID, "TRADES")
+        assert second is not first
+        assert second.since_seq == first.since_seq == 0
+        upstreams.release([first, second])
+        (third,), _ = await upstreams.acquire(AAPL_BY_ID, "TRADES")
+        assert third.since_seq == desk.feed.seq > 0
+        upstreams.release([third])
+        await upstreams.close()
+
+    run(test())
+
+
+def test_who_gives_up_waiting_leaves_the_others_what_they_wait_for(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        desk.answer.clear()
+        waiting = [asyncio.create_task(upstreams.acquire(AAPL, "TRADES")) for _ in range(3)]
+        await until(lambda: desk.asked)
+        waiting[0].cancel()
+        await asyncio.gather(waiting[0], return_exceptions=True)
+        assert waiting[0].cancelled()
+        desk.answer.set()
+        (one, _), (other, _) = await waiting[1], await waiting[2]
+        assert one == other
+        assert one[0].shares == 2
+        upstreams.release(one)
+        upstreams.release(other)
+        assert desk.cancelled == ["AAPL"]
+        await upstreams.close()
+
+    run(test())
+
+
+def test_nobody_left_waiting_ends_the_question(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=10)
+        desk.answer.clear()
+        waiting = asyncio.create_task(upstreams.acquire(AAPL, "TRADES"))
+        await until(lambda: desk.asked)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.sleep(0)
+        desk.answer.set()
+        await asyncio.sleep(0)
+        assert desk.lines == {}
+        await upstreams.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotConnectedError("no session"), Code.NO_GATEWAY),
+        (TimeoutError("60 s"), Code.NO_GATEWAY),
+        (RequestError(1, 200, "No security definition"), Code.UNKNOWN_CONTRACT),
+        (RequestError(1, 354, "not subscribed"), Code.REFUSED),
+        (ValueError("AAPL is ambiguous: 2 contracts match"), Code.AMBIGUOUS_CONTRACT),
+        (ValueError("no such thing"), Code.BAD_FIELD),
+    ],
+)
+def test_a_refusal_is_told_to_all_who_wait_and_forgotten(run: Run, error: Exception, code: Code) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=10)
+        desk.error = error
+        desk.answer.clear()
+        waiting = [asyncio.create_task(upstreams.acquire(AAPL, "TRADES")) for _ in range(2)]
+        await until(lambda: desk.asked)
+        desk.answer.set()
+        for result in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(result, RefusedError)
+            assert result.code == code
+        assert len(desk.asked) == 1
+        desk.error = None
+        taken, _ = await upstreams.acquire(AAPL, "TRADES")
+        assert len(desk.asked) == 2
+        upstreams.release(taken)
+        await upstreams.close()
+        assert desk.lines == {}
+
+    run(test())
+
+
+def test_what_is_over_is_opened_anew(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=10)
+        (first,), _ = await upstreams.acquire(AAPL, "TRADES")
+        first.stream.fail(RequestError(1, 354, "not subscribed"))
+        assert first.is_over
+        assert first.ending == (Code.REFUSED, "354: not subscribed")
+        desk.lines.clear()
+        (second,), _ = await upstreams.acquire(AAPL, "TRADES")
+        assert second is not first
+        assert not second.is_over
+        upstreams.release([first])  # of a former life: nothing of the new one's
+        assert second.shares == 1
+        assert list(upstreams) == [second]
+        upstreams.release([second])
+        await upstreams.close()
+
+    run(test())
+
+
+def test_a_part_that_is_refused_gives_back_the_rest(run: Run) -> None:
+    class Picky(Desk):
+        async def subscribe(self, contract: object, data_type: str = "QUOTES", **options: Any) -> Any:
+            if data_type == "TICKS":
+                raise RequestError(1, 354, "not subscribed")
+            return await super().subscribe(contract, data_type, **options)
+
+    async def test() -> None:
+        desk = Picky()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        with pytest.raises(RefusedError):
+            await upstreams.acquire(AAPL, "ALL")
+        assert desk.lines == {}
+        await upstreams.close()
+
+    run(test())
+
+
+def test_a_request_after_a_reconnect_is_kept_too(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        taken, _ = await upstreams.acquire(AAPL, "TRADES")
+        subscription = desk.subscription("AAPL")
+        before = subscription.req_id
+        foreign = desk.feed.next_req_id()
+        assert upstreams.keeps(np.array([before, foreign, -1, 0, 5000])).tolist() == [True, False, False, False, False]
+        desk.open_request(subscription)
+        assert upstreams.keeps(np.array([subscription.req_id, before])).tolist() == [True, True]
+        upstreams.release(taken)
+        assert not upstreams.keeps(np.array([subscription.req_id, before])).any()
+        await upstreams.close()
+
+    run(test())
