@@ -14,12 +14,16 @@ from typing import Any
 import pytest
 import trustme
 from conftest import Run, until
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fanout_client import BEARER, client_of, serving, token_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ibfast.config import FanoutConfig
 from ibfast.errors import ConfigError
+from ibfast.fanout.jwt_tokens import JwtSigner
+from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 from ibfast.feed import Feed
@@ -68,6 +72,35 @@ def test_a_token_is_needed_where_there_are_any(run: Run, tokens: Path) -> None:
                 assert client.socket.subprotocol == "ibfast.v1.json"
 
     run(test())
+
+
+def test_a_jwt_is_a_token_too(run: Run, tmp_path: Path) -> None:
+    secret, key, public = tmp_path / "jwt.secret", Ed25519PrivateKey.generate(), tmp_path / "jwt.pem"
+    secret.touch(mode=0o600)
+    secret.write_text("s" * 40)
+    public.touch(mode=0o644)
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    allowed = Permissions(symbols=("AAPL",))
+
+    def signed(by: bytes | Ed25519PrivateKey, seconds: int = 3600) -> dict[str, Any]:
+        now_s = int(time.time())
+        signer = JwtSigner(by, audience="ibfast", issuer="ibfast")
+        token = signer.sign("visitor", allowed, now_s=now_s - 60, expires_s=now_s + seconds)
+        return {"additional_headers": {"Authorization": f"Bearer {token}"}}
+
+    async def test(security: dict[str, Any], good: bytes | Ed25519PrivateKey, bad: bytes | Ed25519PrivateKey) -> None:
+        async with serving({**security, "leeway_s": 0}) as (server, _):
+            assert await status_of(server, **signed(bad)) == 401
+            assert await status_of(server, **signed(good, -1)) == 401
+            assert await status_of(server) == 401
+            async with client_of(server, **signed(good)) as client:
+                assert (await client.ask("subscribe", symbol="MSFT"))["code"] == "FORBIDDEN"
+                assert (await client.ask("subscribe", symbol="AAPL"))["op"] == "subscribed"
+            async with client_of(server, **signed(good, 1)) as client:
+                assert (await client.until("closing"))["code"] == "EXPIRED"
+
+    run(test({"jwt_secret_file": str(secret)}, b"s" * 40, b"t" * 40))
+    run(test({"jwt_public_key_file": str(public)}, key, Ed25519PrivateKey.generate()))
 
 
 def test_a_token_permits_what_it_says(run: Run, tokens: Path) -> None:
@@ -361,20 +394,45 @@ def test_handshakes_that_are_none(run: Run, request_: bytes) -> None:
     run(test())
 
 
-def test_it_speaks_tls(run: Run, tmp_path: Path) -> None:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
-    chain.write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
-    key.chmod(0o600)
-    chain.chmod(0o644)
+class Certificate:
+    """A server's, by an authority of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        issued = self.authority.issue_cert("127.0.0.1")
+        chain, key = folder / "chain.pem", folder / "key.pem"
+        chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        key.write_bytes(issued.private_key_pem.bytes())
+        key.chmod(0o600)
+        chain.chmod(0o644)
+        self.files = {"certificate_file": str(chain), "key_file": str(key)}
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    return Certificate(tmp_path)
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01"])
+def test_silence_before_tls_is_ended(run: Run, certificate: Certificate, hello: bytes) -> None:
+    async def test() -> None:
+        async with serving({**certificate.files, "handshake_timeout_s": 0.1}) as (server, _):
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(hello)
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""  # within the watchdog's time, and not asyncio's own minute
+            writer.close()
+
+    run(test())
+
+
+def test_it_speaks_tls(run: Run, certificate: Certificate) -> None:
     context = ssl.create_default_context()
-    authority.configure_trust(context)
+    certificate.authority.configure_trust(context)
 
     async def test() -> None:
         async with (
-            serving({"certificate_file": str(chain), "key_file": str(key)}) as (server, desk),
+            serving(certificate.files) as (server, desk),
             connect("wss://{}:{}/stream".format(*server.address), ssl=context) as client,
         ):
             assert '"op":"welcome"' in str(await client.recv())

@@ -38,7 +38,7 @@ class SecurityConfig:
         max_subscriptions: of one connection.
         max_message_bytes: of a message from a client.
         max_control_per_s: messages from one client in a second.
-        handshake_timeout_s: for a client's request to connect.
+        handshake_timeout_s: for a client's request to connect, and as long for TLS before it.
     """
 
     tokens_file: str | None = None
