@@ -23,7 +23,7 @@ async def main(symbols: int, lines: int, rate: float, seed: int) -> None:
     market = Market(universe, seed=seed, rate=rate * EVENTS_PER_TICK)
     async with Gateway(market=market, lines=lines) as gateway:
         names = [instrument.contract.symbol for instrument in universe]
-        await child.serve({"port": lambda: gateway.port, "symbols": lambda: names, "sent": gateway.sent.total})
+        await child.serve({"port": lambda: gateway.port, "symbols": lambda: names})
 
 
 if __name__ == "__main__":

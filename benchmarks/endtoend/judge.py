@@ -159,7 +159,7 @@ class Connection:
             code = int.from_bytes(payload[:CLOSE_CODE_NBYTES])
             self.ending = f"{code} {payload[CLOSE_CODE_NBYTES:].decode()}".strip()
         elif record.opcode == ENDED:
-            self.ending = self.ending or "cut"
+            self.ending = self.ending or "cut off"
 
     def _hear(self, said: dict[str, Any]) -> None:
         if said["op"] in TOLD_OF:

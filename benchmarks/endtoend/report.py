@@ -14,14 +14,14 @@ from benchmarks.soak.latency import Latencies
 MOST_GROWTH_MB = 16.0
 MOST_SHOWN = 5
 HEADER = (
-    "turn         ticks/s  server  gateway  readers    p50 ms    p99 ms   after the window's end   frames/s  bytes/tick"
-    "     server's MB"
+    "turn         ticks/s  server gateway readers   frames/s µs/frame   p50 ms  p99 ms   of them after the window's end"
+    "  bytes/tick   server's MB"
 )
 
 
 @dataclass
 class Line:
-    """A turn's figures; times in ms, of the others' sample."""
+    """A turn's figures; times in ms, of the others' sample; frames are the others', processor time is everything's."""
 
     is_stalled: bool
     seconds: float
@@ -33,6 +33,7 @@ class Line:
     late_p50_ms: float
     late_p99_ms: float
     frames_per_s: float
+    us_per_frame: float
     bytes_per_tick: float
     own_mb: tuple[float, float, float]
 
@@ -57,6 +58,7 @@ class Line:
             late_p50_ms=windows.percentile_us(50) / 1e3,
             late_p99_ms=windows.percentile_us(99) / 1e3,
             frames_per_s=turn.frames / turn.seconds,
+            us_per_frame=turn.cpu["server"] * turn.seconds * 1e6 / max(turn.frames, 1),
             bytes_per_tick=nbytes / max(ticks, 1),
             own_mb=turn.own_mb,
         )
@@ -66,9 +68,10 @@ class Line:
         begin, most, end = self.own_mb
         return (
             f"{'some stalled' if self.is_stalled else 'all read':<12} {self.ticks_per_s:>7,.0f} "
-            f"{self.cpu['server']:>7.0%} {self.cpu['gateway']:>8.0%} {self.cpu['subscribers']:>8.0%} "
-            f"{self.p50_ms:>9.2f} {self.p99_ms:>9.2f}   p50 {self.late_p50_ms:>6.2f} p99 {self.late_p99_ms:>7.2f} "
-            f"{self.frames_per_s:>10,.0f} {self.bytes_per_tick:>11.2f}   {begin:.1f} to {end:.1f}, at most {most:.1f}"
+            f"{self.cpu['server']:>7.0%} {self.cpu['gateway']:>7.0%} {self.cpu['subscribers']:>7.0%} "
+            f"{self.frames_per_s:>10,.0f} {self.us_per_frame:>8.1f} {self.p50_ms:>8.2f} {self.p99_ms:>7.2f} "
+            f"  p50 {self.late_p50_ms:>7.2f}, p99 {self.late_p99_ms:>7.2f}      {self.bytes_per_tick:>11.2f}   "
+            f"{begin:.1f} to {end:.1f}, at most {most:.1f}"
         )
 
 
@@ -90,8 +93,8 @@ class Report:
     sampled: int
     others: Verdict
     stalled: Verdict
-    ops: Counter[str]
-    endings: Counter[str]
+    ops: dict[str, int]
+    endings: dict[str, int]
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -121,8 +124,8 @@ class Report:
                 (stalled if turn.is_stalled else verdict).add(connection.judge(truth))
                 if turn.is_stalled:
                     ops += connection.ops
-                    endings[connection.ending] += 1
-        report = cls(load, joined_s, lines, len(sample), verdict, stalled, ops, endings)
+                    endings[connection.ending or "still open"] += 1
+        report = cls(load, joined_s, lines, len(sample), verdict, stalled, dict(ops), dict(endings))
         report.problems = list(
             report._problems(turns, [connections[number] for number in others if number in connections])
         )
@@ -149,7 +152,8 @@ class Report:
         for number, turn in enumerate(turns, 1):
             if turn.open < wanted:
                 yield f"{wanted - turn.open:,} of the others were disconnected by the end of turn {number}"
-        if any(turn.is_stalled for turn in turns) and not self.stalled.lags:
+        stalled_long = any(turn.is_stalled and turn.seconds >= self.load.seconds for turn in turns)
+        if stalled_long and not self.stalled.lags:
             yield "nobody who stalled was told of a loss"
         growth_mb = turns[-1].own_mb[2] - turns[0].own_mb[0] if turns else 0.0
         if growth_mb > MOST_GROWTH_MB:
@@ -181,5 +185,5 @@ def _rows(verdict: Verdict) -> str:
     )
 
 
-def _counted(what: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {name or 'still open'}" for name, count in what.most_common())
+def _counted(what: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in what.items())
