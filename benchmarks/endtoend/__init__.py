@@ -12,7 +12,7 @@ server's rings, which are in shared memory: every row must have come, in its pla
 from `recv_ns`, the server's read of the gateway's socket, to the subscriber's read of its own, by the same machine's
 clock; half a window of waiting is in it, so that the time from a window's end to the read is told too.
 
-    python -m benchmarks endtoend                       four turns of 20 seconds, about three minutes
+    python -m benchmarks endtoend                       four turns of 20 seconds, about two minutes
     python -m benchmarks endtoend --interval-ms 50      fewer and larger windows
     python -m benchmarks endtoend --subscribers 100 --stalled 5 --seconds 60 --rounds 1
     python -m benchmarks endtoend --json > result.json  the progress goes to stderr
