@@ -19,7 +19,7 @@ from typing import Any
 
 from ibfast import __version__
 from ibfast.config import Config, SecurityConfig
-from ibfast.embedded import HOST, Simulation, embedded_gateway
+from ibfast.embedded import HOST, EmbeddedGateway, Simulation, embedded_gateway
 from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.fanout.limits import is_loopback
 from ibfast.fanout.pages import HEALTH_PATH, METRICS_PATH, STREAM_PATH
@@ -57,20 +57,23 @@ async def serve(config: Config, simulation: Simulation | None = None) -> int:
     """
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_logging())
-        ends: list[Coroutine[Any, Any, object]] = [stack.enter_context(_termination()).wait()]
+        terminated = stack.enter_context(_termination())
+        gateway: EmbeddedGateway | None = None
         source = f"the gateway {_joined(config.host, config.port)} as client {config.client_id}"
         if simulation is not None:
             gateway = await stack.enter_async_context(embedded_gateway(simulation))
             config = replace(config, host=HOST, port=gateway.port)
             source = "the embedded gateway"
-            ends.append(gateway.ended())
         manager = IBKRConnectionManager(config)
         stack.push_async_callback(manager.disconnect)
         server = await stack.enter_async_context(_Listening(manager, config))
         print("\n".join(_greeting(server, source)), flush=True)
+        ends: list[Coroutine[Any, Any, object]] = [terminated.wait(), _keep_connected(manager)]
+        if gateway is not None:
+            ends.append(gateway.ended())
         if sys.stderr.isatty():
             ends.append(_report(manager, server))
-        await first_of(*ends, _keep_connected(manager))
+        await first_of(*ends)
     return 0
 
 
@@ -218,9 +221,8 @@ def _audience(host: str, security: SecurityConfig) -> str:
 def _example(stream: str, *, needs_token: bool) -> str:
     headers = ", additional_headers={'Authorization': 'Bearer TOKEN'}" if needs_token else ""
     return (
-        f"python -c \"from websockets.sync.client import connect; ws = connect('{stream}'{headers}); "
-        "ws.send(repr(dict(op='subscribe', symbol='AAPL')).replace(chr(39), chr(34))); "
-        '[print(text) for text in ws]"'
+        f"python -c \"import json, websockets.sync.client as c; ws = c.connect('{stream}'{headers}); "
+        "ws.send(json.dumps(dict(op='subscribe', symbol='AAPL'))); [print(text) for text in ws]\""
     )
 
 

@@ -1,0 +1,400 @@
+"""`ibfast serve` as a user runs it: a process, what it prints, who gets what, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from conftest import WATCHDOG_S, Run, until
+
+from ibfast import Config, FanoutConfig, ReconnectionConfig, TlsConfig
+from ibfast import serve as serving
+from ibfast.errors import ConnectError, NotConnectedError, StreamError
+from ibfast.provider import WebSocketProvider
+from ibfast.sim.gateway import Gateway
+
+IBFAST = [sys.executable, "-u", "-m", "ibfast"]
+ANYWHERE = ("--listen", "127.0.0.1:0")
+SOON = {
+    "IBFAST_RECONNECTION_DELAY_S": "0.01",
+    "IBFAST_RECONNECTION_MAX_DELAY_S": "0.02",
+    "IBFAST_BREAKER_OPEN_S": "0.05",
+}
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="commands are ended by signals here")
+
+
+class Served:
+    """A process that serves.
+
+    Attributes:
+        said: what it said of itself on standard output, by the first word of each line.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said: dict[str, str] = {}
+        assert process.stdout is not None
+        while "try" not in self.said:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            word, _, rest = line.strip().partition(" ")
+            self.said[word] = rest.strip()
+
+    def get(self, page: str, *, token: str = "", method: str = "GET", context: Any = None) -> tuple[int, str]:
+        """Read a page: its status and its content."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(self.said[page], headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=WATCHDOG_S, context=context) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def health(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.get("health")[1])
+        return found
+
+    def until_healthy(self) -> None:
+        deadline_s = time.monotonic() + WATCHDOG_S
+        while not self.health()["ok"]:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal: the exit code and what was said on standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=WATCHDOG_S)
+        assert "Traceback" not in errors
+        assert "Warning" not in errors
+        return self.process.returncode, errors
+
+
+@contextlib.contextmanager
+def served(*arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
+    pipe = subprocess.PIPE
+    command = [*IBFAST, "serve", *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("IBFAST_")}
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env=environment | SOON | dict(environ or {})
+    ) as process:
+        try:
+            yield Served(process)
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def first_rows(config: Config, *symbols: str) -> set[str]:
+    """Subscribe, and return the tickers of which rows came, as soon as all of them have."""
+    found: set[str] = set()
+    async with asyncio.timeout(WATCHDOG_S), WebSocketProvider(config) as provider:
+        for symbol in symbols:
+            await provider.subscribe(symbol, data_type="QUOTES")
+        async for update in provider.updates():
+            found.add(update.ticker)
+            if found == set(symbols):
+                break
+    return found
+
+
+# --- what is served ---
+
+
+def test_programs_read_the_gateway_s_data_health_and_metrics() -> None:
+    with served("--sim", *ANYWHERE) as server:
+        assert server.said["for"] == "programs of this machine, without a token"
+
+        async def read() -> None:
+            config = Config(stream_url=server.said["stream"])
+            async with asyncio.timeout(WATCHDOG_S), WebSocketProvider(config) as provider:
+                await provider.subscribe("AAPL", data_type="QUOTES")
+                await anext(provider.updates())
+                health = await asyncio.to_thread(server.health)
+                assert health == {
+                    "ok": True, "state": "CONNECTED", "subscribers": 1, "subscriptions": 1, "streams": {"LIVE": 1},
+                    "reasons": [],
+                }  # fmt: skip
+                status, metrics = await asyncio.to_thread(server.get, "metrics")
+                assert status == 200
+                assert 'ibfast_fanout_subscribers{dialect="binary"} 1.0' in metrics
+                assert 'ibfast_subscriptions{state="LIVE"} 1.0' in metrics
+                (written,) = re.findall(r"^ibfast_fanout_bytes_total (\S+)$", metrics, re.MULTILINE)
+                assert float(written) > 0
+
+        server.until_healthy()
+        asyncio.run(read())
+        assert server.get("metrics", method="HEAD") == (200, "")
+        code, errors = server.end()
+        assert code == 0
+        assert errors == "ibfast: connected, server version 226, account DU****567\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not tell of processes")
+def test_nothing_is_left_of_it() -> None:
+    with served("--sim", *ANYWHERE) as server:
+        (gateway,) = children_of(server.process.pid)
+        assert server.end()[0] == 0
+        assert not Path(f"/proc/{gateway}").exists()
+
+
+def test_ctrl_c_ends_it_cleanly() -> None:
+    with served("--sim", *ANYWHERE) as server:
+        server.until_healthy()
+        assert server.end(signal.SIGINT)[0] == 130
+
+
+def test_the_line_that_it_suggests_works_as_it_stands() -> None:
+    with served("--sim", *ANYWHERE) as server:
+        server.until_healthy()
+        command = server.said["try"].replace("python ", f"exec {sys.executable} -u ", 1)
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, shell=True, stdout=pipe, text=True, encoding="utf-8") as subscriber:
+            assert subscriber.stdout is not None
+            ops = [json.loads(line)["op"] for line, _ in zip(subscriber.stdout, range(3), strict=False)]
+            subscriber.kill()
+        assert ops[:2] == ["welcome", "subscribed"]
+
+
+def test_the_server_says_good_bye() -> None:
+    with served("--sim", *ANYWHERE) as server:
+        server.until_healthy()
+
+        async def stay() -> tuple[int, str]:
+            config = Config(stream_url=server.said["stream"], reconnection=ReconnectionConfig(enabled=False))
+            async with asyncio.timeout(WATCHDOG_S), WebSocketProvider(config) as provider:
+                await provider.subscribe("AAPL")
+                ended = await asyncio.to_thread(server.end)
+                with pytest.raises(NotConnectedError, match="SHUTDOWN"):
+                    async for _ in provider.updates():
+                        pass
+                return ended
+
+        assert asyncio.run(stay())[0] == 0
+
+
+# --- the gateway ---
+
+
+def test_a_gateway_that_comes_later_is_waited_for_and_told_to_subscribers() -> None:
+    port = free_port()
+    with served("--port", str(port), *ANYWHERE) as server:
+        while "tcp" not in server.health()["reasons"][0]:
+            time.sleep(0.02)
+        health = server.health()
+        assert server.get("health")[0] == 503
+        assert not health["ok"]
+        with pytest.raises(StreamError, match="NO_GATEWAY"):
+            asyncio.run(first_rows(Config(stream_url=server.said["stream"]), "AAPL"))
+        with subprocess.Popen([*IBFAST, "sim", "--port", str(port)], stdout=subprocess.PIPE) as gateway:
+            try:
+                server.until_healthy()
+                config = Config(stream_url=server.said["stream"])
+                assert asyncio.run(first_rows(config, "AAPL", "MSFT")) == {"AAPL", "MSFT"}
+            finally:
+                gateway.kill()
+        while server.health()["state"] == "CONNECTED":
+            time.sleep(0.02)
+        code, errors = server.end()
+    told = errors.splitlines()
+    assert code == 0
+    assert told[0].startswith("ibfast: no session with the gateway (waiting), it is tried again: nothing listens at ")
+    assert told[1].startswith("ibfast: connected, ")
+    assert told[2].startswith("ibfast: no session with the gateway (waiting)")
+    assert len(told) < 6  # what is no news is not said at each attempt
+
+
+def test_the_end_of_the_embedded_gateway_is_the_end() -> None:
+    with served("--sim", *ANYWHERE) as server:
+        server.until_healthy()
+        (gateway,) = children_of(server.process.pid)
+        os.kill(gateway, signal.SIGKILL)
+        _, errors = server.process.communicate(timeout=WATCHDOG_S)
+        assert server.process.returncode == 1
+        assert errors.splitlines()[-1] == "ibfast: the embedded gateway has ended (exit code -9): start again"
+
+
+def test_a_login_that_is_not_the_declared_one_ends_it() -> None:
+    with served("--sim", *ANYWHERE, environ={"IBFAST_AUTH_ACCOUNT_TYPE": "live"}) as server:
+        _, errors = server.process.communicate(timeout=WATCHDOG_S)
+        assert server.process.returncode == 1
+        assert "account_type" in errors
+        assert "Traceback" not in errors
+
+
+def test_without_reconnection_the_loss_of_the_gateway_ends_it(run: Run) -> None:
+    async def test() -> None:
+        async with Gateway() as gateway:
+            config = Config(
+                port=gateway.port, fanout=FanoutConfig(port=0), reconnection=ReconnectionConfig(enabled=False)
+            )
+            server = asyncio.create_task(serving.serve(config))
+            await until(lambda: gateway.sessions)
+            await asyncio.sleep(0.05)
+            gateway.shut()
+            with pytest.raises((NotConnectedError, ConnectError)):
+                await server
+
+    run(test())
+
+
+def test_a_terminal_gets_a_line_now_and_then(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serving, "STATUS_S", 0.02)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    async def test() -> None:
+        said = ""
+        async with Gateway() as gateway:
+            server = asyncio.create_task(serving.serve(Config(port=gateway.port, fanout=FanoutConfig(port=0))))
+            while "CONNECTED, " not in said:
+                said += capsys.readouterr().err
+                await asyncio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await server == 0
+        assert "rows/s to 0 subscribers with 0 subscriptions, 0 of them behind, 0 rows left out so far" in said
+
+    run(test())
+
+
+# --- who may ---
+
+
+def test_who_has_no_token_learns_little(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    token = subprocess.check_output([*IBFAST, "token", "desk", "--tokens-file", str(tokens)], text=True).strip()
+    with served("--port", str(free_port()), *ANYWHERE, "--tokens", str(tokens)) as server:
+        assert "who has a token" in server.said["for"]
+        assert "'Authorization': 'Bearer TOKEN'" in server.said["try"]
+        assert server.get("metrics") == (401, "A valid token is needed.\n")
+        assert server.get("metrics", token="x" * 43)[0] == 401
+        assert "ibfast_fanout_refused_total" in server.get("metrics", token=token)[1]
+        assert "reasons" not in server.health()
+        status, health = server.get("health", token=token)
+        assert status == 503
+        assert "no session" in json.loads(health)["reasons"][0]
+        with pytest.raises(ConnectError, match="token"):
+            asyncio.run(first_rows(Config(stream_url=server.said["stream"]), "AAPL"))
+        with pytest.raises(StreamError, match="NO_GATEWAY"):
+            asyncio.run(first_rows(Config(stream_url=server.said["stream"], stream_token=token), "AAPL"))
+        assert 'refused_total{reason="token_missing"} 1.0' in server.get("metrics", token=token)[1]
+        assert token not in server.end()[1]
+
+
+def test_everybody_on_all_addresses_if_the_user_says_so() -> None:
+    with served("--sim", "--listen", "0.0.0.0:0", "--anonymous") as server:
+        assert server.said["for"] == "everybody who can reach it, without a token"
+        assert server.said["stream"].startswith("ws://127.0.0.1:")
+        server.until_healthy()
+        _, errors = server.end()
+        assert "without a token" in errors
+
+
+def test_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued = authority.issue_cert("localhost")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    issued.private_key_pem.write_to_path(key)
+    key.chmod(0o600)
+    for number, blob in enumerate(issued.cert_chain_pems):
+        blob.write_to_path(certificate, append=number > 0)
+    with served(
+        "--sim", "--listen", f"localhost:{free_port()}", "--certificate", str(certificate), "--key", str(key)
+    ) as server:
+        assert server.said["stream"].startswith("wss://localhost:")
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        while server.get("health", context=context)[0] != 200:
+            time.sleep(0.02)
+        config = Config(stream_url=server.said["stream"], tls=TlsConfig(ca_file=str(tmp_path / "ca.pem")))
+        assert asyncio.run(first_rows(config, "AAPL")) == {"AAPL"}
+
+
+# --- mistakes ---
+
+
+def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*IBFAST, "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--config", "no/such/file.toml"), "no/such/file.toml can't be read"),
+        (("--listen", "0.0.0.0:0"), "security.allow_anonymous"),
+        (("--listen", "0.0.0.0:0", "--sim"), "security.allow_anonymous"),
+        (("--tokens", "no/such/file.toml"), "no/such/file.toml can't be read"),
+        (("--tokens", "tokens.toml", "--anonymous"), "allow_anonymous"),
+        (("--key", "key.pem"), "certificate_file"),
+        (("--origin", "example"), "https://desk.example.com"),
+        (("--port", "0"), "port=0"),
+        (("--sim", "--port", "7497"), "--sim"),
+        (("--symbols", "3"), "--sim"),
+        (("--ticks", "ticks.csv"), "--sim"),
+        (("--listen", "192.0.2.1:0", "--anonymous"), "--listen"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], complaint: str) -> None:
+    done = refused(*arguments)
+    assert done.returncode == 1
+    assert complaint in done.stderr.splitlines()[-1]
+    assert all(line.startswith("ibfast: ") for line in done.stderr.splitlines())
+    assert done.stdout == ""
+
+
+def test_a_broken_file_of_settings_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "desk.toml"
+    path.write_text("[fanout]\nport = 70000\n")
+    done = refused("--config", str(path))
+    assert done.returncode == 1
+    assert "fanout.port=70000 is not possible" in done.stderr
+    assert str(path) in done.stderr
+
+
+def test_a_port_in_use_is_said_with_the_remedy() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        bound.listen()
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        done = refused("--sim", "--listen", address)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"ibfast: nothing can listen at {address} (Address already in use): give another address by --listen\n"
+    )
+
+
+def test_options_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "desk.toml"
+    path.write_text('[fanout]\nhost = "192.0.2.1"\nport = 1\n[security]\nallow_anonymous = true\n')
+    environ = {"IBFAST_CONFIG": str(path), "IBFAST_FANOUT_HOST": "192.0.2.2", "IBFAST_FANOUT_PORT": "2"}
+    with served("--sim", *ANYWHERE, environ=environ) as server:
+        assert server.said["stream"].startswith("ws://127.0.0.1:")
+        assert not server.said["stream"].endswith((":1/stream", ":2/stream"))
