@@ -32,7 +32,7 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_help_shows_examples() -> None:
-    for command in ("demo", "sim"):
+    for command in ("serve", "demo", "sim"):
         shown = ibfast(command, "--help")
         assert shown.returncode == 0
         assert f"ibfast {command} --" in shown.stdout.partition("examples:")[2]
@@ -51,6 +51,11 @@ def test_version() -> None:
         ("sim", "--port", "x"),
         ("demo", "--speed", "-1"),
         ("demo", "--port", "70000"),
+        ("serve", "--listen", "8765"),
+        ("serve", "--listen", ":8765"),
+        ("serve", "--listen", "::1:8765"),
+        ("serve", "--listen", "127.0.0.1:x"),
+        ("serve", "--port", "x"),
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments: tuple[str, ...]) -> None:

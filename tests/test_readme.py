@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -40,6 +41,9 @@ INDENTED_PYTHON = re.compile(r"^    (?:import |from \w+ import |async |await |wi
 PORTS = (7497, 7498)
 FEED_NAME = f"readme-{os.getpid()}"
 GATEWAY = ("sim", "--port", "0", "--until-eof", "--no-pacing", "--rate", "2000")
+SERVER = ("serve", "--sim", "--listen", "127.0.0.1:0", "--rate", "2000")
+SERVED = "ws://127.0.0.1:8765/stream"
+LEAST_NODE = (20, 10)
 
 
 def blocks(language: str) -> list[Any]:
@@ -115,13 +119,31 @@ def ports() -> Iterator[dict[str, str]]:
             gateway.communicate(input="", timeout=WATCHDOG_S)
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """The stream of a server that runs."""
+    command = [sys.executable, "-m", "ibfast", *SERVER]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as server:
+        try:
+            assert server.stdout is not None
+            assert server.stderr is not None
+            stream = next(line.split()[1] for line in server.stdout if line.startswith("stream "))
+            assert server.stderr.readline().startswith("ibfast: connected")
+            yield stream
+        finally:
+            server.terminate()
+
+
 @pytest.fixture
-def localized(ports: dict[str, str]) -> Callable[[str], str]:
+def localized(ports: dict[str, str], request: pytest.FixtureRequest) -> Callable[[str], str]:
     """Put what is here in the place of what the documentation names."""
 
     def replaced(source: str) -> str:
         for there, here in ports.items():
             source = source.replace(there, here)
+        if SERVED in source:
+            source = source.replace(SERVED, request.getfixturevalue("served"))
         return source.replace('"desk"', repr(FEED_NAME))
 
     return replaced
@@ -165,6 +187,24 @@ def test_a_snippet_runs_as_it_stands(source: str, localized: Callable[[str], str
         names = execute(source)
         if "Feed(name=" in source:
             names["manager"].feed.close()
+
+
+@pytest.mark.parametrize("source", blocks("js"))
+def test_a_snippet_for_node_shows_data(source: str, served: str, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    version = "" if node is None else subprocess.check_output([node, "--version"], text=True)
+    if node is None or tuple(map(int, re.findall(r"\d+", version)[:2])) < LEAST_NODE:
+        pytest.skip("there is no node of version 20.10 or later")
+    program = tmp_path / "program.mjs"
+    program.write_text(source.replace(SERVED, served).replace('"./js/', f'"{(ROOT / "js").as_uri()}/'))
+    command = [node, "--experimental-websocket", str(program)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            bid, ask = map(float, process.stdout.readline().split())
+            assert 0 < bid < ask
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("settings", blocks("toml"))
