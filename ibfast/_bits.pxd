@@ -116,15 +116,17 @@ cdef inline void put_uniform(writer_t *w, uint32_t v, uint32_t n) noexcept nogil
     """Write U(n) of v < n <= 2^31."""
     cdef int b
     cdef uint32_t u
+    cdef uint64_t x
+    cdef bint is_long
     if n <= 1:
         return
     b = top_bit(n - 1) + 1
     u = (<uint32_t> 1 << b) - n
-    if v < u:
-        put_bits(w, v, b - 1)
-    else:
-        v += u
-        put_bits(w, (v >> 1) | (<uint64_t> (v & 1) << (b - 1)), b)
+    # Without a branch, as above.
+    is_long = v >= u
+    x = v + u
+    x = (x >> 1) | (x & 1) << (b - 1)
+    put_bits(w, x if is_long else v, b - 1 + is_long)
 
 
 cdef inline uint64_t zigzag(int64_t v) noexcept nogil:
@@ -197,14 +199,17 @@ cdef inline uint32_t get_uniform(reader_t *r, uint32_t n) noexcept nogil:
     """Read U(n), n <= 2^31."""
     cdef int b
     cdef uint32_t u, x
+    cdef uint64_t next_bits
+    cdef bint is_long
     if n <= 1:
         return 0
     b = top_bit(n - 1) + 1
     u = (<uint32_t> 1 << b) - n
-    x = <uint32_t> get_bits(r, b - 1)
-    if x < u:
-        return x
-    return (x << 1 | <uint32_t> get_bits(r, 1)) - u
+    next_bits = peek(r)
+    x = <uint32_t> (next_bits & ((<uint64_t> 1 << (b - 1)) - 1))
+    is_long = x >= u
+    r.at += b - 1 + is_long
+    return (x << 1 | <uint32_t> (next_bits >> (b - 1) & 1)) - u if is_long else x
 
 
 cdef inline uint8_t *put_varint(uint8_t *at, uint64_t v) noexcept nogil:

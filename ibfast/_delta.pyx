@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove, memset
 
+cimport cython
 cimport numpy as cnp
 
 import numpy as np
@@ -20,7 +21,7 @@ from ibfast._frames cimport (
     grown_with_zeros, put_frame_header,
 )
 from ibfast._records cimport KIND_DEPTH_RESET, depth_t, tick_t
-from ibfast._rows cimport floor_to, pen_free, pen_init, pen_t, put_head, put_row, text_log_t
+from ibfast._rows cimport floor_to, pen_free, pen_init, pen_t, put_k, put_row, text_log_t
 from ibfast._state cimport (
     CODEC_OK, DEPTH, FAMILIES, K_COUNT, K_TIME, MOST_LEVELS, MOST_LINES, book_difference, book_t, change_book,
     column_bit, line_of_row, put_state, row_bytes, state_free, state_of_spec, state_t,
@@ -39,10 +40,19 @@ cdef enum:
     CLOCK_FRAME_BYTES = 19
     HEAD_BYTES = 64             # more than a clock, a frame's header and a window's head together
     SKIP_BYTES = 11
+    SHORT_PIECE_BYTES = 16      # less than `WRITER_ROOM`: so much may be read behind a piece
     MOST_INSTRUMENT = 1 << 24
     MOST_SEQ_SPAN_BITS = 40     # in a window
     CLOCK_SET_NS = 1000000000   # rows that are as far ahead as this are so because the clock was set
 
+cdef extern from *:
+    """
+    #define IBFAST_NO_SEQ UINT64_MAX
+    """
+    const uint64_t NO_SEQ "IBFAST_NO_SEQ"
+
+cdef tuple NAMES = _NAMES
+cdef dict FAMILY_OF = {name: family for family, name in enumerate(_NAMES)}
 cdef tuple ROW_DTYPES = tuple(_DTYPES[name] for name in _NAMES)
 
 
@@ -57,6 +67,7 @@ cdef struct channel_t:
     uint64_t window
     int64_t first_row
     int64_t last_row
+    uint64_t count              # of its rows
     uint32_t instrument
     bint is_conflated
     book_t *book                # what conflation compares: the feed's, as of the last row
@@ -256,7 +267,7 @@ cdef class Encoder:
             state.k[family] = k
         if spec.fields:
             for family in range(FAMILIES):
-                for name in _DTYPES[_NAMES[family]].names:
+                for name in _DTYPES[NAMES[family]].names:
                     if name not in spec.fields:
                         channel.pen.absent[family] |= column_bit(family, name.encode())
         for family in range(state.families_number):
@@ -280,18 +291,21 @@ cdef class Encoder:
         cdef queue_t queues[FAMILIES]
         cdef list held = []
         cdef size_t logged = self.log.used
+        cdef uint64_t seqs[FAMILIES]
         cdef int family, status = CODEC_OK
         cdef const char *row
         self.make_writer_empty()
         memset(queues, 0, sizeof(queues))
         try:
             for family in range(FAMILIES):
-                array = rows.get(_NAMES[family])
-                if array is not None and len(array) and channel.state.places[family] >= 0:
+                array = rows.get(NAMES[family])
+                if array is not None and channel.state.places[family] >= 0:
                     put_in_queue(&queues[family], family, array, held, NULL, 0)
             while status == CODEC_OK:
-                family = earliest(queues)
-                if family < 0:
+                for family in range(FAMILIES):
+                    seqs[family] = next_seq(&queues[family])
+                family = earliest(seqs, FAMILIES)
+                if seqs[family] == NO_SEQ:
                     break
                 row = queues[family].rows[queues[family].head]
                 queues[family].head += 1
@@ -404,10 +418,12 @@ cdef class Encoder:
             ValueError: an array is not of its ring's dtype.
         """
         cdef int family
+        cdef dict by_family = rows if type(rows) is dict else dict(rows)
         self.drop_encoded()
-        for family in range(FAMILIES):
-            array = rows.get(_NAMES[family])
-            if array is not None and len(array):
+        for name, array in by_family.items():
+            found = FAMILY_OF.get(name)
+            if found is not None:
+                family = found
                 put_in_queue(&self.queues[family], family, array, self.held, self.wanted, self.instruments)
 
     cdef int drop_encoded(self) except -1:
@@ -422,6 +438,12 @@ cdef class Encoder:
             left += queue.tail - queue.head
             left_bytes += (queue.tail - queue.head) * row_bytes(family)
         if encoded == 0 or encoded < left:
+            return 0
+        if left == 0:
+            for family in range(FAMILIES):
+                self.queues[family].head = 0
+                self.queues[family].tail = 0
+            self.held = []
             return 0
         buffer = PyBytes_FromStringAndSize(NULL, left_bytes)
         at = PyBytes_AS_STRING(buffer)
@@ -457,10 +479,12 @@ cdef class Encoder:
                 return [self.changed[i] for i in range(self.changed_used)]
         return []
 
+    @cython.final
     cdef bint gather(self, int64_t until_ns) except -1:
         """Take the rows of the next window, chained by channel. False: there is none that is complete."""
         cdef size_t heads[FAMILIES]
-        cdef int family
+        cdef uint64_t seqs[FAMILIES]
+        cdef int family, families = 0
         cdef const tick_t *row
         cdef uint64_t span = <uint64_t> (self.span_ns if self.span_ns else self.unit_ns)
         cdef int64_t start_ns = 0, last_ns = 0
@@ -472,9 +496,12 @@ cdef class Encoder:
         self.log.used = 0
         for family in range(FAMILIES):
             heads[family] = self.queues[family].head
-        while True:
-            family = earliest(self.queues)
-            if family < 0:
+            seqs[family] = next_seq(&self.queues[family])
+            if seqs[family] != NO_SEQ:
+                families = family + 1
+        while families:
+            family = earliest(seqs, families)
+            if seqs[family] == NO_SEQ:
                 break
             row = <const tick_t *> self.queues[family].rows[self.queues[family].head]
             if is_first:
@@ -488,6 +515,7 @@ cdef class Encoder:
             last_ns = row.recv_ns
             last_seq = row.seq
             self.queues[family].head += 1
+            seqs[family] = next_seq(&self.queues[family])
             self.chain(<const char *> row, family)
         if is_first:
             return False
@@ -501,7 +529,8 @@ cdef class Encoder:
         self.seq = last_seq
         return True
 
-    cdef int chain(self, const char *row, int family) except -1:
+    @cython.final
+    cdef inline int chain(self, const char *row, int family) except -1:
         """Note a row for every channel that it belongs to."""
         cdef const tick_t *header = <const tick_t *> row
         cdef channel_t *channel
@@ -523,15 +552,18 @@ cdef class Encoder:
                     self.changed_used += 1
                     channel.window = self.window
                     channel.first_row = self.nodes_used
+                    channel.count = 0
                 else:
                     self.nodes[channel.last_row].next = self.nodes_used
                 channel.last_row = self.nodes_used
+                channel.count += 1
                 self.nodes_used += 1
             channel = channel.next
         return 0
 
     # ---- pieces
 
+    @cython.final
     cdef int put_pieces(self) except -1:
         """Encode the window; channels of which conflation has left nothing have not changed."""
         cdef size_t i, kept = 0
@@ -549,28 +581,25 @@ cdef class Encoder:
         self.changed_used = kept
         return 0
 
+    @cython.final
     cdef int put_piece(self, channel_t *channel) noexcept:
         """Encode a channel's rows of the window. The low bits of the first byte are left to the gap."""
         cdef state_t *state = &channel.state
-        cdef writer_t *w = &self.writer
+        cdef writer_t w = self.writer       # a copy, as nothing else has its address
         cdef piece_t *piece = self.pieces + channel.index
         cdef const node_t *node
         cdef const tick_t *row
-        cdef int64_t i, rows = 0
+        cdef int64_t i
         cdef uint32_t last_time = 0, time
         cdef uint64_t last_seq = 0
         cdef bint is_first = True
-        i = channel.first_row
-        while i >= 0:
-            rows += 1
-            i = self.nodes[i].next
         if not channel.is_conflated:
-            channel.rows += rows
+            channel.rows += channel.count
         piece.at = w.at - w.start
-        if writer_room(w) < 0:
+        if writer_room(&w) < 0:
             return -1
-        put_bits(w, 0, GAP_BITS)
-        put_head(w, state, &channel.pen, K_COUNT, rows - 1)
+        put_bits(&w, 0, GAP_BITS)
+        put_k(&w, state, &channel.pen, K_COUNT, channel.count - 1)
         i = channel.first_row
         while i >= 0:
             node = self.nodes + i
@@ -578,24 +607,26 @@ cdef class Encoder:
             time = <uint32_t> (<uint64_t> (row.recv_ns - self.start_ns) // 1000 if state.unit_ns == 1000
                                else <uint64_t> (row.recv_ns - self.start_ns))
             if is_first:
-                put_uniform(w, time, state.span)
+                put_uniform(&w, time, state.span)
             elif state.span > 1:
-                put_head(w, state, &channel.pen, K_TIME, time - last_time)
+                put_k(&w, state, &channel.pen, K_TIME, time - last_time)
             last_time = time
             if state.is_ordered:
                 if is_first:
-                    put_eg(w, self.seq - row.seq, SEQ_FIRST_K)
+                    put_eg(&w, self.seq - row.seq, SEQ_FIRST_K)
                 else:
-                    put_eg(w, row.seq - last_seq, SEQ_STEP_K)
+                    put_eg(&w, row.seq - last_seq, SEQ_STEP_K)
                 last_seq = row.seq
             is_first = False
             if state.families_number > 1:
-                put_family(w, state.places[node.family], state.families_number)
-            if put_row(w, state, &channel.pen, node.family, node.row,
-                       self.start_ns + <int64_t> time * state.unit_ns) < 0 or writer_room(w) < 0:
+                put_family(&w, state.places[node.family], state.families_number)
+            if put_row(&w, state, &channel.pen, node.family, node.row,
+                       self.start_ns + <int64_t> time * state.unit_ns) < 0 or writer_room(&w) < 0:
+                self.writer = w
                 return -1
             i = node.next
-        put_end(w)
+        put_end(&w)
+        self.writer = w
         piece.nbytes = w.at - w.start - piece.at
         piece.window = self.window
         return 0
@@ -606,9 +637,10 @@ cdef class Encoder:
         cdef node_t *node
         cdef bint is_kept
         cdef int made = -1
+        channel.rows += channel.count
+        channel.count = 0
         while i >= 0:
             node = self.nodes + i
-            channel.rows += 1
             self.latest[node.family][line_of_row(node.family, node.row)] = i
             if node.family == DEPTH:
                 change_book(channel.book, <const depth_t *> node.row, channel.pen.absent[DEPTH])
@@ -636,8 +668,10 @@ cdef class Encoder:
                 else:
                     self.nodes[last].next = i
                 last = i
+                channel.count += 1
                 if node.family == DEPTH and made > 0:
                     last = self.chain_made(i, made)
+                    channel.count += made - 1
                     node = self.nodes + last
             i = node.next
         if last < 0:
@@ -674,16 +708,16 @@ cdef inline void put_family(writer_t *w, int place, int families) noexcept nogil
     put_bits(w, (1 << place) - 1, place + (place < families - 1))
 
 
-cdef inline int earliest(const queue_t *queues) noexcept nogil:
-    """The family whose next row is the first one; −1: there is none."""
-    cdef int family, best = -1
-    cdef uint64_t seq, best_seq = 0
-    for family in range(FAMILIES):
-        if queues[family].head < queues[family].tail:
-            seq = (<const tick_t *> queues[family].rows[queues[family].head]).seq
-            if best < 0 or seq < best_seq:
-                best = family
-                best_seq = seq
+cdef inline uint64_t next_seq(const queue_t *queue) noexcept nogil:
+    """The number of a queue's next row; `NO_SEQ`: it has none."""
+    return (<const tick_t *> queue.rows[queue.head]).seq if queue.head < queue.tail else NO_SEQ
+
+
+cdef inline int earliest(const uint64_t *seqs, int families) noexcept nogil:
+    """The family with the lowest number, of so many."""
+    cdef int family, best = 0
+    for family in range(1, families):
+        best = family if seqs[family] < seqs[best] else best
     return best
 
 
@@ -695,11 +729,13 @@ cdef int put_in_queue(queue_t *queue, int family, rows, list held, const uint8_t
     cdef Py_ssize_t n
     cdef uint32_t instrument
     if array.descr is not ROW_DTYPES[family] and array.dtype != ROW_DTYPES[family]:
-        raise ValueError(f"rows of {_NAMES[family]} are of the ring's dtype, not of {array.dtype}")
+        raise ValueError(f"rows of {NAMES[family]} are of the ring's dtype, not of {array.dtype}")
     if not cnp.PyArray_IS_C_CONTIGUOUS(array):
         array = np.ascontiguousarray(array)
     row = <const char *> cnp.PyArray_DATA(array)
-    n = cnp.PyArray_SIZE(array)
+    n = cnp.PyArray_DIM(array, 0) if cnp.PyArray_NDIM(array) == 1 else cnp.PyArray_SIZE(array)
+    if n == 0:
+        return 0
     grown(<void **> &queue.rows, &queue.size, queue.tail + n, sizeof(char *))
     held.append(array)
     for _row in range(n):
@@ -738,6 +774,8 @@ cdef class Audience:
     cdef uint64_t clock_seq
     cdef uint64_t clock_windows         # since the clock
     cdef uint64_t clock_extra           # bytes more than with a new clock, in all of these
+    cdef uint32_t *found                # places of those entries that are in the window
+    cdef size_t found_size
     cdef uint8_t *body
     cdef size_t body_size
 
@@ -746,6 +784,7 @@ cdef class Audience:
 
     def __dealloc__(self):
         free(self.entries)
+        free(self.found)
         free(self.body)
 
     def __len__(self):
@@ -799,21 +838,26 @@ cdef class Audience:
         """
         cdef Encoder encoder = self.encoder
         cdef size_t most = encoder.writer.at - encoder.writer.start + encoder.changed_used * SKIP_BYTES
+        cdef const uint8_t *pieces = encoder.writer.start
         cdef uint8_t *at
         cdef const entry_t *entry
         cdef const piece_t *piece
-        cdef size_t i
+        cdef size_t i, found = 0
         cdef int64_t last = -1
         cdef uint32_t gap
         if encoder.changed_used == 0:
             return b""
-        grown(<void **> &self.body, &self.body_size, most + 64, 1)
-        at = self.body
+        grown(<void **> &self.body, &self.body_size, most + SHORT_PIECE_BYTES, 1)
+        grown(<void **> &self.found, &self.found_size, self.entries_used, sizeof(uint32_t))
         for i in range(self.entries_used):
-            entry = self.entries + i
+            # Without a branch: nothing tells which channels have a piece.
+            piece = encoder.pieces + self.entries[i].index
+            self.found[found] = <uint32_t> i
+            found += (piece.window == encoder.window) & (piece.generation == self.entries[i].generation)
+        at = self.body
+        for i in range(found):
+            entry = self.entries + self.found[i]
             piece = encoder.pieces + entry.index
-            if piece.window != encoder.window or piece.generation != entry.generation:
-                continue
             gap = <uint32_t> (entry.channel - last - 1)
             last = entry.channel
             if gap > MOST_GAP:
@@ -823,7 +867,9 @@ cdef class Audience:
                 if gap >= MOST_SKIP:
                     at = put_varint(at, gap - MOST_SKIP)
                 gap = 0
-            memcpy(at, encoder.writer.start + piece.at, piece.nbytes)
+            memcpy(at, pieces + piece.at, SHORT_PIECE_BYTES)        # most are: a fixed length is no call
+            if piece.nbytes > SHORT_PIECE_BYTES:
+                memcpy(at, pieces + piece.at, piece.nbytes)
             at[0] |= gap
             at += piece.nbytes
         return self.with_head(at - self.body) if at > self.body else b""

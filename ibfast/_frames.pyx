@@ -5,12 +5,13 @@ The rule of the file: whatever comes ends in rows or in a ProtocolError. No asyn
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+cimport cython
 cimport numpy as cnp
 
 from ibfast._bits cimport (
@@ -29,12 +30,14 @@ from ibfast.errors import ProtocolError
 
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_Empty(int dimensions, cnp.npy_intp *shape, cnp.dtype dtype, int is_fortran)    # takes the dtype
+    object PyArray_NewFromDescr(type subtype, cnp.dtype dtype, int dimensions, cnp.npy_intp *shape,
+                                cnp.npy_intp *strides, void *data, int flags, void *like)       # takes the dtype
 
 
 cnp.import_array()
 
 _LAG_REASONS = ("slow", "overrun", "incomplete")
+cdef tuple NAMES = _NAMES
 cdef tuple ROW_DTYPES = tuple(_DTYPES[name] for name in _NAMES)
 
 
@@ -86,12 +89,15 @@ cdef class Decoded:
 
 
 cdef cnp.ndarray rows_of(int family, const char *rows, size_t nbytes):
-    """An array of its own of these rows."""
+    """An array of these rows, in memory that nobody else has."""
+    # numpy's own memory would cost a look at every field of the dtype, for how to clear it.
+    cdef bytes memory = PyBytes_FromStringAndSize(rows, nbytes)
     cdef cnp.dtype dtype = ROW_DTYPES[family]
     cdef cnp.npy_intp n = nbytes // row_bytes(family)
+    cdef cnp.ndarray array
     Py_INCREF(dtype)
-    cdef cnp.ndarray array = PyArray_Empty(1, &n, dtype, 0)
-    memcpy(cnp.PyArray_DATA(array), rows, nbytes)
+    array = PyArray_NewFromDescr(cnp.ndarray, dtype, 1, &n, NULL, PyBytes_AS_STRING(memory), cnp.NPY_ARRAY_CARRAY, NULL)
+    cnp.set_array_base(array, memory)
     return array
 
 
@@ -218,6 +224,7 @@ cdef class FrameDecoder:
         cdef size_t offset = min(r.at >> 3, nbytes)
         raise ProtocolError(reason, offset, PyBytes_FromStringAndSize(<char *> self.message, min(nbytes, 64)))
 
+    @cython.final
     cdef opened_t *channel_of(self, reader_t *r, uint64_t channel) except NULL:
         if channel >= self.channels_size or self.channels[channel] == NULL:
             self.refuse(r, f"channel {channel}, which is not open")
@@ -301,39 +308,43 @@ cdef class FrameDecoder:
         self.hand_over(decoded)
         return 0
 
-    cdef int decode_piece(self, reader_t *r, opened_t *opened, int64_t start_ns, uint64_t window_seq) except -3:
+    @cython.final
+    cdef int decode_piece(self, reader_t *reader, opened_t *opened, int64_t start_ns, uint64_t window_seq) except -3:
         cdef state_t *s = &opened.state
-        cdef uint64_t rows = get_eg(r, s.k[K_COUNT]) + 1
+        cdef reader_t r = reader[0]         # a copy, as nothing else has its address
+        cdef uint64_t rows = get_eg(&r, s.k[K_COUNT]) + 1
         cdef uint64_t time = 0, seq = 0, step, i
-        cdef int place, status, family
+        cdef int place, family, status = CODEC_BAD if rows > r.end else CODEC_OK
         cdef char *row
-        if rows > r.end:
-            return CODEC_BAD
         for i in range(rows):
+            if status < 0:
+                break
             if i == 0:
-                time = get_uniform(r, s.span)
+                time = get_uniform(&r, s.span)
             elif s.span > 1:
-                time += get_eg(r, s.k[K_TIME])
+                time += get_eg(&r, s.k[K_TIME])
                 if time >= <uint64_t> 1 << 31:
-                    return CODEC_BAD
+                    status = CODEC_BAD
+                    break
             if s.is_ordered:
-                step = get_eg(r, SEQ_STEP_K if i else SEQ_FIRST_K)
+                step = get_eg(&r, SEQ_STEP_K if i else SEQ_FIRST_K)
                 if step > (window_seq - seq if i else window_seq):
-                    return CODEC_BAD
+                    status = CODEC_BAD
+                    break
                 seq = seq + step if i else window_seq - step
             place = 0
-            while place < s.families_number - 1 and get_bits(r, 1):
+            while place < s.families_number - 1 and get_bits(&r, 1):
                 place += 1
             family = s.families[place]
             row = self.new_row(family)
-            status = get_row(r, s, family, <int64_t> (<uint64_t> start_ns + time * <uint64_t> s.unit_ns), row)
-            if status < 0:
-                return status
+            status = get_row(&r, s, family, <int64_t> (<uint64_t> start_ns + time * <uint64_t> s.unit_ns), row)
             (<tick_t *> row).seq = seq
             (<tick_t *> row).instrument = opened.instrument
-        return CODEC_OK
+        reader[0] = r
+        return status
 
-    cdef char *new_row(self, int family) except NULL:
+    @cython.final
+    cdef inline char *new_row(self, int family) except NULL:
         cdef out_t *out = &self.out[family]
         cdef size_t size = row_bytes(family)
         grown(<void **> &out.rows, &out.size, out.used + size, 1)
@@ -387,15 +398,16 @@ cdef class FrameDecoder:
     cdef int hand_over(self, Decoded decoded) except -1:
         """Give the rows away, as arrays that own them."""
         cdef uint8_t places[FAMILIES]
+        cdef uint8_t *order = self.order
         cdef int family
         cdef size_t i
         for family in range(FAMILIES):
             if self.out[family].used:
                 places[family] = <uint8_t> len(decoded.rows)
-                decoded.rows[_NAMES[family]] = rows_of(family, self.out[family].rows, self.out[family].used)
+                decoded.rows[NAMES[family]] = rows_of(family, self.out[family].rows, self.out[family].used)
         if len(decoded.rows) > 1:
             for i in range(self.order_used):
-                self.order[i] = places[self.order[i]]
+                order[i] = places[order[i]]
             decoded.order = PyBytes_FromStringAndSize(<char *> self.order, self.order_used)
         return 0
 

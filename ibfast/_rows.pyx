@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Rows of the stream protocol to bits and back, one function for each direction; `_rows.pxd` says what a pen is.
+"""Rows of the stream protocol to bits and back: what is rare in quotes and trades, and all of the other families.
 
 The rule of the file: a row that is read is bounded in bits (`READER_SLACK`), whatever it says; every number is checked
 before it is used. No Python object is touched here.
@@ -11,18 +11,18 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from ibfast._bits cimport (
-    eg_bits, eg_fits, get_64, get_bits, get_eg, get_eg_below, peek, put_bits, put_eg, put_wide, read_too_far, reader_t,
+    eg_bits, eg_fits, get_64, get_bits, get_eg, get_eg_below, put_bits, put_eg, put_wide, read_too_far, reader_t,
     top_bit, unzigzag, writer_t, zigzag,
 )
 from ibfast._grid cimport (
     MOST_PLACE, NAN_BITS, PLACE_K, POWERS, bits_of, double_of, find_place, grid_t, number_t, rounded, set_place,
 )
-from ibfast._records cimport depth_t, greeks_t, quote_t, tick_t, trade_t
+from ibfast._records cimport depth_t, greeks_t, tick_t
 from ibfast._state cimport (
-    AS_DOUBLE, AS_EVENT, AS_INTEGER, AS_PRICE, AS_SIZE, ASK, ASK_SIZE, BEFORE, BID, BID_SIZE, CODEC_BAD,
-    CODEC_NO_MEMORY, CODEC_OK, DEPTH, GREEKS, K_OTHER, K_PRICE, K_SIZE_FRESH, K_SIZE_STEP, K_TRADE_PRICE, K_TRADE_SIZE,
-    MOST_COLUMNS, POSITION, PRICE, QUOTES, SIZE, TICKS, TRADES, column_t, columns_in, columns_of, double_in_line,
-    fits_column, from_book, get_key, integer_in, line_at, line_row, line_t, put_key, state_t, to_book, top_row, top_t,
+    AS_DOUBLE, AS_EVENT, AS_INTEGER, AS_PRICE, AS_SIZE, CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, DEPTH, GREEKS, K_OTHER,
+    K_PRICE, K_SIZE_STEP, MOST_COLUMNS, POSITION, QUOTES, TICKS, TRADES, column_t, columns_in, columns_of,
+    double_in_line, fits_column, from_book, get_key, integer_in, line_at, line_row, line_t, put_key, state_t, to_book,
+    top_t,
 )
 
 
@@ -54,66 +54,10 @@ cdef enum:
     EVENT_BITS = 7
     EVENT_K = 4
 
-    # what happens to a part of a quote
-    SAME = 0
-    NEW = 1
-    BACK = 2
-    WITH_BID = 2
-
-    SHAPE_BITS = 5
-    SHAPE_ANY = 254
-    SHAPE_EXT = 255
-
     # a pen's habits
-    LOOK_EACH = 64
     FORGET_AFTER = 256
     WORTH_BITS = 24
     MOST_TEXTS = 1 << 22        # that are remembered
-
-
-cdef struct shape_t:
-    uint8_t code
-    uint8_t bits
-
-
-cdef shape_t shapes[128]        # by what changes; bits 0: only to be said in full
-cdef uint8_t shape_of_code[32]
-cdef uint8_t bits_of_code[32]
-
-
-cdef int shape_number(int bid, int ask, int bid_size, int ask_size) noexcept nogil:
-    return bid | ask << 1 | bid_size << 3 | ask_size << 5
-
-
-cdef void add_code(int number, int code, int bits) noexcept:
-    cdef int i
-    for i in range(32):
-        if i & ((1 << bits) - 1) == code:
-            shape_of_code[i] = number
-            bits_of_code[i] = bits
-
-
-cdef void add_shape(int number, int code, int bits) noexcept:
-    shapes[number].code = code
-    shapes[number].bits = bits
-    add_code(number, code, bits)
-
-
-cdef void make_shapes() noexcept:
-    """The prefix code of what changes in a quote; the first bit is the lowest."""
-    add_shape(shape_number(0, 0, NEW, SAME), 0b00, 2)
-    add_shape(shape_number(0, 0, SAME, NEW), 0b10, 2)
-    add_shape(shape_number(0, 0, BACK, SAME), 0b001, 3)
-    add_shape(shape_number(0, 0, SAME, BACK), 0b101, 3)
-    add_shape(shape_number(1, WITH_BID, NEW, NEW), 0b0011, 4)
-    add_shape(shape_number(0, 0, NEW, NEW), 0b1011, 4)
-    add_shape(shape_number(1, 0, NEW, SAME), 0b00111, SHAPE_BITS)
-    add_shape(shape_number(0, 1, SAME, NEW), 0b10111, SHAPE_BITS)
-    add_code(SHAPE_ANY, 0b01111, SHAPE_BITS)
-    add_code(SHAPE_EXT, 0b11111, SHAPE_BITS)
-
-
-make_shapes()
 
 
 # ---- pens
@@ -160,24 +104,6 @@ cdef int note_text(pen_t *pen, uint32_t text) noexcept nogil:
     pen.log.pairs[pen.log.used + 1] = text
     pen.log.used += 2
     return CODEC_OK
-
-
-cdef inline void put_k(writer_t *w, state_t *s, pen_t *pen, int i, uint64_t v) noexcept nogil:
-    """Write EG(ki) of v, and note which other k would have been shorter: by one bit either way."""
-    cdef int k = s.k[i]
-    cdef uint64_t x = v + (<uint64_t> 1 << k)
-    cdef int top = top_bit(x)
-    put_eg(w, v, k)
-    pen.costlier[i] += 1 if (x + (<uint64_t> 1 << k)) >> (top + 1) else -1
-    pen.cheaper[i] += 1 if (x - ((<uint64_t> 1 << k) >> 1)) >> top else -1
-    pen.seen[i] += 1
-    if pen.seen[i] % LOOK_EACH == 0:
-        think(s, pen, i)
-
-
-cdef void put_head(writer_t *w, state_t *s, pen_t *pen, int i, uint64_t v) noexcept nogil:
-    """Write what stands before a row, by EG(ki)."""
-    put_k(w, s, pen, i, v)
 
 
 cdef void think(state_t *s, pen_t *pen, int i) noexcept nogil:
@@ -230,24 +156,6 @@ cdef void put_escape(writer_t *w, number_t *f, uint64_t bits, const grid_t *grid
     put_wide(w, bits, 64)
 
 
-cdef inline void put_number(writer_t *w, state_t *s, pen_t *pen, number_t *f, uint64_t bits, const grid_t *grid, int i,
-                            bint is_fresh) noexcept nogil:
-    """Write and set a number that has changed, by EG(ki)."""
-    cdef int64_t n = 0
-    cdef bint is_on_grid = find_place(grid, bits, &n)
-    cdef uint64_t v = 0
-    if is_on_grid:
-        v = (<uint64_t> n if n > 0 else 0) if is_fresh else zigzag(n - f.n)
-        if not eg_fits(v, s.k[i]):
-            v = 0
-    put_k(w, s, pen, i, v)
-    if v == 0:
-        put_escape(w, f, bits, grid, n, is_on_grid)
-    else:
-        f.bits = bits
-        f.n = n
-
-
 cdef void get_escape(reader_t *r, number_t *f, const grid_t *grid) noexcept nogil:
     cdef int escape = <int> get_bits(r, 2)
     cdef int e
@@ -270,15 +178,6 @@ cdef void get_escape(reader_t *r, number_t *f, const grid_t *grid) noexcept nogi
             r.failed = True
             return
         f.bits = bits_of(<double> m / POWERS[grid.decimals + e])
-
-
-cdef inline void get_number(reader_t *r, state_t *s, number_t *f, const grid_t *grid, int i,
-                            bint is_fresh) noexcept nogil:
-    cdef uint64_t v = get_eg(r, s.k[i])
-    if v == 0:
-        get_escape(r, f, grid)
-    else:
-        set_place(r, f, grid, <int64_t> v if is_fresh else f.n + unzigzag(v))
 
 
 cdef int64_t power_of_1000(int exponent) noexcept nogil:
@@ -430,201 +329,6 @@ cdef void get_extension(reader_t *r, state_t *s, int family, int64_t recv_ns) no
         top.conditions = <uint32_t> get_eg_below(r, EXT_NUMBER_K, <uint64_t> 1 << 32)
 
 
-# ---- quotes
-
-cdef int put_quote(writer_t *w, state_t *s, pen_t *pen, const quote_t *row, int64_t recv_ns) noexcept nogil:
-    cdef top_t *top = &s.tops[QUOTES]
-    cdef number_t *f = top.numbers
-    cdef number_t was
-    cdef top_t new
-    cdef uint64_t x[4]
-    cdef int64_t bid_n = 0, ask_n = 0, step
-    cdef int i, bid, ask, bid_size, ask_size, number
-    memcpy(x, &row.bid, 32)
-    new.kind = row.kind
-    new.attribs = row.attribs
-    new.event_ns = row.event_ns
-    if pen.absent[QUOTES]:
-        new.attribs = 0 if pen.absent[QUOTES] & 1 else new.attribs
-        new.event_ns = 0 if pen.absent[QUOTES] & 2 else new.event_ns
-        for i in range(4):
-            x[i] = NAN_BITS if pen.absent[QUOTES] & (4 << i) else x[i]
-    if (new.kind ^ top.kind) | (new.attribs ^ top.attribs) or new.event_ns != top.event_ns or pen.wish >= 0:
-        new.exchange = top.exchange
-        new.conditions = top.conditions
-        put_extensions(w, s, pen, top, &new, 0b11111, SHAPE_BITS, recv_ns)
-    top.recv_ns = recv_ns
-    top.is_there = True
-
-    bid = x[BID] != f[BID].bits
-    ask = x[ASK] != f[ASK].bits
-    if bid and ask and find_place(&s.price, x[BID], &bid_n) and find_place(&s.price, x[ASK], &ask_n):
-        step = bid_n - f[BID].n
-        if step and step == ask_n - f[ASK].n and eg_fits(zigzag(step), s.k[K_PRICE]):
-            ask = WITH_BID
-    bid_size = SAME if x[BID_SIZE] == f[BID_SIZE].bits else (
-        NEW if bid or x[BID_SIZE] != f[BID_SIZE + BEFORE].bits else BACK)
-    ask_size = SAME if x[ASK_SIZE] == f[ASK_SIZE].bits else (
-        NEW if ask or x[ASK_SIZE] != f[ASK_SIZE + BEFORE].bits else BACK)
-    number = shape_number(bid, ask, bid_size, ask_size)
-    if shapes[number].bits:
-        put_bits(w, shapes[number].code, shapes[number].bits)
-    else:
-        put_bits(w, 0b01111 | number << SHAPE_BITS, SHAPE_BITS + 7)
-
-    if bid:
-        put_number(w, s, pen, f + BID, x[BID], &s.price, K_PRICE, False)
-    if ask == WITH_BID:
-        f[ASK].bits = x[ASK]
-        f[ASK].n = ask_n
-    elif ask:
-        put_number(w, s, pen, f + ASK, x[ASK], &s.price, K_PRICE, False)
-    for i in range(BID_SIZE, ASK_SIZE + 1):
-        number = bid_size if i == BID_SIZE else ask_size
-        if number == SAME:
-            continue
-        was = f[i]
-        if number == BACK:
-            f[i] = f[i + BEFORE]
-        elif bid if i == BID_SIZE else ask:
-            put_number(w, s, pen, f + i, x[i], &s.size, K_SIZE_FRESH, True)
-        else:
-            put_number(w, s, pen, f + i, x[i], &s.size, K_SIZE_STEP, False)
-        f[i + BEFORE] = was
-    return CODEC_OK
-
-
-cdef int get_shape(reader_t *r, state_t *s, int64_t recv_ns) noexcept nogil:
-    """Read the shape of a quote, and what stands before it."""
-    cdef int code, number
-    while True:
-        code = <int> peek(r) & 31
-        number = shape_of_code[code]
-        r.at += bits_of_code[code]
-        if number == SHAPE_ANY:
-            number = <int> get_bits(r, 7)
-            if number >> 1 & 3 == 3 or number >> 3 & 3 == 3 or number >> 5 == 3:
-                r.failed = True
-            return number
-        if number != SHAPE_EXT:
-            return number
-        get_extension(r, s, QUOTES, recv_ns)
-        if read_too_far(r):
-            return 0
-
-
-cdef int get_quote(reader_t *r, state_t *s, int64_t recv_ns, quote_t *row) noexcept nogil:
-    cdef top_t *top = &s.tops[QUOTES]
-    cdef number_t *f = top.numbers
-    cdef number_t was
-    cdef int number = get_shape(r, s, recv_ns)
-    cdef int bid = number & 1, ask = number >> 1 & 3, i, how
-    cdef int64_t bid_n = f[BID].n
-    if bid:
-        get_number(r, s, f + BID, &s.price, K_PRICE, False)
-    if ask == WITH_BID:
-        set_place(r, f + ASK, &s.price, f[ASK].n + f[BID].n - bid_n)
-    elif ask:
-        get_number(r, s, f + ASK, &s.price, K_PRICE, False)
-    for i in range(BID_SIZE, ASK_SIZE + 1):
-        how = number >> 3 & 3 if i == BID_SIZE else number >> 5
-        if how == SAME:
-            continue
-        was = f[i]
-        if how == BACK:
-            f[i] = f[i + BEFORE]
-        elif bid if i == BID_SIZE else ask:
-            get_number(r, s, f + i, &s.size, K_SIZE_FRESH, True)
-        else:
-            get_number(r, s, f + i, &s.size, K_SIZE_STEP, False)
-        f[i + BEFORE] = was
-    top.recv_ns = recv_ns
-    top.is_there = True
-    top_row(s, QUOTES, <char *> row)
-    return CODEC_OK
-
-
-# ---- trades
-
-cdef inline number_t *quote_at(state_t *s, bint is_other_side) noexcept nogil:
-    """The quote on the side of the last trade, or on the other one."""
-    return s.tops[QUOTES].numbers + (s.side ^ is_other_side)
-
-
-cdef inline void note_side(state_t *s) noexcept nogil:
-    cdef uint64_t price = s.tops[TRADES].numbers[PRICE].bits
-    if price == s.tops[QUOTES].numbers[ASK].bits:
-        s.side = 1
-    elif price == s.tops[QUOTES].numbers[BID].bits:
-        s.side = 0
-
-
-cdef int put_trade(writer_t *w, state_t *s, pen_t *pen, const trade_t *row, int64_t recv_ns) noexcept nogil:
-    cdef top_t *top = &s.tops[TRADES]
-    cdef number_t *f = top.numbers
-    cdef top_t new
-    cdef uint64_t price = bits_of(row.price), size = bits_of(row.size)
-    cdef uint32_t absent = pen.absent[TRADES]
-    new.kind = row.kind
-    new.attribs = 0 if absent & 1 else row.attribs
-    new.event_ns = 0 if absent & 2 else row.event_ns
-    price = NAN_BITS if absent & 4 else price
-    size = NAN_BITS if absent & 8 else size
-    new.exchange = 0 if absent & 16 else row.exchange
-    new.conditions = 0 if absent & 32 else row.conditions
-    if put_extensions(w, s, pen, top, &new, 1, 1, recv_ns) < 0:
-        return CODEC_NO_MEMORY
-    top.recv_ns = recv_ns
-    top.is_there = True
-
-    if price == f[PRICE].bits:
-        put_bits(w, 0b00, 2)
-    elif s.has_quotes and price == quote_at(s, True).bits:
-        put_bits(w, 0b010, 3)
-        f[PRICE] = quote_at(s, True)[0]
-    elif s.has_quotes and price == quote_at(s, False).bits:
-        put_bits(w, 0b0110, 4)
-        f[PRICE] = quote_at(s, False)[0]
-    else:
-        if s.has_quotes:
-            put_bits(w, 0b1110, 4)
-        else:
-            put_bits(w, 0b10, 2)
-        put_number(w, s, pen, f + PRICE, price, &s.price, K_TRADE_PRICE, False)
-    if size == f[SIZE].bits:
-        put_bits(w, 0, 1)
-    else:
-        put_bits(w, 1, 1)
-        put_number(w, s, pen, f + SIZE, size, &s.trade_size, K_TRADE_SIZE, True)
-    if s.has_quotes:
-        note_side(s)
-    return CODEC_OK
-
-
-cdef int get_trade(reader_t *r, state_t *s, int64_t recv_ns, trade_t *row) noexcept nogil:
-    cdef top_t *top = &s.tops[TRADES]
-    cdef number_t *f = top.numbers
-    while get_bits(r, 1):
-        get_extension(r, s, TRADES, recv_ns)
-        if read_too_far(r):
-            return CODEC_BAD
-    if get_bits(r, 1):
-        if s.has_quotes and not get_bits(r, 1):
-            f[PRICE] = quote_at(s, True)[0]
-        elif s.has_quotes and not get_bits(r, 1):
-            f[PRICE] = quote_at(s, False)[0]
-        else:
-            get_number(r, s, f + PRICE, &s.price, K_TRADE_PRICE, False)
-    if get_bits(r, 1):
-        get_number(r, s, f + SIZE, &s.trade_size, K_TRADE_SIZE, True)
-    if s.has_quotes:
-        note_side(s)
-    top.recv_ns = recv_ns
-    top.is_there = True
-    top_row(s, TRADES, <char *> row)
-    return CODEC_OK
-
-
 # ---- the other families: columns against the last row of the same key
 
 cdef int put_line(writer_t *w, state_t *s, pen_t *pen, int family, const char *row, int64_t recv_ns) noexcept nogil:
@@ -765,24 +469,3 @@ cdef int get_line(reader_t *r, state_t *s, int family, int64_t recv_ns, char *ro
         to_book(s, line)
     line_row(family, line, row)
     return CODEC_OK
-
-
-cdef int put_row(writer_t *w, state_t *s, pen_t *pen, int family, const char *row, int64_t recv_ns) noexcept nogil:
-    """Write a row of one of the channel's families; recv_ns: its time, rounded to the channel's unit."""
-    if family == QUOTES:
-        return put_quote(w, s, pen, <const quote_t *> row, recv_ns)
-    if family == TRADES:
-        return put_trade(w, s, pen, <const trade_t *> row, recv_ns)
-    return put_line(w, s, pen, family, row, recv_ns)
-
-
-cdef int get_row(reader_t *r, state_t *s, int family, int64_t recv_ns, char *row) noexcept nogil:
-    """Read a row of one of the channel's families; sequence number and instrument are left to the caller."""
-    cdef int status
-    if family == QUOTES:
-        status = get_quote(r, s, recv_ns, <quote_t *> row)
-    elif family == TRADES:
-        status = get_trade(r, s, recv_ns, <trade_t *> row)
-    else:
-        status = get_line(r, s, family, recv_ns, row)
-    return CODEC_BAD if read_too_far(r) else status

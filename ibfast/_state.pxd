@@ -4,10 +4,11 @@
 # a family's rows is what docs/stream-protocol.md, "Binary messages", says that is remembered of them.
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from ibfast._bits cimport reader_t, writer_t
-from ibfast._grid cimport grid_t, number_t
-from ibfast._records cimport depth_t
+from ibfast._grid cimport double_of, grid_t, number_t
+from ibfast._records cimport bar_t, depth_t, greeks_t, quote_t, tick_t, trade_t
 
 
 cdef enum:
@@ -128,7 +129,6 @@ cdef struct state_t:
 cdef const column_t *columns_of(int family) noexcept nogil
 cdef int columns_in(int family) noexcept nogil
 cdef uint32_t column_bit(int family, const char *name) noexcept
-cdef size_t row_bytes(int family) noexcept nogil
 cdef int64_t integer_in(const char *row, const column_t *column) noexcept nogil
 cdef bint fits_column(const column_t *column, int64_t value) noexcept nogil
 cdef uint64_t *double_in_line(line_t *line, const column_t *column) noexcept nogil
@@ -149,6 +149,42 @@ cdef int book_difference(const book_t *before, const book_t *after, const depth_
 
 cdef int put_state(writer_t *w, state_t *s) noexcept nogil
 cdef int get_state(reader_t *r, state_t *s) noexcept nogil
-cdef void top_row(state_t *s, int family, char *row) noexcept nogil
 cdef void line_row(int family, line_t *line, char *row) noexcept nogil
 cdef void level_row(state_t *s, int side, int position, char *row) noexcept nogil
+
+
+cdef inline size_t row_bytes(int family) noexcept nogil:
+    if family == QUOTES:
+        return sizeof(quote_t)
+    if family == TRADES:
+        return sizeof(trade_t)
+    if family == TICKS:
+        return sizeof(tick_t)
+    if family == DEPTH:
+        return sizeof(depth_t)
+    return sizeof(bar_t) if family == BARS else sizeof(greeks_t)
+
+
+cdef inline void top_row(state_t *s, int family, char *row) noexcept nogil:
+    """The last quote or trade as a row; sequence number and instrument are the caller's business."""
+    cdef top_t *top = &s.tops[family]
+    cdef quote_t *quote = <quote_t *> row
+    cdef trade_t *trade = <trade_t *> row
+    memset(row, 0, row_bytes(family))
+    quote.recv_ns = top.recv_ns
+    quote.req_id = -1
+    quote.kind = top.kind
+    if family == QUOTES:
+        quote.attribs = top.attribs
+        quote.event_ns = top.event_ns
+        quote.bid = double_of(top.numbers[BID].bits)
+        quote.ask = double_of(top.numbers[ASK].bits)
+        quote.bid_size = double_of(top.numbers[BID_SIZE].bits)
+        quote.ask_size = double_of(top.numbers[ASK_SIZE].bits)
+    else:
+        trade.attribs = top.attribs
+        trade.event_ns = top.event_ns
+        trade.price = double_of(top.numbers[PRICE].bits)
+        trade.size = double_of(top.numbers[SIZE].bits)
+        trade.exchange = top.exchange
+        trade.conditions = top.conditions

@@ -13,7 +13,7 @@ from ibfast._bits cimport (
     writer_t, zigzag,
 )
 from ibfast._grid cimport NAN_BITS, bits_of, double_of, get_state_number, grid_init, grid_t, put_state_number
-from ibfast._records cimport KIND_DEPTH_RESET, bar_t, depth_t, greeks_t, quote_t, tick_t, trade_t
+from ibfast._records cimport KIND_DEPTH_RESET, bar_t, depth_t, greeks_t, tick_t
 
 
 cdef enum:
@@ -124,18 +124,6 @@ cdef uint32_t column_bit(int family, const char *name) noexcept:
         if strcmp(columns[family][i].name, name) == 0:
             return 0 if strcmp(name, b"kind") == 0 or strcmp(name, b"position") == 0 else <uint32_t> 1 << i
     return 0
-
-
-cdef size_t row_bytes(int family) noexcept nogil:
-    if family == QUOTES:
-        return sizeof(quote_t)
-    if family == TRADES:
-        return sizeof(trade_t)
-    if family == TICKS:
-        return sizeof(tick_t)
-    if family == DEPTH:
-        return sizeof(depth_t)
-    return sizeof(bar_t) if family == BARS else sizeof(greeks_t)
 
 
 cdef int64_t integer_in(const char *row, const column_t *column) noexcept nogil:
@@ -429,31 +417,6 @@ cdef void to_book(state_t *s, line_t *line) noexcept nogil:
 
 
 # ---- current rows
-
-cdef void top_row(state_t *s, int family, char *row) noexcept nogil:
-    """The last quote or trade as a row; sequence number and instrument are the caller's business."""
-    cdef top_t *top = &s.tops[family]
-    cdef quote_t *quote = <quote_t *> row
-    cdef trade_t *trade = <trade_t *> row
-    memset(row, 0, row_bytes(family))
-    quote.recv_ns = top.recv_ns
-    quote.req_id = -1
-    quote.kind = top.kind
-    if family == QUOTES:
-        quote.attribs = top.attribs
-        quote.event_ns = top.event_ns
-        quote.bid = double_of(top.numbers[BID].bits)
-        quote.ask = double_of(top.numbers[ASK].bits)
-        quote.bid_size = double_of(top.numbers[BID_SIZE].bits)
-        quote.ask_size = double_of(top.numbers[ASK_SIZE].bits)
-    else:
-        trade.attribs = top.attribs
-        trade.event_ns = top.event_ns
-        trade.price = double_of(top.numbers[PRICE].bits)
-        trade.size = double_of(top.numbers[SIZE].bits)
-        trade.exchange = top.exchange
-        trade.conditions = top.conditions
-
 
 cdef void line_row(int family, line_t *line, char *row) noexcept nogil:
     """A remembered row as a row of its ring; sequence number and instrument are the caller's business."""

@@ -113,8 +113,8 @@ def test_windows_and_conflation_are_what_they_say() -> None:
 def test_the_stream_is_seeded_and_like_stocks() -> None:
     ticks = synthetic(20, 2_000, 5.0)
     for family in FAMILIES:
-        assert ticks.rows[family].tobytes() == synthetic(20, 2_000, 5.0).rows[family].tobytes()
-    assert ticks.rows["quotes"].tobytes() != synthetic(20, 2_000, 5.0, seed=2).rows["quotes"].tobytes()
+        assert ticks.rows[family].tolist() == synthetic(20, 2_000, 5.0).rows[family].tolist()
+    assert ticks.rows["quotes"].tolist() != synthetic(20, 2_000, 5.0, seed=2).rows["quotes"].tolist()
     quotes, trades = ticks.rows["quotes"], ticks.rows["trades"]
     assert len(ticks) == pytest.approx(10_000, rel=0.1)
     assert len(trades) / len(ticks) == pytest.approx(0.2, abs=0.03)
