@@ -221,7 +221,7 @@ def _audience(host: str, security: SecurityConfig) -> str:
 def _example(stream: str, *, needs_token: bool) -> str:
     headers = ", additional_headers={'Authorization': 'Bearer TOKEN'}" if needs_token else ""
     return (
-        f"python -c \"import json, websockets.sync.client as c; ws = c.connect('{stream}'{headers}); "
+        f"python -c \"import json, websockets.sync.client as c; ws = c.connect('{stream}'{headers}).__enter__(); "
         "ws.send(json.dumps(dict(op='subscribe', symbol='AAPL'))); [print(text) for text in ws]\""
     )
 

@@ -173,7 +173,7 @@ def test_ctrl_c_ends_it_cleanly() -> None:
 def test_the_line_that_it_suggests_works_as_it_stands() -> None:
     with served("--sim", *ANYWHERE) as server:
         server.until_healthy()
-        command = server.said["try"].replace("python ", f"exec {sys.executable} -u ", 1)
+        command = server.said["try"].replace("python ", f"exec {sys.executable} -W error -u ", 1)
         pipe = subprocess.PIPE
         with subprocess.Popen(command, shell=True, stdout=pipe, text=True, encoding="utf-8") as subscriber:
             assert subscriber.stdout is not None
