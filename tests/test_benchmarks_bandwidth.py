@@ -24,7 +24,7 @@ from ibfast._delta import Decoded, FrameDecoder
 ROOT = Path(__file__).parents[1]
 MS = 1_000_000
 HEADER = "ts_ns,symbol,kind,price,size,bid,ask,bid_size,ask_size"
-FORMATS = {"JSON", "JSON, permessage-deflate", "msgpack", "DBN", "DBN, zstd", "ibfast"}
+FORMATS = {"JSON", "JSON, permessage-deflate", "msgpack", "DBN", "DBN, zstd", "ibfast", "ibfast, nothing known"}
 
 
 def tick_file(path: Path, count: int = 1_500) -> Path:

@@ -5,7 +5,8 @@ windows of 0, 10, 50, 100 and 250 ms (0: each µs with ticks is a message), live
 quote and trade of each symbol and window; bytes per tick that is left). The ticks: recorded ones, if they stand beside
 the checkout or are given by --ticks; a seeded stream of 100 symbols at 5,000 ticks/s, to a subscriber of all and to
 one of 20. The first tenth is the past, by which the server knows grids and states; the subscriber joins after it. Its
-snapshots are counted apart.
+snapshots are counted apart. "Nothing known" is ibfast when the subscriber is the first to want these symbols: its
+channels keep the grids that are usual (cents, whole sizes).
 
 Peers: JSON as short objects by orjson; the same behind permessage-deflate with context takeover; msgpack without names;
 rows of the sizes of databento's DBN; these as one stream of zstd, flushed each window. Times are µs in all of them,

@@ -15,7 +15,7 @@ from benchmarks.bandwidth.ticks import FAMILIES, UNIT_NS, Rows, TickSet, window_
 from ibfast._delta import Audience, Decoded, Encoder, FrameDecoder
 from ibfast.fanout.binary import ChannelSpec, Grids, grid_of
 
-NAME = "ibfast"
+NAME, NAME_WITHOUT_PAST = "ibfast", "ibfast, nothing known"
 AT_ONCE = (1 << 63) - 1
 COLUMNS = {
     "price": (("quotes", "bid"), ("quotes", "ask"), ("trades", "price")),

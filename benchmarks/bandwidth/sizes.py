@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.bandwidth.formats import Format, connections, header_bytes
-from benchmarks.bandwidth.ours import NAME, MismatchError, Server, compare, messages, specs
+from benchmarks.bandwidth.ours import NAME, NAME_WITHOUT_PAST, MismatchError, Server, compare, messages, specs
 from benchmarks.bandwidth.ticks import TickSet
 
 NS_PER_MS = 1_000_000
@@ -64,7 +64,9 @@ def measured_sizes(group: Group, window_ms: int) -> Iterator[Size]:
         for format_ in connections(sent.sizes):
             nbytes, verified = said(format_, windows)
             yield _size(group, mode, window_ms, format_.name, len(sent), nbytes, len(windows), 0, verified)
-        yield _ours(group, mode, window_ms, sent)
+        nothing, _ = group.past.split(0)
+        yield _ours(group, mode, window_ms, sent, group.past, NAME)
+        yield _ours(group, mode, window_ms, sent, nothing, NAME_WITHOUT_PAST)
 
 
 def _size(group: Group, mode: str, window_ms: int, name: str, ticks: int, nbytes: int, count: int,
@@ -84,10 +86,10 @@ def said(connection: Format, windows: list[list[tuple[object, ...]]]) -> tuple[i
     return nbytes, is_same
 
 
-def _ours(group: Group, mode: str, window_ms: int, sent: TickSet) -> Size:
+def _ours(group: Group, mode: str, window_ms: int, sent: TickSet, past: TickSet, name: str) -> Size:
     span_ns = window_ms * NS_PER_MS
-    channels = specs(group.past, span_ns, is_conflated=mode == "conflated")
-    server = Server(channels, group.past, group.subscribed)
+    channels = specs(past, span_ns, is_conflated=mode == "conflated")
+    server = Server(channels, past, group.subscribed)
     subscriber = server.subscriber()
     decoded = []
     nbytes = count = 0
@@ -104,4 +106,4 @@ def _ours(group: Group, mode: str, window_ms: int, sent: TickSet) -> Size:
     except MismatchError:
         verified = False
     snapshot_nbytes = sum(map(len, server.snapshots))
-    return _size(group, mode, window_ms, NAME, len(sent), nbytes, count, snapshot_nbytes, verified)
+    return _size(group, mode, window_ms, name, len(sent), nbytes, count, snapshot_nbytes, verified)
