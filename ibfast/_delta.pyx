@@ -837,23 +837,25 @@ cdef class Audience:
             The bytes to send to each connection; empty if no channel of theirs is in it.
         """
         cdef Encoder encoder = self.encoder
-        cdef size_t most = encoder.writer.at - encoder.writer.start + encoder.changed_used * SKIP_BYTES
         cdef const uint8_t *pieces = encoder.writer.start
         cdef uint8_t *at
         cdef const entry_t *entry
         cdef const piece_t *piece
-        cdef size_t i, found = 0
+        cdef size_t i, found = 0, most = SHORT_PIECE_BYTES
         cdef int64_t last = -1
         cdef uint32_t gap
+        cdef bint is_found
         if encoder.changed_used == 0:
             return b""
-        grown(<void **> &self.body, &self.body_size, most + SHORT_PIECE_BYTES, 1)
         grown(<void **> &self.found, &self.found_size, self.entries_used, sizeof(uint32_t))
         for i in range(self.entries_used):
             # Without a branch: nothing tells which channels have a piece.
             piece = encoder.pieces + self.entries[i].index
             self.found[found] = <uint32_t> i
-            found += (piece.window == encoder.window) & (piece.generation == self.entries[i].generation)
+            is_found = (piece.window == encoder.window) & (piece.generation == self.entries[i].generation)
+            found += is_found
+            most += is_found * (piece.nbytes + SKIP_BYTES)      # a piece may be wanted under several numbers
+        grown(<void **> &self.body, &self.body_size, most, 1)
         at = self.body
         for i in range(found):
             entry = self.entries + self.found[i]

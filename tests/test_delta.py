@@ -390,6 +390,28 @@ def test_several_channels_of_one_instrument() -> None:
     assert np.isnan(said.rows["quotes"]["ask"]).tolist() == [False, False, True]
 
 
+def test_who_wants_a_channel_under_many_numbers_gets_it_under_each() -> None:
+    """Its pieces are then more bytes than all that were encoded."""
+    spec = ChannelSpec(1, ("trades",), span_ns=10 * MS)
+    encoder = Encoder(spec.span_ns)
+    index = encoder.add(spec)
+    audience, decoder = Audience(encoder), FrameDecoder()
+    for channel in range(300):
+        audience.open(index, channel)
+        decoder.open(channel, ChannelSpec(channel, spec.families))
+        decoder.decode(message(encoder.snapshot(index, channel, 0)))
+    rows = random_rows(random.Random(1), [spec], 200, START_NS, 1)
+    rows["trades"]["recv_ns"] = START_NS
+    encoder.push(rows)
+    assert encoder.encode(FAR_NS) == [index]
+    decoded = [decoder.decode(payload) for payload in messages(audience.splice())]
+    (wanted,) = expected(rows, spec).values()
+    got = np.concatenate([window.rows["trades"] for window in decoded if "trades" in window.rows])
+    for channel in range(300):
+        wanted["instrument"] = channel
+        assert plain(got[got["instrument"] == channel]) == plain(wanted)
+
+
 def test_a_removed_channel_is_sent_no_more_even_if_its_index_is_taken_again() -> None:
     encoder, audience = encoder_of([ChannelSpec(1, ("quotes",)), ChannelSpec(2, ("quotes",))])
     encoder.remove(0)
