@@ -10,7 +10,7 @@ demo: .venv/.installed  ## Market data from the embedded gateway, live
 	$(BIN)/ibfast demo
 
 test: .venv/.test lint  ## Every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/.test  ## Style and types
 	$(BIN)/ruff check .

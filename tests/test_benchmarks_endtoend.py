@@ -250,12 +250,12 @@ def test_ctrl_c_ends_it_with_the_figures_so_far() -> None:
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
-        assert "have subscribed" in process.stderr.readline()
+        assert any("turn 1 of" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, err
     report = json.loads(out)
-    assert len(report["lines"]) <= 1
+    assert len(report["lines"]) in (1, 2)
     assert report["others"]["delivered"] > 0
 
 

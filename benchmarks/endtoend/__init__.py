@@ -133,6 +133,8 @@ class EndToEnd:
                 f"turn {number + 1} of {2 * self._rounds}, {'some stalled' if turn.is_stalled else 'all read'}: "
                 f"server {turn.cpu['server']:.0%}, {turn.own_mb[2]:.1f} MB, {turn.frames / turn.seconds:,.0f} frames/s"
             )
+        if not turns:
+            raise RigError("interrupted before the first turn")
         await rig.subscribers.stop()  # from here on its file is whole
         errors = await rig.server.ask("errors")
         self._say("decoding and comparing what came")
