@@ -100,7 +100,7 @@ class Histogram:
         for bucket, count in enumerate(counts):
             if 0 < rank <= count:
                 upper = 1 << bucket
-                lower = upper >> 1
+                lower = max(1, upper >> 1)
                 return lower + (upper - lower) * rank / count
             rank -= count
         return math.nan

@@ -18,8 +18,8 @@ from ibfast.fanout.token_files import MAX_FILE_BYTES, load_tokens, parse_tokens
 from ibfast.fanout.tokens import Denied, Grant, Reason, digest_of
 
 NOW_S = 1_770_000_000
-TOKEN = secrets.token_urlsafe(32)
-OTHER = secrets.token_urlsafe(32)
+TOKEN = "wHQV4nIzAg5QEVxwf-BDRqGYi5HgNDKNJCuvC0YT5qA"
+OTHER = "BovET-OyeTfk60oTf3oTTdDbq5trJDR5U2LrkPwZZLo"
 FILE = f"""
 [analyst]
 sha256 = "{digest_of(TOKEN).hex()}"

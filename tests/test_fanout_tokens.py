@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import secrets
 
 import pytest
 from hypothesis import given
@@ -23,7 +22,11 @@ from ibfast.fanout.tokens import (
 )
 
 AAPL = Permissions(symbols=("AAPL",), subscriptions=5)
-TOKENS = {name: secrets.token_urlsafe(32) for name in ("first", "second", "third")}
+TOKENS = {
+    "first": "To2V5Y7eHB8kzN8znyW63ku7rt2nBHVjXFhpKx-r1hU",
+    "second": "wHQV4nIzAg5QEVxwf-BDRqGYi5HgNDKNJCuvC0YT5qA",
+    "third": "BovET-OyeTfk60oTf3oTTdDbq5trJDR5U2LrkPwZZLo",
+}
 NOW_S = 1_770_000_000.0
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ibfast.metrics import Histogram, Watch
@@ -46,6 +46,7 @@ def test_count_sum_and_mean_are_exact(values: list[int]) -> None:
 
 
 @given(durations | short_durations, st.floats(0, 100, exclude_min=True))
+@example([1, 1, 1], 1.0)
 def test_a_percentile_is_within_a_power_of_two(values: list[int], p: float) -> None:
     true_ns = sorted(values)[max(1, math.ceil(len(values) * p / 100)) - 1]
     assert true_ns / 2 <= observed(values).percentile(p) <= max(1, 2 * true_ns)
