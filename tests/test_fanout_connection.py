@@ -152,11 +152,14 @@ def test_the_rate_is_lowered_and_raised_again(run: Run) -> None:
         ):
             await slow.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=10, ordered=True)
             (connection,) = server.connections
-            count = 0
             slowed: dict[str, Any] = {}
             while not slowed:
-                count = await overwhelm(server, desk, count)
-                await trade_much(desk, count, 200)
+                slow.socket.transport.pause_reading()
+                while not behind(server):
+                    desk.trade("AAPL", *(float(price) for price in range(50)))
+                    await asyncio.sleep(0.001)  # slow enough that no window has more than the ring holds
+                desk.trade("AAPL", 50.0)  # left out
+                slow.socket.transport.resume_reading()
                 while (message := await slow.hear())["op"] != "lag":
                     slowed = message if message["op"] == "slowed" else slowed
             assert (slowed["subscription"], slowed["interval_ms"]) == (1, 50)
