@@ -184,15 +184,18 @@ class ConnectionPool:
         Raises:
             NotConnectedError: no member is connected.
         """
-        qualified, want = await self._wanted(contract, data_type, **options)
+        qualified, want = await self.wanted(contract, data_type, **options)
         # From here to the declaration nothing is waited for, so that nobody else can declare the same elsewhere.
         member = self._server_of(want.request) or self._best(family_of(want.request), priority, self._connected())
         if member is None:
             raise NotConnectedError("no member of the pool is connected")
         return await member.open(qualified, want, priority=priority)
 
-    async def _wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
-        """Ask one member after the other what is meant, should connections be lost meanwhile."""
+    async def wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
+        """Return the contract that is meant, and what a subscription to it asks for; raises as `subscribe`.
+
+        One member after the other is asked, should connections be lost meanwhile.
+        """
         for member in sorted(self._connected(), key=lambda member: not member.session.is_link_up):
             try:
                 return await member.wanted(contract, data_type, **options)

@@ -12,7 +12,7 @@ from ibfast import Decoder, Feed
 from ibfast.contracts import Contract
 from ibfast.errors import RequestError
 from ibfast.policy.subscription import Subscription, SubscriptionState
-from ibfast.stream import Stream, wanted
+from ibfast.stream import Stream, Wanted, wanted
 from ibfast.wire.requests import MarketDepth
 
 VERSION = 176
@@ -40,18 +40,21 @@ class Desk:
         self.lines: dict[Any, tuple[Subscription, list[Stream]]] = {}
         self._decoder = Decoder(self.feed, server_version=VERSION)
 
-    async def subscribe(self, contract: object, data_type: str = "QUOTES", **options: Any) -> Stream:
+    async def wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
         description = Contract.of(contract)
-        self.asked.append((description.symbol, data_type))
-        await self.answer.wait()
-        if self.error is not None:
-            raise self.error
         con_id = description.con_id or CON_IDS.get(description.symbol)
         symbol = next((symbol for symbol, other in CON_IDS.items() if other == con_id), None)
         if con_id is None or symbol is None:
             raise RequestError(1, 200, "No security definition has been found")
         qualified = Contract(con_id, symbol, "STK", exchange="SMART", currency="USD")
-        want = wanted(qualified, data_type)
+        return qualified, wanted(qualified, data_type)
+
+    async def subscribe(self, contract: object, data_type: str = "QUOTES", **options: Any) -> Stream:
+        self.asked.append((Contract.of(contract).symbol, data_type))
+        await self.answer.wait()
+        if self.error is not None:
+            raise self.error
+        qualified, want = await self.wanted(contract, data_type)
         if want.request not in self.lines:
             subscription = Subscription(want.request, self.feed.instrument_of(qualified.con_id, qualified.symbol))
             self.lines[want.request] = subscription, []

@@ -17,6 +17,7 @@ from conftest import Run, until
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fanout_client import BEARER, client_of, serving, token_of
+from fanout_desk import CON_IDS
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -147,6 +148,24 @@ def test_to_come_back_is_no_way_round_a_token(run: Run) -> None:
                 for wrong in ({"symbol": "MSFT"}, {"data_type": "ALL"}, {"data_type": "QUOTES"}, {"interval_ms": 0}):
                     assert (await again.ask("subscribe", **(good | wrong)))["code"] == "FORBIDDEN", wrong
                 assert (await again.ask("subscribe", **good))["op"] == "subscribed"
+
+    run(test())
+
+
+def test_no_line_is_opened_for_what_is_not_permitted(run: Run) -> None:
+    """Also where only the gateway knows what is meant."""
+
+    async def test() -> None:
+        async with (
+            serving(tokens=token_of(symbols=("AAPL",))) as (server, desk),
+            client_of(server, **BEARER) as client,
+        ):
+            for contract in ({"con_id": CON_IDS["MSFT"]}, {"con_id": CON_IDS["MSFT"], "symbol": "AAPL"}):
+                assert (await client.ask("subscribe", contract=contract, data_type="TRADES"))["code"] == "FORBIDDEN"
+            assert desk.asked == []
+            assert (await client.ask("subscribe", contract={"con_id": CON_IDS["AAPL"]}, data_type="TRADES"))[
+                "op"
+            ] == "subscribed"
 
     run(test())
 

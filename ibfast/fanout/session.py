@@ -186,10 +186,10 @@ class Session:
     async def _open(self, request: Subscribe) -> None:
         upstreams = self._hub.upstreams
         try:
-            taken, taps = await upstreams.acquire(request.contract, request.data_type)
+            contract = await upstreams.identify(request.contract, request.data_type)
+            self._require_permission(contract, request, request.interval_ms)
+            taken, taps = await upstreams.acquire(contract, request.data_type)
             try:
-                contract = taken[0].stream.contract
-                self._require_permission(contract, request, request.interval_ms)
                 self._require_pace(contract, request)
                 until_s = time.monotonic() + SNAPSHOT_WAIT_S if request.mode == "snapshot" else None
                 self.subscriber.open(request, contract, taken, taps, waits_until_s=until_s)

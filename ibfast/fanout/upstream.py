@@ -7,6 +7,7 @@ outlives its last user by a moment, so that a client that comes back finds what 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from ibfast.fanout.channels import Tap, taps_of
 from ibfast.fanout.messages import Code, RefusedError
 from ibfast.feed import Feed
 from ibfast.policy.subscription import SubscriptionState
-from ibfast.stream import DataType, Stream
+from ibfast.stream import DataType, Stream, Wanted
 
 __all__ = ["Source", "Upstream", "Upstreams"]
 
@@ -29,6 +30,9 @@ AMBIGUOUS = "is ambiguous"
 
 class Source(Protocol):
     """Where data is asked for: a connection manager or a pool, which fills the feed in this thread."""
+
+    async def wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
+        """Return the contract that is meant, and what a subscription to it asks for."""
 
     async def subscribe(self, contract: object, data_type: str = ..., *, priority: int = 0, **options: Any) -> Stream:
         """Subscribe to market data."""
@@ -102,8 +106,22 @@ class Upstreams:
     def __iter__(self) -> Iterator[Upstream]:
         return iter([upstream for upstream in self._open.values() if _is_open(upstream)])
 
+    async def identify(self, contract: Contract, data_type: str) -> Contract:
+        """Return the one contract that is meant; no line is opened for it.
+
+        Raises:
+            RefusedError: there is none, or no such data of it; says why.
+        """
+        with _refusals():
+            meant, _ = await self._source.wanted(contract, taps_of(contract, data_type)[0].data_type)
+            return meant
+
     async def acquire(self, contract: Contract, data_type: str) -> tuple[tuple[Upstream, ...], tuple[Tap, ...]]:
         """Have the gateway send what a subscriber's data type needs of a contract; `release` gives it back.
+
+        Args:
+            contract: as `identify` has returned it, so that it is shared however it was described.
+            data_type: of the subscriber.
 
         Returns:
             The subscriptions at the gateway, and what their rows are.
@@ -111,16 +129,13 @@ class Upstreams:
         Raises:
             RefusedError: that can't be had; says why.
         """
+        with _refusals():
+            taps = taps_of(contract, data_type)
+        taken: list[Upstream] = []
         try:
-            first = taps_of(contract, data_type)[0]
-        except ValueError as error:
-            raise RefusedError(Code.BAD_FIELD, f"data_type: {error}") from None
-        taken = [await self._acquire(contract, first.data_type)]
-        try:
-            taps = taps_of(taken[0].stream.contract, data_type)
-            for tap in taps:
-                if tap.data_type is not first.data_type:
-                    taken.append(await self._acquire(taken[0].stream.contract, tap.data_type))
+            for part in dict.fromkeys(tap.data_type for tap in taps):
+                upstream = await self._acquire(contract, part)
+                taken.append(upstream)
         except BaseException:
             self.release(taken)
             raise
@@ -153,20 +168,8 @@ class Upstreams:
         return upstream
 
     async def _subscribe(self, contract: Contract, data_type: DataType) -> Stream:
-        try:
+        with _refusals():
             stream = await self._source.subscribe(contract, data_type)
-        except NotConnectedError as error:
-            raise RefusedError(Code.NO_GATEWAY, str(error)) from None
-        except TimeoutError as error:
-            raise RefusedError(Code.NO_GATEWAY, f"the gateway does not answer: {error}") from None
-        except RequestError as error:
-            code = Code.UNKNOWN_CONTRACT if error.code == NO_SUCH_CONTRACT else Code.REFUSED
-            raise RefusedError(code, f"{error.code}: {error.message}") from None
-        except (Error, ValueError) as error:
-            text = str(error)
-            if isinstance(error, Error):
-                raise RefusedError(Code.REFUSED, text) from None
-            raise RefusedError(Code.AMBIGUOUS_CONTRACT if AMBIGUOUS in text else Code.BAD_FIELD, text) from None
         self._judged[:] = 0  # whose rows a request brings may have to be judged anew
         return stream
 
@@ -221,6 +224,25 @@ class Upstreams:
         own = {req_id for upstream in self for req_id in upstream.stream.subscription.req_ids}
         for req_id in np.unique(req_ids).tolist():
             self._judged[req_id] = 1 if req_id in own else -1
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Have what the source raises told to the subscriber, by its code."""
+    try:
+        yield
+    except NotConnectedError as error:
+        raise RefusedError(Code.NO_GATEWAY, str(error)) from None
+    except TimeoutError as error:
+        raise RefusedError(Code.NO_GATEWAY, f"the gateway does not answer: {error}") from None
+    except RequestError as error:
+        code = Code.UNKNOWN_CONTRACT if error.code == NO_SUCH_CONTRACT else Code.REFUSED
+        raise RefusedError(code, f"{error.code}: {error.message}") from None
+    except Error as error:
+        raise RefusedError(Code.REFUSED, str(error)) from None
+    except ValueError as error:
+        text = str(error)
+        raise RefusedError(Code.AMBIGUOUS_CONTRACT if AMBIGUOUS in text else Code.BAD_FIELD, text) from None
 
 
 def _is_open(upstream: Upstream) -> bool:
