@@ -181,7 +181,7 @@ class Session:
             self._require_permission(request.contract, request, request.interval_ms)
         opening = asyncio.get_running_loop().create_task(self._open(request))
         self._opening.add(opening)
-        opening.add_done_callback(self._opening.discard)
+        opening.add_done_callback(lambda opening: self._opened(request, opening))
 
     async def _open(self, request: Subscribe) -> None:
         upstreams = self._hub.upstreams
@@ -198,6 +198,13 @@ class Session:
                 raise
         except RefusedError as refusal:
             self._say_error(RefusedError(refusal.code, refusal.message, request.id))
+
+    def _opened(self, request: Subscribe, opening: asyncio.Task[None]) -> None:
+        self._opening.discard(opening)
+        error = None if opening.cancelled() else opening.exception()
+        if error is not None:  # a fault of the server's: even then an answer is owed
+            self._say_error(RefusedError(Code.REFUSED, "the server has failed, its log says how", request.id))
+            opening.get_loop().call_exception_handler({"message": "a subscription failed", "exception": error})
 
     def _update(self, request: Update) -> None:
         subscription = self.subscriber.subscriptions.get(request.subscription)
