@@ -17,7 +17,7 @@ lint: .venv/.test  ## Style and types
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint ibfast/*.pyx ibfast/*.pxd
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest ibfast._core ibfast._feed ibfast._ring ibfast._broadcast ibfast._delta ibfast._frames --allowlist tests/stubtest_allowlist.txt
+	$(BIN)/python -m mypy.stubtest ibfast._core ibfast._feed ibfast._ring ibfast._broadcast ibfast._delta ibfast._audience ibfast._frames --allowlist tests/stubtest_allowlist.txt
 
 benchmarks: .venv/.test  ## Decoding, side by side with other clients
 	$(BIN)/python -m benchmarks decode

@@ -35,7 +35,7 @@ setup(
                 extra_compile_args=COMPILE_ARGS,
                 include_dirs=[numpy.get_include()],
             )
-            for name in ("_ring", "_feed", "_core", "_broadcast", "_state", "_rows", "_frames", "_delta")
+            for name in ("_ring", "_feed", "_core", "_broadcast", "_state", "_rows", "_frames", "_delta", "_audience")
         ],
         compiler_directives=DIRECTIVES,
     ),

@@ -1,48 +1,45 @@
 # cython: language_level=3
-"""The sending side of the stream protocol: rows of the feed to pieces, pieces to frames.
+"""The sending side of the stream protocol: rows of the feed to the pieces of a window, channel by channel.
 
-The rule of the file: what is done once for a window is done by channel (`Encoder`); what is done for each audience is
-to copy finished pieces. Rows and bits of one channel are `_rows`' business. No asyncio, no socket, no clock.
+The rule of the file: all here is done once, however many read. Who gets which pieces is `_audience`'s business, rows
+and bits of one channel are `_rows`'. No asyncio, no socket, no clock.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 
 cimport cython
 cimport numpy as cnp
 
 import numpy as np
 
-from ibfast._bits cimport put_bits, put_eg, put_end, put_uniform, put_varint, varint_bytes, writer_room, writer_t
+from ibfast._bits cimport put_bits, put_eg, put_end, put_uniform, put_varint, writer_room, writer_t
 from ibfast._frames cimport (
-    CLASSES, CLOCK, GAP_BITS, MOST_CHANNEL, MOST_GAP, MOST_SKIP, SEQ_FIRST_K, SEQ_STEP_K, SNAPSHOT, WINDOW, grown,
-    grown_with_zeros, put_frame_header,
+    CLASSES, GAP_BITS, SEQ_FIRST_K, SEQ_STEP_K, SNAPSHOT, grown, grown_with_zeros, put_frame_header,
 )
+from ibfast._grid cimport grid_t
 from ibfast._records cimport KIND_DEPTH_RESET, depth_t, tick_t
-from ibfast._rows cimport floor_to, pen_free, pen_init, pen_t, put_k, put_row, text_log_t
+from ibfast._rows cimport WISH_GRIDS, floor_to, pen_free, pen_init, put_k, put_row
 from ibfast._state cimport (
-    CODEC_OK, DEPTH, FAMILIES, K_COUNT, K_TIME, MOST_LEVELS, MOST_LINES, book_difference, book_t, change_book,
-    column_bit, line_of_row, put_state, row_bytes, state_free, state_of_spec, state_t,
+    CODEC_OK, DEPTH, FAMILIES, GRIDS, K_COUNT, K_TIME, MOST_LEVELS, book_difference, book_t, change_book, column_bit,
+    grids_of_spec, line_of_row, put_state, row_bytes, state_free, state_of_spec, state_t,
 )
 
 from ibfast._feed import DTYPES as _DTYPES
-from ibfast._frames import Decoded, FrameDecoder
 from ibfast._state import FAMILY_NAMES as _NAMES
 
-__all__ = ["Audience", "Decoded", "Encoder", "FrameDecoder"]
+__all__ = ["Encoder"]
 
 
 cnp.import_array()
 
 cdef enum:
-    CLOCK_FRAME_BYTES = 19
-    HEAD_BYTES = 64             # more than a clock, a frame's header and a window's head together
-    SKIP_BYTES = 11
-    SHORT_PIECE_BYTES = 16      # less than `WRITER_ROOM`: so much may be read behind a piece
     MOST_INSTRUMENT = 1 << 24
     MOST_SEQ_SPAN_BITS = 40     # in a window
+    FIRST_LOOK = 16             # rows of a channel, after which its grids can be known
+    NEXT_LOOK = 4               # times as many, when they are to be looked at again
     CLOCK_SET_NS = 1000000000   # rows that are as far ahead as this are so because the clock was set
 
 cdef extern from *:
@@ -54,50 +51,6 @@ cdef extern from *:
 cdef tuple NAMES = _NAMES
 cdef dict FAMILY_OF = {name: family for family, name in enumerate(_NAMES)}
 cdef tuple ROW_DTYPES = tuple(_DTYPES[name] for name in _NAMES)
-
-
-# A channel of an encoder. What every row touches stands first; from `window` on it is about the window of that number.
-cdef struct channel_t:
-    channel_t *next             # of the same instrument
-    uint64_t kinds
-    uint64_t since_seq
-    uint64_t rows               # encoded so far, before conflation
-    uint32_t families           # one bit each
-    uint32_t index
-    uint64_t window
-    int64_t first_row
-    int64_t last_row
-    uint64_t count              # of its rows
-    uint32_t instrument
-    bint is_conflated
-    book_t *book                # what conflation compares: the feed's, as of the last row
-    state_t state
-    pen_t pen
-
-# The last piece of the channel of an index, and that channel's unique number: all that an audience looks at.
-cdef struct piece_t:
-    uint64_t generation
-    uint64_t window
-    size_t at
-    size_t nbytes
-
-# A row that is to be encoded for a channel; `next`: the channel's next one, −1: none.
-cdef struct node_t:
-    const char *row
-    int32_t family
-    int64_t next
-
-# Rows of a family that were pushed: those from head on are still to be encoded.
-cdef struct queue_t:
-    const char **rows
-    size_t head
-    size_t tail
-    size_t size
-
-cdef struct entry_t:
-    uint32_t channel
-    uint32_t index
-    uint64_t generation
 
 
 cdef class Encoder:
@@ -116,32 +69,6 @@ cdef class Encoder:
         seq: of its last row.
     """
 
-    cdef readonly int64_t span_ns
-    cdef readonly int64_t unit_ns
-    cdef readonly int interval_class
-    cdef readonly int64_t start_ns
-    cdef readonly uint64_t seq
-    cdef channel_t **channels
-    cdef piece_t *pieces
-    cdef size_t channels_size
-    cdef uint64_t generations
-    cdef channel_t **first              # of each instrument
-    cdef uint8_t *wanted                # families that channels of each instrument have, one bit each
-    cdef size_t instruments
-    cdef queue_t queues[FAMILIES]
-    cdef list held                      # arrays that the queues' rows are in
-    cdef uint64_t window
-    cdef writer_t writer                # the pieces of the window
-    cdef node_t *nodes
-    cdef size_t nodes_size
-    cdef size_t nodes_used
-    cdef uint32_t *changed
-    cdef size_t changed_size
-    cdef size_t changed_used
-    cdef text_log_t log
-    cdef int64_t latest[FAMILIES][MOST_LINES]
-    cdef depth_t *made
-
     def __cinit__(self, int64_t span_ns, int64_t unit_ns=1000, int interval_class=0):
         if unit_ns not in (1, 1000) or span_ns < 0 or span_ns % unit_ns or span_ns // unit_ns >= <int64_t> 1 << 31:
             raise ValueError(f"no window has {span_ns} ns in units of {unit_ns} ns")
@@ -151,6 +78,7 @@ cdef class Encoder:
         self.unit_ns = unit_ns
         self.interval_class = interval_class
         self.held = []
+        self.settled = []
         self.made = <depth_t *> calloc(2 * MOST_LEVELS, sizeof(depth_t))
         if self.made == NULL:
             raise MemoryError
@@ -241,9 +169,34 @@ cdef class Encoder:
             link = &link[0].next
         channel.next = old.next
         channel.rows = old.rows
+        channel.look_at = old.look_at
         link[0] = channel
         self.channels[index] = channel
         channel_free(old)
+
+    def regrid(self, size_t index, grids):
+        """Have a channel's numbers on other grids from its next row on, which tells them.
+
+        Args:
+            index: of the channel.
+            grids: a `Grids`.
+        """
+        cdef channel_t *channel = self.channel_at(index)
+        cdef grid_t *told = channel.state.grids
+        cdef int which
+        grids_of_spec(channel.pen.grids, grids)
+        channel.pen.new_grids = 0
+        for which in range(GRIDS):
+            if (channel.pen.grids[which].whole_step != told[which].whole_step
+                    or channel.pen.grids[which].decimals != told[which].decimals):
+                channel.pen.new_grids |= <uint8_t> (1 << which)
+        if channel.pen.new_grids and channel.pen.wish < 0:
+            channel.pen.wish = WISH_GRIDS
+
+    def settling(self):
+        """The indices of channels that have had 16, 64, 256, … rows by now: their grids are worth another look."""
+        indices, self.settled = self.settled, []
+        return indices
 
     def count(self, size_t index):
         """Rows that were encoded for a channel so far, counted before conflation."""
@@ -275,6 +228,7 @@ cdef class Encoder:
         channel.index = index
         channel.instrument = spec.instrument
         channel.since_seq = seq
+        channel.look_at = FIRST_LOOK
         channel.is_conflated = spec.is_conflated
         for kind in spec.kinds:
             channel.kinds |= <uint64_t> 1 << <int> kind
@@ -576,6 +530,9 @@ cdef class Encoder:
                     continue
             if self.put_piece(channel) < 0:
                 raise MemoryError
+            if channel.rows >= channel.look_at:
+                self.settled.append(channel.index)
+                channel.look_at = NEXT_LOOK * channel.rows
             self.changed[kept] = channel.index
             kept += 1
         self.changed_used = kept
@@ -755,186 +712,3 @@ cdef bytes framed(const uint8_t *message, size_t nbytes):
     memcpy(PyBytes_AS_STRING(frame), header, header_bytes)
     memcpy(PyBytes_AS_STRING(frame) + header_bytes, message, nbytes)
     return frame
-
-
-cdef class Audience:
-    """Connections with the same channels under the same numbers: one frame of a window serves them all.
-
-    Attributes:
-        encoder: whose windows they get.
-        clocks: how many clocks were sent so far; `splice` sends one by itself where that is shorter in the long run.
-    """
-
-    cdef readonly Encoder encoder
-    cdef readonly uint64_t clocks
-    cdef entry_t *entries
-    cdef size_t entries_size
-    cdef size_t entries_used
-    cdef int64_t clock_ns
-    cdef uint64_t clock_seq
-    cdef uint64_t clock_windows         # since the clock
-    cdef uint64_t clock_extra           # bytes more than with a new clock, in all of these
-    cdef uint32_t *found                # places of those entries that are in the window
-    cdef size_t found_size
-    cdef uint8_t *body
-    cdef size_t body_size
-
-    def __cinit__(self, Encoder encoder not None):
-        self.encoder = encoder
-
-    def __dealloc__(self):
-        free(self.entries)
-        free(self.found)
-        free(self.body)
-
-    def __len__(self):
-        return self.entries_used
-
-    cdef size_t find(self, uint32_t channel) noexcept:
-        """The place of a channel's number, or where it belongs."""
-        cdef size_t low = 0, high = self.entries_used, middle
-        while low < high:
-            middle = (low + high) // 2
-            if self.entries[middle].channel < channel:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def open(self, size_t index, uint32_t channel):
-        """Have the windows to come of a channel sent under a number.
-
-        Raises:
-            ValueError: there is no such index, or the number is taken or too large.
-        """
-        cdef size_t i = self.find(channel)
-        self.encoder.channel_at(index)
-        if channel >= MOST_CHANNEL or (i < self.entries_used and self.entries[i].channel == channel):
-            raise ValueError(f"channel {channel} is open already, or the number is too large")
-        grown(<void **> &self.entries, &self.entries_size, self.entries_used + 1, sizeof(entry_t))
-        memmove(self.entries + i + 1, self.entries + i, (self.entries_used - i) * sizeof(entry_t))
-        self.entries[i].channel = channel
-        self.entries[i].index = <uint32_t> index
-        self.entries[i].generation = self.encoder.pieces[index].generation
-        self.entries_used += 1
-
-    def close(self, uint32_t channel):
-        """Send no more of a channel.
-
-        Raises:
-            ValueError: it is not open.
-        """
-        cdef size_t i = self.find(channel)
-        if i >= self.entries_used or self.entries[i].channel != channel:
-            raise ValueError(f"channel {channel} is not open")
-        self.entries_used -= 1
-        memmove(self.entries + i, self.entries + i + 1, (self.entries_used - i) * sizeof(entry_t))
-
-    def splice(self):
-        """What the window that was encoded last means for this audience: one or two complete WebSocket frames.
-
-        Returns:
-            The bytes to send to each connection; empty if no channel of theirs is in it.
-        """
-        cdef Encoder encoder = self.encoder
-        cdef const uint8_t *pieces = encoder.writer.start
-        cdef uint8_t *at
-        cdef const entry_t *entry
-        cdef const piece_t *piece
-        cdef size_t i, found = 0, most = SHORT_PIECE_BYTES
-        cdef int64_t last = -1
-        cdef uint32_t gap
-        cdef bint is_found
-        if encoder.changed_used == 0:
-            return b""
-        grown(<void **> &self.found, &self.found_size, self.entries_used, sizeof(uint32_t))
-        for i in range(self.entries_used):
-            # Without a branch: nothing tells which channels have a piece.
-            piece = encoder.pieces + self.entries[i].index
-            self.found[found] = <uint32_t> i
-            is_found = (piece.window == encoder.window) & (piece.generation == self.entries[i].generation)
-            found += is_found
-            most += is_found * (piece.nbytes + SKIP_BYTES)      # a piece may be wanted under several numbers
-        grown(<void **> &self.body, &self.body_size, most, 1)
-        at = self.body
-        for i in range(found):
-            entry = self.entries + self.found[i]
-            piece = encoder.pieces + entry.index
-            gap = <uint32_t> (entry.channel - last - 1)
-            last = entry.channel
-            if gap > MOST_GAP:
-                gap -= MOST_GAP + 1
-                at[0] = <uint8_t> (7 | (gap if gap < MOST_SKIP else <uint32_t> MOST_SKIP) << GAP_BITS)
-                at += 1
-                if gap >= MOST_SKIP:
-                    at = put_varint(at, gap - MOST_SKIP)
-                gap = 0
-            memcpy(at, pieces + piece.at, SHORT_PIECE_BYTES)        # most are: a fixed length is no call
-            if piece.nbytes > SHORT_PIECE_BYTES:
-                memcpy(at, pieces + piece.at, piece.nbytes)
-            at[0] |= gap
-            at += piece.nbytes
-        return self.with_head(at - self.body) if at > self.body else b""
-
-    cdef bytes with_head(self, size_t nbytes):
-        """The body behind its head, and behind a clock if one is due."""
-        cdef uint8_t prefix[HEAD_BYTES]
-        cdef uint8_t head[32]
-        cdef uint8_t *at = prefix
-        cdef uint8_t *end
-        cdef bytes frame
-        cdef uint64_t base
-        if self.is_clock_due():
-            self.clock_ns = self.encoder.start_ns
-            self.clock_seq = self.encoder.seq
-            self.clock_windows = 0
-            self.clock_extra = 0
-            self.clocks += 1
-            at = self.put_clock(at)
-        base = self.base()
-        self.clock_windows += 1
-        self.clock_extra += self.extra_bytes()
-        head[0] = WINDOW | self.encoder.interval_class
-        end = put_varint(put_varint(head + 1, base), self.encoder.seq - self.clock_seq)
-        at = put_frame_header(at, end - head + nbytes)
-        memcpy(at, head, end - head)
-        at += end - head
-        frame = PyBytes_FromStringAndSize(NULL, at - prefix + nbytes)
-        memcpy(PyBytes_AS_STRING(frame), prefix, at - prefix)
-        memcpy(PyBytes_AS_STRING(frame) + (at - prefix), self.body, nbytes)
-        return frame
-
-    cdef uint64_t base(self) noexcept:
-        cdef int64_t span = self.encoder.span_ns if self.encoder.span_ns else self.encoder.unit_ns
-        return (<uint64_t> self.encoder.start_ns - <uint64_t> self.clock_ns) // <uint64_t> span
-
-    cdef int extra_bytes(self) noexcept:
-        """By how much the head is longer than just after a clock."""
-        return varint_bytes(self.base()) + varint_bytes(self.encoder.seq - self.clock_seq) - 2
-
-    cdef bint is_clock_due(self) noexcept:
-        """Whether the head can't be said by the last clock, or a new one pays.
-
-        It pays when this window's extra bytes are more than what the windows since the last clock have cost on
-        average, that clock included: the average would only rise from here on.
-        """
-        cdef uint64_t far = <uint64_t> 1 << 62
-        if (self.clocks == 0 or self.encoder.start_ns < self.clock_ns or self.encoder.seq < self.clock_seq
-                or self.base() >= far or self.encoder.seq - self.clock_seq >= far):
-            return True
-        return <uint64_t> self.extra_bytes() * self.clock_windows > CLOCK_FRAME_BYTES + self.clock_extra
-
-    cdef uint8_t *put_clock(self, uint8_t *at) noexcept:
-        at = put_frame_header(at, CLOCK_FRAME_BYTES - 2)
-        at[0] = CLOCK | self.encoder.interval_class
-        memcpy(at + 1, &self.clock_ns, 8)
-        memcpy(at + 9, &self.clock_seq, 8)
-        return at + 17
-
-    def clock_frame(self):
-        """What a connection must get that joins an audience in use: its clock; empty while there is none."""
-        cdef uint8_t frame[CLOCK_FRAME_BYTES]
-        if self.clocks == 0:
-            return b""
-        self.put_clock(frame)
-        return PyBytes_FromStringAndSize(<char *> frame, CLOCK_FRAME_BYTES)

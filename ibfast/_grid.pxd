@@ -25,6 +25,9 @@ cdef extern from *:
 
 cdef enum:
     PLACE_K = 12                # of EG where a place is said in full
+    STEP_BITS = 16
+    GRID_BITS = 20              # step and decimals
+    MOST_DECIMALS = 14
 
 # value = n·whole_step / power, power = 10^decimals.
 cdef struct grid_t:
@@ -59,6 +62,19 @@ cdef inline void grid_init(grid_t *grid, int64_t step, int decimals) noexcept no
     grid.whole_step = step
     grid.most_n = ((<int64_t> 1 << 51) - 1) // step
     grid.decimals = decimals
+
+
+cdef inline void put_grid(writer_t *w, const grid_t *grid) noexcept nogil:
+    put_bits(w, <uint64_t> (grid.whole_step | <int64_t> grid.decimals << STEP_BITS), GRID_BITS)
+
+
+cdef inline void get_grid(reader_t *r, grid_t *grid) noexcept nogil:
+    cdef uint64_t step = get_bits(r, STEP_BITS)
+    cdef uint64_t decimals = get_bits(r, GRID_BITS - STEP_BITS)
+    if step == 0 or decimals > MOST_DECIMALS:
+        r.failed = True
+        return
+    grid_init(grid, <int64_t> step, <int> decimals)
 
 
 cdef inline uint64_t value_bits(const grid_t *grid, int64_t n) noexcept nogil:

@@ -14,8 +14,9 @@ from ibfast._bits cimport (
 from ibfast._grid cimport NAN_BITS, bits_of, find_place, grid_t, number_t, set_place
 from ibfast._records cimport quote_t, trade_t
 from ibfast._state cimport (
-    ASK, ASK_SIZE, BEFORE, BID, BID_SIZE, CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, FAMILIES, K_NUMBERS, K_PRICE,
-    K_SIZE_FRESH, K_SIZE_STEP, K_TRADE_PRICE, K_TRADE_SIZE, PRICE, QUOTES, SIZE, TRADES, state_t, top_row, top_t,
+    ASK, ASK_SIZE, BEFORE, BID, BID_SIZE, CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, FAMILIES, GRIDS, K_NUMBERS, K_PRICE,
+    K_SIZE_FRESH, K_SIZE_STEP, K_TRADE_PRICE, K_TRADE_SIZE, PRICE, PRICE_GRID, QUOTES, SIZE, SIZE_GRID, TRADES,
+    TRADE_SIZE_GRID, state_t, top_row, top_t,
 )
 
 
@@ -53,6 +54,7 @@ cdef enum:
     SHAPE_ANY = 254
     SHAPE_EXT = 255
 
+    WISH_GRIDS = K_NUMBERS
     LOOK_EACH = 64              # numbers, at which k a pen would like
 
 
@@ -61,8 +63,10 @@ cdef struct pen_t:
     int16_t costlier[K_NUMBERS]         # bits that k+1 would have cost more
     int16_t cheaper[K_NUMBERS]          # bits that k−1 would have cost more
     int16_t seen[K_NUMBERS]
-    int8_t wish                         # the k to be changed with the next row; −1: none
+    int8_t wish                         # the k to be changed with the next row; WISH_GRIDS: grids alone; −1: nothing
     uint8_t wished
+    uint8_t new_grids                   # those to be changed with it, one bit each
+    grid_t grids[GRIDS]
     uint32_t index                      # of the channel, for `new_texts`
     uint32_t absent[FAMILIES]           # columns that are not wanted, one bit each
     uint8_t *texts                      # one bit for each text id that was used
@@ -148,6 +152,7 @@ cdef inline void get_number(reader_t *r, state_t *s, number_t *f, const grid_t *
 cdef inline int put_quote(writer_t *w, state_t *s, pen_t *pen, const quote_t *row, int64_t recv_ns) noexcept nogil:
     cdef top_t *top = &s.tops[QUOTES]
     cdef number_t *f = top.numbers
+    cdef const grid_t *prices = &s.grids[PRICE_GRID]
     cdef number_t was
     cdef top_t new
     cdef writer_t copy
@@ -175,7 +180,7 @@ cdef inline int put_quote(writer_t *w, state_t *s, pen_t *pen, const quote_t *ro
 
     bid = x[BID] != f[BID].bits
     ask = x[ASK] != f[ASK].bits
-    if bid and ask and find_place(&s.price, x[BID], &bid_n) and find_place(&s.price, x[ASK], &ask_n):
+    if bid and ask and find_place(prices, x[BID], &bid_n) and find_place(prices, x[ASK], &ask_n):
         step = bid_n - f[BID].n
         if step and step == ask_n - f[ASK].n and eg_fits(zigzag(step), s.k[K_PRICE]):
             ask = WITH_BID
@@ -190,12 +195,12 @@ cdef inline int put_quote(writer_t *w, state_t *s, pen_t *pen, const quote_t *ro
         put_bits(w, 0b01111 | number << SHAPE_BITS, SHAPE_BITS + 7)
 
     if bid:
-        put_number(w, s, pen, f + BID, x[BID], &s.price, K_PRICE, False)
+        put_number(w, s, pen, f + BID, x[BID], prices, K_PRICE, False)
     if ask == WITH_BID:
         f[ASK].bits = x[ASK]
         f[ASK].n = ask_n
     elif ask:
-        put_number(w, s, pen, f + ASK, x[ASK], &s.price, K_PRICE, False)
+        put_number(w, s, pen, f + ASK, x[ASK], prices, K_PRICE, False)
     for i in range(BID_SIZE, ASK_SIZE + 1):
         number = bid_size if i == BID_SIZE else ask_size
         if number == SAME:
@@ -205,7 +210,7 @@ cdef inline int put_quote(writer_t *w, state_t *s, pen_t *pen, const quote_t *ro
             f[i] = f[i + BEFORE]
         else:
             is_fresh = (bid if i == BID_SIZE else ask) != SAME
-            put_number(w, s, pen, f + i, x[i], &s.size, K_SIZE_FRESH if is_fresh else K_SIZE_STEP, is_fresh)
+            put_number(w, s, pen, f + i, x[i], &s.grids[SIZE_GRID], K_SIZE_FRESH if is_fresh else K_SIZE_STEP, is_fresh)
         f[i + BEFORE] = was
     return CODEC_OK
 
@@ -241,11 +246,11 @@ cdef inline int get_quote(reader_t *r, state_t *s, int64_t recv_ns, quote_t *row
     cdef int64_t bid_n = f[BID].n
     cdef bint is_fresh
     if bid:
-        get_number(r, s, f + BID, &s.price, K_PRICE, False)
+        get_number(r, s, f + BID, &s.grids[PRICE_GRID], K_PRICE, False)
     if ask == WITH_BID:
-        set_place(r, f + ASK, &s.price, f[ASK].n + f[BID].n - bid_n)
+        set_place(r, f + ASK, &s.grids[PRICE_GRID], f[ASK].n + f[BID].n - bid_n)
     elif ask:
-        get_number(r, s, f + ASK, &s.price, K_PRICE, False)
+        get_number(r, s, f + ASK, &s.grids[PRICE_GRID], K_PRICE, False)
     for i in range(BID_SIZE, ASK_SIZE + 1):
         how = number >> 3 & 3 if i == BID_SIZE else number >> 5
         if how == SAME:
@@ -255,7 +260,7 @@ cdef inline int get_quote(reader_t *r, state_t *s, int64_t recv_ns, quote_t *row
             f[i] = f[i + BEFORE]
         else:
             is_fresh = (bid if i == BID_SIZE else ask) != SAME
-            get_number(r, s, f + i, &s.size, K_SIZE_FRESH if is_fresh else K_SIZE_STEP, is_fresh)
+            get_number(r, s, f + i, &s.grids[SIZE_GRID], K_SIZE_FRESH if is_fresh else K_SIZE_STEP, is_fresh)
         f[i + BEFORE] = was
     top.recv_ns = recv_ns
     top.is_there = True
@@ -316,12 +321,12 @@ cdef inline int put_trade(writer_t *w, state_t *s, pen_t *pen, const trade_t *ro
             put_bits(w, 0b1110, 4)
         else:
             put_bits(w, 0b10, 2)
-        put_number(w, s, pen, f + PRICE, price, &s.price, K_TRADE_PRICE, False)
+        put_number(w, s, pen, f + PRICE, price, &s.grids[PRICE_GRID], K_TRADE_PRICE, False)
     if size == f[SIZE].bits:
         put_bits(w, 0, 1)
     else:
         put_bits(w, 1, 1)
-        put_number(w, s, pen, f + SIZE, size, &s.trade_size, K_TRADE_SIZE, True)
+        put_number(w, s, pen, f + SIZE, size, &s.grids[TRADE_SIZE_GRID], K_TRADE_SIZE, True)
     if s.has_quotes:
         note_side(s)
     return CODEC_OK
@@ -343,9 +348,9 @@ cdef inline int get_trade(reader_t *r, state_t *s, int64_t recv_ns, trade_t *row
         elif s.has_quotes and not get_bits(r, 1):
             f[PRICE] = quote_at(s, False)[0]
         else:
-            get_number(r, s, f + PRICE, &s.price, K_TRADE_PRICE, False)
+            get_number(r, s, f + PRICE, &s.grids[PRICE_GRID], K_TRADE_PRICE, False)
     if get_bits(r, 1):
-        get_number(r, s, f + SIZE, &s.trade_size, K_TRADE_SIZE, True)
+        get_number(r, s, f + SIZE, &s.grids[TRADE_SIZE_GRID], K_TRADE_SIZE, True)
     if s.has_quotes:
         note_side(s)
     top.recv_ns = recv_ns

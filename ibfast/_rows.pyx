@@ -15,14 +15,15 @@ from ibfast._bits cimport (
     top_bit, unzigzag, writer_t, zigzag,
 )
 from ibfast._grid cimport (
-    MOST_PLACE, NAN_BITS, PLACE_K, POWERS, bits_of, double_of, find_place, grid_t, number_t, rounded, set_place,
+    MOST_PLACE, NAN_BITS, PLACE_K, POWERS, bits_of, double_of, find_place, get_grid, grid_t, number_t, put_grid,
+    rounded, set_place,
 )
 from ibfast._records cimport depth_t, greeks_t, tick_t
 from ibfast._state cimport (
-    AS_DOUBLE, AS_EVENT, AS_INTEGER, AS_PRICE, AS_SIZE, CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, DEPTH, GREEKS, K_OTHER,
-    K_PRICE, K_SIZE_STEP, MOST_COLUMNS, POSITION, QUOTES, TICKS, TRADES, column_t, columns_in, columns_of,
-    double_in_line, fits_column, from_book, get_key, integer_in, line_at, line_row, line_t, put_key, state_t, to_book,
-    top_t,
+    AS_DOUBLE, AS_EVENT, AS_INTEGER, AS_PRICE, AS_SIZE, CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, DEPTH, GREEKS, GRIDS,
+    K_OTHER, K_PRICE, K_SIZE_STEP, MOST_COLUMNS, POSITION, PRICE_GRID, QUOTES, SIZE_GRID, TICKS, TRADES, change_grid,
+    column_t, columns_in, columns_of, double_in_line, fits_column, from_book, get_key, integer_in, line_at, line_row,
+    line_t, put_key, state_t, to_book, top_t,
 )
 
 
@@ -48,6 +49,7 @@ cdef enum:
     EXT_EVENT = 3
     EXT_EXCHANGE = 4
     EXT_CONDITIONS = 5
+    EXT_GRID = 6
     EXT_NUMBER_K = 3
 
     EVENT_UNITS = 4             # steps in 1, 1000, 1000^2, 1000^3 ns
@@ -267,10 +269,19 @@ cdef void get_double(reader_t *r, uint64_t *last) noexcept nogil:
 # ---- what changes rarely
 
 cdef void put_wish(writer_t *w, state_t *s, pen_t *pen, uint32_t mark, int mark_bits) noexcept nogil:
-    """Change the k that the pen wishes to change; mark: what an EXT begins with in the family."""
-    put_bits(w, mark, mark_bits)
-    put_bits(w, EXT_K | pen.wish << 4 | pen.wished << 7, 12)
-    s.k[pen.wish] = pen.wished
+    """Change what the pen wishes to change; mark: what an EXT begins with in the family."""
+    cdef int which
+    if pen.wish < WISH_GRIDS:
+        put_bits(w, mark, mark_bits)
+        put_bits(w, EXT_K | pen.wish << 4 | pen.wished << 7, 12)
+        s.k[pen.wish] = pen.wished
+    for which in range(GRIDS):
+        if pen.new_grids >> which & 1:
+            put_bits(w, mark, mark_bits)
+            put_bits(w, EXT_GRID | which << 4, 6)
+            put_grid(w, &pen.grids[which])
+            change_grid(s, which, &pen.grids[which])
+    pen.new_grids = 0
     pen.wish = -1
 
 
@@ -309,9 +320,18 @@ cdef int put_extensions(writer_t *w, state_t *s, pen_t *pen, top_t *top, const t
 cdef void get_extension(reader_t *r, state_t *s, int family, int64_t recv_ns) noexcept nogil:
     cdef int what = <int> get_bits(r, 4)
     cdef top_t *top
+    cdef grid_t grid
     if what == EXT_K:
         what = <int> get_bits(r, 3)
         s.k[what] = <uint8_t> get_bits(r, 5)
+        return
+    if what == EXT_GRID:
+        what = <int> get_bits(r, 2)
+        get_grid(r, &grid)
+        if what == GRIDS or r.failed:
+            r.failed = True
+            return
+        change_grid(s, what, &grid)
         return
     if family > TRADES or what > (EXT_EVENT if family == QUOTES else EXT_CONDITIONS):
         r.failed = True
@@ -394,15 +414,15 @@ cdef int put_line(writer_t *w, state_t *s, pen_t *pen, int family, const char *r
             put_k(w, s, pen, K_OTHER, zigzag(integers[i] - line.integers[column.at]))
             line.integers[column.at] = integers[i]
         elif column.how == AS_PRICE:
-            put_number(w, s, pen, &line.numbers[column.at], doubles[i], &s.price, K_PRICE, False)
+            put_number(w, s, pen, &line.numbers[column.at], doubles[i], &s.grids[PRICE_GRID], K_PRICE, False)
         elif column.how == AS_SIZE:
-            put_number(w, s, pen, &line.numbers[column.at], doubles[i], &s.size, K_SIZE_STEP, False)
+            put_number(w, s, pen, &line.numbers[column.at], doubles[i], &s.grids[SIZE_GRID], K_SIZE_STEP, False)
         elif column.how == AS_DOUBLE:
             put_double(w, &line.doubles[column.at], doubles[i])
         else:
             bits = 0
             value = 0
-            if find_place(&s.price, doubles[i], &value):
+            if find_place(&s.grids[PRICE_GRID], doubles[i], &value):
                 bits = zigzag(value - line.numbers[column.reference].n) + 1
                 if not eg_fits(bits, s.k[K_PRICE]):
                     bits = 0
@@ -453,15 +473,15 @@ cdef int get_line(reader_t *r, state_t *s, int family, int64_t recv_ns, char *ro
                 return CODEC_BAD
             line.integers[column.at] = value
         elif column.how == AS_PRICE:
-            get_number(r, s, &line.numbers[column.at], &s.price, K_PRICE, False)
+            get_number(r, s, &line.numbers[column.at], &s.grids[PRICE_GRID], K_PRICE, False)
         elif column.how == AS_SIZE:
-            get_number(r, s, &line.numbers[column.at], &s.size, K_SIZE_STEP, False)
+            get_number(r, s, &line.numbers[column.at], &s.grids[SIZE_GRID], K_SIZE_STEP, False)
         elif column.how == AS_DOUBLE:
             get_double(r, &line.doubles[column.at])
         else:
             v = get_eg(r, s.k[K_PRICE])
             if v:
-                set_place(r, &line.numbers[column.at], &s.price,
+                set_place(r, &line.numbers[column.at], &s.grids[PRICE_GRID],
                           line.numbers[column.reference].n + unzigzag(v - 1))
             else:
                 line.numbers[column.at].bits = get_64(r)

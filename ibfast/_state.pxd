@@ -32,6 +32,12 @@ cdef enum:
     K_OTHER = 7
     K_NUMBERS = 8
 
+    # the grids, in the order in which they are said
+    PRICE_GRID = 0
+    SIZE_GRID = 1
+    TRADE_SIZE_GRID = 2
+    GRIDS = 3
+
     CODEC_OK = 0
     CODEC_NO_MEMORY = -1
     CODEC_BAD = -2              # the bits are none that a writer writes
@@ -118,9 +124,7 @@ cdef struct state_t:
     int8_t places[FAMILIES]     # in `families`; −1: not of this channel
     uint32_t span               # in units; 1 where a window is one socket read
     int64_t unit_ns
-    grid_t price
-    grid_t size
-    grid_t trade_size
+    grid_t grids[GRIDS]
     top_t tops[2]
     line_t **lines[FAMILIES]
     book_t *book
@@ -133,6 +137,8 @@ cdef int64_t integer_in(const char *row, const column_t *column) noexcept nogil
 cdef bint fits_column(const column_t *column, int64_t value) noexcept nogil
 cdef uint64_t *double_in_line(line_t *line, const column_t *column) noexcept nogil
 
+cdef int grids_of_spec(grid_t *grids, spec) except -1
+cdef void change_grid(state_t *s, int which, const grid_t *grid) noexcept nogil
 cdef int state_of_spec(state_t *s, spec) except -1
 cdef void state_free(state_t *s) noexcept nogil
 

@@ -12,7 +12,9 @@ from ibfast._bits cimport (
     get_64, get_bits, get_eg, get_eg_below, put_bits, put_eg, put_wide, read_too_far, reader_t, unzigzag, writer_room,
     writer_t, zigzag,
 )
-from ibfast._grid cimport NAN_BITS, bits_of, double_of, get_state_number, grid_init, grid_t, put_state_number
+from ibfast._grid cimport (
+    NAN_BITS, bits_of, double_of, get_grid, get_state_number, grid_init, grid_t, put_grid, put_state_number,
+)
 from ibfast._records cimport KIND_DEPTH_RESET, bar_t, depth_t, greeks_t, tick_t
 
 
@@ -157,6 +159,20 @@ cdef uint64_t *double_in_line(line_t *line, const column_t *column) noexcept nog
     return &line.doubles[column.at] if column.how == AS_DOUBLE else &line.numbers[column.at].bits
 
 
+cdef int top_grid(int family, int i) noexcept nogil:
+    """The grid of a quote's or trade's number."""
+    if i < (BID_SIZE if family == QUOTES else SIZE):
+        return PRICE_GRID
+    return SIZE_GRID if family == QUOTES else TRADE_SIZE_GRID
+
+
+cdef int grid_of_column(const column_t *column) noexcept nogil:
+    """The grid of a column; −1 if it is not on any."""
+    if column.how == AS_SIZE:
+        return SIZE_GRID
+    return PRICE_GRID if column.how == AS_PRICE or column.how == AS_DIFFERENCE else -1
+
+
 # ---- a state's memory
 
 cdef int lines_of_family(int family) noexcept nogil:
@@ -236,12 +252,37 @@ cdef void state_free(state_t *s) noexcept nogil:
     s.book = NULL
 
 
-cdef int grid_of_spec(grid_t *grid, places) except -1:
-    step, decimals = places
-    if not (1 <= step <= 0xFFFF and 0 <= decimals <= 14):
-        raise ValueError(f"a grid has a step of 1 to 65535 and 0 to 14 decimals, not {places}")
-    grid_init(grid, step, decimals)
+cdef int grids_of_spec(grid_t *grids, spec) except -1:
+    """Have the grids of a `Grids`, which has checked them."""
+    for which, (step, decimals) in enumerate((spec.price, spec.size, spec.trade_size)):
+        grid_init(&grids[<int> which], step, decimals)
     return 0
+
+
+cdef void change_grid(state_t *s, int which, const grid_t *grid) noexcept nogil:
+    """Have another grid from now on: the numbers that are remembered stay as they are, their places are forgotten."""
+    cdef int family, i, line, side
+    cdef line_t **lines
+    s.grids[which] = grid[0]
+    for family in range(TICKS):
+        for i in range(6):
+            if top_grid(family, i) == which:
+                s.tops[family].numbers[i].n = 0
+    for family in range(TICKS, FAMILIES):
+        lines = s.lines[family]
+        for line in range(lines_of_family(family) if lines != NULL else 0):
+            if lines[line] == NULL:
+                continue
+            for i in range(columns_number[family]):
+                if grid_of_column(&columns[family][i]) == which:
+                    lines[line].numbers[columns[family][i].at].n = 0
+    if s.book != NULL:
+        for side in range(2):
+            for i in range(s.book.lengths[side]):
+                if which == PRICE_GRID:
+                    s.book.levels[side][i].price.n = 0
+                elif which == SIZE_GRID:
+                    s.book.levels[side][i].size.n = 0
 
 
 cdef int state_of_spec(state_t *s, spec) except -1:
@@ -254,9 +295,7 @@ cdef int state_of_spec(state_t *s, spec) except -1:
     s.is_ordered = spec.ordered
     s.unit_ns = unit_ns
     s.span = <uint32_t> max(1, span_ns // unit_ns)
-    grid_of_spec(&s.price, spec.grids.price)
-    grid_of_spec(&s.size, spec.grids.size)
-    grid_of_spec(&s.trade_size, spec.grids.trade_size)
+    grids_of_spec(s.grids, spec.grids)
     if state_init(s) < 0:
         raise MemoryError
     return 0
@@ -460,12 +499,6 @@ cdef void level_row(state_t *s, int side, int position, char *row) noexcept nogi
 
 # ---- snapshots
 
-cdef const grid_t *top_grid(state_t *s, int family, int i) noexcept nogil:
-    if i < (BID_SIZE if family == QUOTES else SIZE):
-        return &s.price
-    return &s.size if family == QUOTES else &s.trade_size
-
-
 cdef int put_top(writer_t *w, state_t *s, int family) noexcept nogil:
     cdef top_t *top = &s.tops[family]
     cdef int i
@@ -480,7 +513,7 @@ cdef int put_top(writer_t *w, state_t *s, int family) noexcept nogil:
         put_eg(w, top.exchange, INTEGER_K)
         put_eg(w, top.conditions, INTEGER_K)
     for i in range(6 if family == QUOTES else 2):
-        put_state_number(w, &top.numbers[i], top_grid(s, family, i))
+        put_state_number(w, &top.numbers[i], &s.grids[top_grid(family, i)])
     return writer_room(w)
 
 
@@ -498,7 +531,7 @@ cdef void get_top(reader_t *r, state_t *s, int family) noexcept nogil:
         top.exchange = <uint32_t> get_eg_below(r, INTEGER_K, <uint64_t> 1 << 32)
         top.conditions = <uint32_t> get_eg_below(r, INTEGER_K, <uint64_t> 1 << 32)
     for i in range(6 if family == QUOTES else 2):
-        get_state_number(r, &top.numbers[i], top_grid(s, family, i))
+        get_state_number(r, &top.numbers[i], &s.grids[top_grid(family, i)])
 
 
 cdef int put_state_line(writer_t *w, state_t *s, int family, line_t *line) noexcept nogil:
@@ -516,7 +549,7 @@ cdef int put_state_line(writer_t *w, state_t *s, int family, line_t *line) noexc
         elif column.how == AS_DOUBLE:
             put_wide(w, line.doubles[column.at], 64)
         else:
-            put_state_number(w, &line.numbers[column.at], &s.size if column.how == AS_SIZE else &s.price)
+            put_state_number(w, &line.numbers[column.at], &s.grids[grid_of_column(column)])
     return writer_room(w)
 
 
@@ -542,7 +575,7 @@ cdef int get_state_line(reader_t *r, state_t *s, int family) noexcept nogil:
         elif column.how == AS_DOUBLE:
             line.doubles[column.at] = get_64(r)
         else:
-            get_state_number(r, &line.numbers[column.at], &s.size if column.how == AS_SIZE else &s.price)
+            get_state_number(r, &line.numbers[column.at], &s.grids[grid_of_column(column)])
     return CODEC_BAD if read_too_far(r) else CODEC_OK
 
 
@@ -556,8 +589,8 @@ cdef int put_book(writer_t *w, state_t *s) noexcept nogil:
         put_eg(w, s.book.lengths[side], KEY_K)
         for i in range(s.book.lengths[side]):
             level = &s.book.levels[side][i]
-            put_state_number(w, &level.price, &s.price)
-            put_state_number(w, &level.size, &s.size)
+            put_state_number(w, &level.price, &s.grids[PRICE_GRID])
+            put_state_number(w, &level.size, &s.grids[SIZE_GRID])
             put_eg(w, level.market_maker, INTEGER_K)
             if writer_room(w) < 0:
                 return CODEC_NO_MEMORY
@@ -574,8 +607,8 @@ cdef int get_book(reader_t *r, state_t *s) noexcept nogil:
         length = <int> get_eg_below(r, KEY_K, MOST_LEVELS + 1)
         for i in range(length):
             level = &s.book.levels[side][i]
-            get_state_number(r, &level.price, &s.price)
-            get_state_number(r, &level.size, &s.size)
+            get_state_number(r, &level.price, &s.grids[PRICE_GRID])
+            get_state_number(r, &level.size, &s.grids[SIZE_GRID])
             level.market_maker = <uint32_t> get_eg_below(r, INTEGER_K, <uint64_t> 1 << 32)
             if read_too_far(r):
                 return CODEC_BAD
@@ -586,6 +619,8 @@ cdef int get_book(reader_t *r, state_t *s) noexcept nogil:
 cdef int put_state(writer_t *w, state_t *s) noexcept nogil:
     """Write all of a state. The writer needs no more room than `WRITER_ROOM` to begin with."""
     cdef int i, line, family, known
+    for i in range(GRIDS):
+        put_grid(w, &s.grids[i])
     for i in range(K_NUMBERS):
         put_bits(w, s.k[i], 5)
     if s.places[QUOTES] >= 0 and s.places[TRADES] >= 0:
@@ -612,6 +647,8 @@ cdef int get_state(reader_t *r, state_t *s) noexcept nogil:
     """Read all of a state, up to the end of the message."""
     cdef int i, family, known, status
     state_reset(s)
+    for i in range(GRIDS):
+        get_grid(r, &s.grids[i])
     for i in range(K_NUMBERS):
         s.k[i] = <uint8_t> get_bits(r, 5)
     if s.places[QUOTES] >= 0 and s.places[TRADES] >= 0:

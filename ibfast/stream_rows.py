@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast._delta import FrameDecoder
 from ibfast._feed import DTYPES
+from ibfast._frames import FrameDecoder
 from ibfast.enums import Kind
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import ChannelSpec

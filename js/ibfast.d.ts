@@ -1,7 +1,5 @@
 // Types of ibfast.js. Names of fields are those of docs/stream-protocol.md.
 
-/** Grid, as [step, decimals]: value = n · step / 10^decimals. */
-export type Grid = [step: number, decimals: number];
 
 export type Family = "quotes" | "trades" | "ticks" | "depth" | "bars" | "greeks";
 export type DataType = "TRADES" | "QUOTES" | "TICKS" | "DEPTH" | "BARS" | "GREEKS" | "ALL";
@@ -253,7 +251,6 @@ export interface ChannelDescription {
   unit_ns: 1 | 1000;
   ordered: boolean;
   conflated: boolean;
-  grids: { price: Grid; size: Grid; trade_size: Grid };
 }
 
 /** A subscription. One consumer iterates over its rows, or over its events: both take from the same queue. */

@@ -275,11 +275,10 @@ class Place {
 
 /** Where most of a channel's numbers lie: value = n·step / 10^decimals. */
 class Grid {
-  constructor([step, decimals]) {
-    this.step = within(step, 1, 65535, "a grid's step");
-    this.decimals = within(decimals, 0, 14, "a grid's decimals");
-    if (!Number.isInteger(step) || !Number.isInteger(decimals)) fail("a grid has whole numbers");
-    this.divisor = POWERS_OF_TEN[decimals];
+  constructor(bits) {
+    this.step = within(bits.bits(16), 1, 65535, "a grid's step");
+    this.decimals = within(bits.bits(4), 0, 14, "a grid's decimals");
+    this.divisor = POWERS_OF_TEN[this.decimals];
   }
 
   put(place, n) {
@@ -327,6 +326,14 @@ class Grid {
   }
 }
 
+/** The grids of a channel, in the order in which they are told. */
+const GRIDS = ["price", "size", "tradeSize"];
+
+/** Forget where numbers lie, as their grid has changed; what they are stays. */
+function forgetPlaces(places) {
+  for (const place of places) place.n = 0;
+}
+
 const WITH_BID = 2;
 const BACK = 2;
 const NOT_A_SHAPE = 3;
@@ -356,6 +363,7 @@ function extend(bits, channel, meta) {
   else if (what === 2) meta.attribs = within(bits.eg(3), 0, U32, "attribs");
   else if (what === 3) meta.setEvent(eventOf(bits, channel, meta.event_ns));
   else if (what === 4 && meta.exchange !== undefined) meta.exchange = within(bits.eg(3), 0, U32, "exchange");
+  else if (what === 6) channel.regrid(bits);
   else if (what === 5 && meta.conditions !== undefined) meta.conditions = within(bits.eg(3), 0, U32, "conditions");
   else fail("an extension that does not exist");
 }
@@ -363,8 +371,10 @@ function extend(bits, channel, meta) {
 /** Read the EXTs before a row of the other families. */
 function extendKeyed(bits, channel) {
   while (bits.bit() === 1) {
-    if (bits.bits(4) !== 0) fail("an extension that does not exist");
-    channel.learn(bits);
+    const what = bits.bits(4);
+    if (what === 0) channel.learn(bits);
+    else if (what === 6) channel.regrid(bits);
+    else fail("an extension that does not exist");
   }
 }
 
@@ -481,6 +491,11 @@ class Quotes extends Timed {
     return this.hasRow ? [this] : [];
   }
 
+  forget(grid) {
+    if (grid === "price") forgetPlaces([this.bid, this.ask]);
+    else if (grid === "size") forgetPlaces([this.bid_size, this.ask_size, this.#bidBefore, this.#askBefore]);
+  }
+
   #changeSize(bits, channel, place, before, how, isPriceNew) {
     const old = this.#old;
     old.take(place);
@@ -530,6 +545,11 @@ class Trades extends Timed {
     channel.tradeSize.restore(bits, this.size);
   }
 
+  forget(grid) {
+    if (grid === "price") forgetPlaces([this.price]);
+    else if (grid === "tradeSize") forgetPlaces([this.size]);
+  }
+
   records() {
     return this.hasRow ? [this] : [];
   }
@@ -544,6 +564,8 @@ function restoredCount(bits) {
 /** A family whose last row of each key is remembered. */
 class Keyed {
   rows = new Map();
+  /** Columns by grid. */
+  on = { price: ["price"], size: ["size"], tradeSize: [] };
 
   /** Return the remembered row of a key. */
   at(slot) {
@@ -568,6 +590,10 @@ class Keyed {
       row.restoreTime(bits);
       this.restoreRow(bits, channel, row);
     }
+  }
+
+  forget(grid) {
+    for (const row of this.rows.values()) forgetPlaces(this.on[grid].map((name) => row[name]));
   }
 
   records() {
@@ -698,6 +724,11 @@ class Depth extends Keyed {
     }
   }
 
+  forget(grid) {
+    super.forget(grid);
+    for (const level of this.#sides.flat()) forgetPlaces(this.on[grid].map((name) => level[name]));
+  }
+
   /** The book, as inserts. */
   records() {
     return this.#sides.flatMap((levels, side) =>
@@ -753,6 +784,8 @@ class BarRow extends Timed {
 }
 
 class Bars extends Keyed {
+  on = { price: ["open", "high", "low", "close"], size: ["volume"], tradeSize: [] };
+
   create() {
     return new BarRow();
   }
@@ -824,6 +857,8 @@ class GreeksRow extends Remembered {
 }
 
 class Greeks extends Keyed {
+  on = { price: [], size: [], tradeSize: [] };
+
   create() {
     return new GreeksRow();
   }
@@ -866,9 +901,6 @@ class Channel {
     this.span = span === 0 ? 1 : span / unit;
     this.windowNs = BigInt(span === 0 ? unit : span);
     this.isOrdered = described.ordered === true;
-    this.price = new Grid(described.grids.price);
-    this.size = new Grid(described.grids.size);
-    this.tradeSize = new Grid(described.grids.trade_size);
     this.isBigint = options.bigint === true;
     this.isColumns = options.columns === true;
     this.recv_us = 0;
@@ -896,8 +928,16 @@ class Channel {
     this.k[i] = bits.bits(5);
   }
 
+  regrid(bits) {
+    const grid = GRIDS[bits.bits(2)];
+    if (grid === undefined) fail("a grid that does not exist");
+    this[grid] = new Grid(bits);
+    for (const family of this.families) family.forget(grid);
+  }
+
   restore(bits) {
     this.void();
+    for (const grid of GRIDS) this[grid] = new Grid(bits);
     for (let i = 0; i < 8; i++) this.k[i] = bits.bits(5);
     if (this.quotes !== null && this.families.some((family) => family instanceof Trades)) this.side = bits.bit();
     for (const family of this.families) family.restore(bits, this);
@@ -1264,8 +1304,7 @@ export class FrameDecoder {
 
   /** Expect a channel, as `subscribed` describes it; options: columns, bigint. */
   open(described, options = {}) {
-    if (typeof described !== "object" || described === null || typeof described.grids !== "object")
-      fail("a channel without description");
+    if (typeof described !== "object" || described === null) fail("a channel without description");
     if (!Number.isSafeInteger(described.channel) || described.channel < 0) fail(`channel ${described.channel}`);
     if (this.#channels.has(described.channel)) fail(`channel ${described.channel} is open already`);
     const channel = new Channel(described, options);

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast import Kind
-from ibfast._delta import Audience, Encoder, FrameDecoder
+from ibfast._audience import Audience
+from ibfast._delta import Encoder
 from ibfast._feed import DTYPES
+from ibfast._frames import FrameDecoder
 from ibfast.fanout.binary import FAMILIES, ChannelSpec
 
 Rows = dict[str, NDArray[Any]]

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ibfast._delta import Audience, Encoder
+from ibfast._audience import Audience
+from ibfast._delta import Encoder
 from ibfast._feed import DTYPES
 from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
 from tests.delta_streams import FAR_NS, MS, START_NS, last_seq, messages, random_rows
@@ -62,8 +63,13 @@ def vector(what: str, specs: dict[int, ChannelSpec], frames: list[bytes], refuse
     }
 
 
-def frames_of(specs: dict[int, ChannelSpec], rows: list[Any], *, joins: bool = False) -> list[bytes]:
-    """Return a connection's frames: snapshots, windows of these rows; if it joins, the first rows are before them."""
+def frames_of(
+    specs: dict[int, ChannelSpec], rows: list[Any], *, joins: bool = False, grids: Grids | None = None
+) -> list[bytes]:
+    """Return a connection's frames: snapshots, windows of these rows.
+
+    If it joins, the first rows are before them; if there are grids, these are the first channel's after the first rows.
+    """
     first = next(iter(specs.values()))
     encoder = Encoder(first.span_ns, first.unit_ns, first.interval_class)
     audience = Audience(encoder)
@@ -80,6 +86,8 @@ def frames_of(specs: dict[int, ChannelSpec], rows: list[Any], *, joins: bool = F
         encoder.push(each)
         while encoder.encode(FAR_NS):
             frames.append(audience.splice())
+        if grids is not None:
+            encoder.regrid(0, grids)
     return frames
 
 
@@ -146,6 +154,17 @@ def vectors() -> Iterator[tuple[str, dict[str, Any]]]:
     specs = {0: ChannelSpec(100, ("depth", "quotes", "greeks"), span_ns=250 * MS, is_conflated=True)}
     rows = random_rows(random.Random(5), specs.values(), 300, START_NS, 7)
     yield "conflated", vector("the latest of each window", specs, frames_of(specs, [rows]), [])
+
+    specs = {0: ChannelSpec(100, FAMILIES, span_ns=250 * MS)}
+    rows = random_rows(random.Random(6), specs.values(), 200, START_NS, 7)
+    more = random_rows(random.Random(7), specs.values(), 200, START_NS + 60_000 * MS, last_seq(rows) + 1)
+    what = "other grids in the middle; snapshots with grids that can not be"
+    frames = frames_of(specs, [rows, more], grids=Grids((5, 3), (100, 0), (1, 1)))
+    head = messages(frames[0])[0][:18]
+    impossible = [
+        head + (step | decimals << 16).to_bytes(4, "little") + bytes(40) for step, decimals in ((0, 2), (1, 15))
+    ]
+    yield "grids", vector(what, specs, frames, impossible)
 
     specs = {0: ChannelSpec(100, ("quotes", "trades"), grids=stock), 1: ChannelSpec(101, ("bars",))}
     frames = frames_of(specs, [{"quotes": ordinary(30)["quotes"]}])

@@ -18,7 +18,7 @@ import orjson
 from fanout_desk import Desk
 from websockets.asyncio.client import ClientConnection, connect
 
-from ibfast._delta import FrameDecoder
+from ibfast._frames import FrameDecoder
 from ibfast.fanout.binary import ChannelSpec
 from ibfast.fanout.server import FanoutServer
 

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from websockets.asyncio.client import connect
 
-from ibfast._delta import FrameDecoder
+from ibfast._frames import FrameDecoder
 from ibfast.fanout.binary import ChannelSpec
 from ibfast.fanout.server import FanoutServer
 
@@ -24,6 +24,7 @@ class BinaryClient:
         snapshots: the state by family, of each snapshot.
         heard: control messages and lags.
         seqs: of windows.
+        sizes: of windows, in bytes.
         texts: by id.
     """
 
@@ -34,6 +35,7 @@ class BinaryClient:
         self.snapshots: list[dict[str, Any]] = []
         self.heard: list[dict[str, Any]] = []
         self.seqs: list[int] = []
+        self.sizes: list[int] = []
         self.texts: dict[int, str] = {0: ""}
 
     async def hear(self) -> dict[str, Any]:
@@ -68,6 +70,7 @@ class BinaryClient:
             self.rows[family].append(rows)
         if decoded.rows:
             self.seqs.append(decoded.seq)
+            self.sizes.append(len(message))
             return {"op": "data"}
         return None
 

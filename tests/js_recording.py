@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast._delta import Audience, Decoded, Encoder, FrameDecoder
+from ibfast._audience import Audience
+from ibfast._delta import Encoder
 from ibfast._feed import DTYPES
+from ibfast._frames import Decoded, FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import FAMILIES, LAG_REASONS, ChannelSpec, Grids, lag_frame, text_frame
 

@@ -19,6 +19,18 @@ COLUMNS = {
     "greeks": "kind:i8 attribs:i32 implied_vol:x delta:x option_price:x pv_dividend:x gamma:x vega:x theta:x "
     "und_price:x",
 }
+GRIDS = ("price", "size", "trade_size")
+NUMBERS = {
+    "price": {
+        "quotes": ("bid", "ask"), "trades": ("price",), "ticks": ("price",), "depth": ("price",),
+        "bars": ("open", "high", "low", "close"),
+    },
+    "size": {
+        "quotes": ("bid_size", "ask_size", "bid_size<", "ask_size<"), "ticks": ("size",), "depth": ("size",),
+        "bars": ("volume",),
+    },
+    "trade_size": {"trades": ("size",)},
+}  # fmt: skip
 BOUNDS = {"i8": (0, 1 << 8), "iu32": (0, 1 << 32), "i32": (-(1 << 31), 1 << 31)}
 SHAPES = {
     "00": (0, 0, 1, 0), "01": (0, 0, 0, 1), "100": (0, 0, 2, 0), "101": (0, 0, 0, 2), "1100": (1, 2, 1, 1),
@@ -139,15 +151,19 @@ class Grid:
         return number
 
 
+def grid_from(bits: Bits) -> Grid:
+    step, decimals = bits.take(16), bits.take(4)
+    require(step > 0 and decimals < 15, "a grid")
+    return Grid(step, decimals)
+
+
 class Channel:
     def __init__(self, description: dict[str, Any]) -> None:
         self.description = description
         self.families = description["families"]
         self.unit = description["unit_ns"]
         self.span = max(1, description["span_ns"] // self.unit)
-        self.price, self.size, self.trade_size = (
-            Grid(*description["grids"][name]) for name in ("price", "size", "trade_size")
-        )
+        self.price = self.size = self.trade_size = Grid(1, 0)
         self.has_state = False
         self.reset()
 
@@ -210,6 +226,11 @@ class Channel:
             i = bits.take(3)
             self.k[i] = bits.take(5)
             return
+        if what == 6:
+            which = bits.take(2)
+            require(which < 3, "a grid that does not exist")
+            self.regrid(GRIDS[which], bits)
+            return
         known = {"quotes": 3, "trades": 5}.get(family, 0)
         require(what <= known, "an unknown EXT")
         meta = self.meta[family]
@@ -219,6 +240,23 @@ class Channel:
         name = {1: "kind", 2: "attribs", 4: "exchange", 5: "conditions"}[what]
         meta[name] = bits.eg(3)
         require(meta[name] < (1 << 8 if what == 1 else 1 << 32), name)
+
+    def regrid(self, grid: str, bits: Bits) -> None:
+        """The numbers of a grid stay; where they lie is not known any more."""
+        setattr(self, grid, grid_from(bits))
+        for family, columns in NUMBERS[grid].items():
+            if family in ("quotes", "trades"):
+                records = [self.quote if family == "quotes" else self.trade]
+            else:
+                records = list(self.lines[family].values())
+            for record in records:
+                for name in columns:
+                    record[name].n = 0
+        for price, size, _ in self.book[0] + self.book[1]:
+            if grid == "price":
+                price.n = 0
+            elif grid == "size":
+                size.n = 0
 
     def event(self, bits: Bits, last: int, recv_ns: int) -> int:
         u = bits.take(3)
@@ -376,6 +414,7 @@ class Channel:
 
     def state(self, bits: Bits) -> None:
         self.reset()
+        self.price, self.size, self.trade_size = (grid_from(bits) for _ in GRIDS)
         self.k = [bits.take(5) for _ in range(8)]
         if {"quotes", "trades"} <= set(self.families):
             self.side = bits.take(1)

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibfast._delta import Audience, Encoder, FrameDecoder
+from ibfast._audience import Audience
+from ibfast._delta import Encoder
 from ibfast._feed import DTYPES
+from ibfast._frames import FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
 from tests.delta_streams import (
@@ -188,6 +190,75 @@ def test_who_joins_with_a_snapshot_goes_on_like_everybody(specs: list[ChannelSpe
     assert late.news
 
 
+@settings(max_examples=100, deadline=None)
+@given(channel_lists(), randoms, st.data())
+def test_grids_may_change_at_any_time(specs: list[ChannelSpec], rng: random.Random, data: st.DataObject) -> None:
+    """Also for who joins between the decision and the row that tells it."""
+    encoder, audience = encoder_of(specs)
+    ours, theirs = Gathered(specs), Reference(specs)
+    for frame in snapshots(encoder, specs):
+        ours.take(frame)
+        theirs.take(frame)
+    last = 0
+    for batch in range(4):
+        for number in range(len(specs)):
+            if data.draw(st.booleans()):
+                encoder.regrid(number, data.draw(grids))
+        joiner, reference = Gathered(specs), Reference(specs)
+        joiner.take(audience.clock_frame() if batch else b"")
+        reference.take(audience.clock_frame() if batch else b"")
+        for frame in snapshots(encoder, specs):
+            joiner.take(frame)
+            reference.take(frame)
+        rows = random_rows(rng, specs, 20, START_NS + batch * 10_000 * MS, last + 1)
+        last = last_seq(rows)
+        for each in (ours, theirs):
+            each.news.clear()
+        for frame in encoded(encoder, audience, rows):
+            for each in (ours, theirs, joiner, reference):
+                each.take(frame)
+        wanted = {spec.instrument: plain_rows(expected(rows, spec)) for spec in specs}
+        wanted = {instrument: by_family for instrument, by_family in wanted.items() if by_family}
+        for each in (ours, theirs, joiner, reference):
+            assert each.news == wanted
+
+
+def test_only_grids_that_differ_are_told_and_once() -> None:
+    spec = ChannelSpec(1, ("quotes",), grids=Grids((1, 2), (1, 0), (1, 0)))
+    lengths = []
+    for new in (spec.grids, Grids((1, 2), (1, 0), (5, 1)), Grids((1, 2), (5, 1), (5, 1))):
+        encoder, audience = encoder_of([spec])
+        encoder.encode(FAR_NS)
+        encoder.regrid(0, new)
+        sizes = []
+        for first in range(2):
+            rows = quotes(1)
+            rows["seq"], rows["recv_ns"] = 10 + first, START_NS + first * 10 * MS
+            rows["bid"] += first
+            sizes.append(sum(map(len, encoded(encoder, audience, {"quotes": rows}))))
+        lengths.append(sizes)
+    none, one, both = lengths
+    assert none[0] < one[0] < both[0]
+    assert none[1] == one[1] == both[1]
+
+
+def test_channels_are_named_when_it_is_time_to_look_at_their_grids() -> None:
+    encoder, _ = encoder_of([ChannelSpec(1, ("quotes",)), ChannelSpec(2, ("quotes",), is_conflated=True)])
+    named = []
+    for count in range(1, 301):
+        for instrument in (1, 2):
+            row = quotes(1)
+            row["instrument"], row["seq"], row["recv_ns"] = (
+                instrument,
+                2 * count + instrument,
+                START_NS + count * 10 * MS,
+            )
+            encoder.push({"quotes": row})
+        while encoder.encode(FAR_NS):
+            named += [(count, index) for index in encoder.settling()]
+    assert named == [(16, 0), (16, 1), (64, 0), (64, 1), (256, 0), (256, 1)]
+
+
 @settings(max_examples=50, deadline=None)
 @given(channel_lists(), randoms)
 def test_a_channel_may_begin_with_a_state(specs: list[ChannelSpec], rng: random.Random) -> None:
@@ -218,6 +289,8 @@ def test_garbage_is_refused_and_nothing_else(specs: list[ChannelSpec], rng: rand
     rows = random_rows(rng, specs, 20, START_NS, 10)
     first = encoded(encoder, audience, rows)
     frames = [*snapshots(encoder, specs), audience.clock_frame()]
+    if rng.random() < 0.5:
+        encoder.regrid(0, data.draw(grids))
     frames += encoded(encoder, audience, random_rows(rng, specs, 20, START_NS + 10_000 * MS, last_seq(rows) + 1))
     assert first
     payloads = [payload for frame in frames for payload in messages(frame)]

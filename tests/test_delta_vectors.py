@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ibfast._delta import FrameDecoder
+from ibfast._frames import FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import ChannelSpec
 from tests.delta_streams import plain
@@ -38,7 +38,16 @@ def ours(vector: dict[str, Any]) -> FrameDecoder:
 
 
 def test_there_are_vectors() -> None:
-    assert {path.stem for path in FILES} == {"ordinary", "hostile", "gaps", "joiner", "conflated", "rare", "lags"}
+    assert {path.stem for path in FILES} == {
+        "ordinary",
+        "hostile",
+        "gaps",
+        "joiner",
+        "conflated",
+        "rare",
+        "lags",
+        "grids",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -13,7 +13,7 @@ from fanout_desk import Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibfast._delta import FrameDecoder
+from ibfast._frames import FrameDecoder
 from ibfast.enums import Kind
 from ibfast.fanout.batcher import Batcher, Lane, Seat
 from ibfast.fanout.binary import ChannelSpec

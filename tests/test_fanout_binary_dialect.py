@@ -134,6 +134,32 @@ def test_an_interval_changes_without_a_loss(run: Run) -> None:
     run(test())
 
 
+def test_who_is_first_to_want_a_symbol_gets_it_on_its_grid_after_a_while(run: Run) -> None:
+    """And so do those who join, come back or lose something meanwhile."""
+
+    async def test() -> None:
+        wanted = {"symbol": "AAPL", "data_type": "TRADES", "interval_ms": 0}
+        async with serving() as (server, desk), binary_client(server) as first, binary_client(server) as second:
+            await first.ask("subscribe", **wanted)
+            prices = np.random.default_rng(1).integers(6_100_000, 6_100_050, 80) / 1e8
+            for count, price in enumerate(prices.tolist(), 1):
+                desk.trade("AAPL", price)
+                await first.news("trades", count)
+                if count == 16:  # the next row tells the grid
+                    await second.ask("subscribe", **wanted)
+                    await second.until("snapshot")
+            assert bits((await first.news("trades", 80))["price"]) == bits(prices)
+            assert bits((await second.news("trades", 64))["price"]) == bits(prices[16:])
+            assert sum(first.sizes[-8:]) < sum(first.sizes[1:9])
+            assert first.sizes[17:] == second.sizes[1:]
+            seen = {"epoch": first.heard[0]["epoch"], "seq": first.seqs[7]}
+            async with binary_client(server) as back:
+                assert (await back.ask("subscribe", **wanted, resume=seen))["resumed"] is True
+                assert bits((await back.news("trades", 72))["price"]) == bits(prices[8:])
+
+    run(test())
+
+
 def test_who_comes_back_gets_what_it_missed(run: Run) -> None:
     async def test() -> None:
         async with serving() as (server, desk), binary_client(server) as other:

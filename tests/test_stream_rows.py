@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ibfast import Kind
-from ibfast._delta import Audience, Encoder
+from ibfast._audience import Audience
+from ibfast._delta import Encoder
 from ibfast._feed import DTYPES
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import LAG_REASONS, ChannelSpec, lag_frame, text_frame

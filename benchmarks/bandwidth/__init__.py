@@ -6,7 +6,7 @@ quote and trade of each symbol and window; bytes per tick that is left). The tic
 the checkout or are given by --ticks; a seeded stream of 100 symbols at 5,000 ticks/s, to a subscriber of all and to
 one of 20. The first tenth is the past, by which the server knows grids and states; the subscriber joins after it. Its
 snapshots are counted apart. "Nothing known" is ibfast when the subscriber is the first to want these symbols: its
-channels keep the grids that are usual (cents, whole sizes).
+channels begin on the grids that are usual (cents, whole sizes), until their own rows tell better ones.
 
 Peers: JSON as short objects by orjson; the same behind permessage-deflate with context takeover; msgpack without names;
 rows of the sizes of databento's DBN; these as one stream of zstd, flushed each window. Times are µs in all of them,

@@ -6,24 +6,20 @@ subscriber joins after some ticks: these are the state that its snapshots tell, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bandwidth.ticks import FAMILIES, UNIT_NS, Rows, TickSet, window_of
-from ibfast._delta import Audience, Decoded, Encoder, FrameDecoder
-from ibfast.fanout.binary import ChannelSpec, Grids, grid_of
+from ibfast._audience import Audience
+from ibfast._delta import Encoder
+from ibfast._frames import Decoded, FrameDecoder
+from ibfast.fanout.binary import ChannelSpec, Grids
 
 NAME, NAME_WITHOUT_PAST = "ibfast", "ibfast, nothing known"
 AT_ONCE = (1 << 63) - 1
-COLUMNS = {
-    "price": (("quotes", "bid"), ("quotes", "ask"), ("trades", "price")),
-    "size": (("quotes", "bid_size"), ("quotes", "ask_size")),
-    "trade_size": (("trades", "size"),),
-}
-LEAST_VALUES = 16
-"""As in the server: from fewer, no grid is told."""
 
 
 class MismatchError(Exception):
@@ -32,19 +28,13 @@ class MismatchError(Exception):
 
 def specs(past: TickSet, span_ns: int, *, is_conflated: bool) -> list[ChannelSpec]:
     """Return a channel for each instrument of a set, on the grids that its ticks so far tell."""
-    usual = Grids()
-    found = []
-    for instrument in range(past.instruments):
-        own = past.of([instrument]).rows
-        grids = {}
-        for name, columns in COLUMNS.items():
-            values = np.concatenate([own[family][column] for family, column in columns])
-            values = values[np.isfinite(values)]
-            grids[name] = grid_of(values) if len(values) >= LEAST_VALUES else getattr(usual, name)
-        found.append(
-            ChannelSpec(instrument, FAMILIES, span_ns=span_ns, is_conflated=is_conflated, grids=Grids(**grids))
+    return [
+        ChannelSpec(
+            instrument, FAMILIES, span_ns=span_ns, is_conflated=is_conflated,
+            grids=Grids.of(past.of([instrument]).rows, Grids()),
         )
-    return found
+        for instrument in range(past.instruments)
+    ]  # fmt: skip
 
 
 class Server:
@@ -63,6 +53,8 @@ class Server:
         self.channels = {number: channels[instrument] for number, instrument in enumerate(audience)}
         last = max((int(rows["seq"][-1]) for rows in past.rows.values() if len(rows)), default=0)
         indices = [self.encoder.add(spec, past.of([spec.instrument]).rows, last) for spec in channels]
+        self._settled = {index: (spec, last) for index, spec in zip(indices, channels, strict=True)}
+        self._news: dict[int, Rows] = {}
         for number, instrument in enumerate(audience):
             self.audience.open(indices[instrument], number)
         self.snapshots = [
@@ -77,6 +69,24 @@ class Server:
         while encoder.encode(AT_ONCE):
             frames += self.audience.splice()
         return frames
+
+    def settle(self, news: TickSet) -> None:
+        """Do what the server does after a window when channels have had enough rows: look at their grids again.
+
+        Args:
+            news: in which all rows are that were published so far.
+        """
+        for index in self.encoder.settling():
+            spec, looked = self._settled[index]
+            if index not in self._news:
+                self._news[index] = news.of([spec.instrument]).rows
+            own = {}
+            for family, rows in self._news[index].items():
+                first, end = np.searchsorted(rows["seq"], (looked, self.encoder.seq), side="right")
+                own[family] = rows[first:end]
+            spec = replace(spec, grids=Grids.of(own, spec.grids))
+            self.encoder.regrid(index, spec.grids)
+            self._settled[index] = spec, self.encoder.seq
 
     def subscriber(self) -> FrameDecoder:
         """Return the decoder of a new member of the audience, who has the snapshots."""

@@ -95,6 +95,7 @@ def _ours(group: Group, mode: str, window_ms: int, sent: TickSet, past: TickSet,
     nbytes = count = 0
     for rows in group.news.windows(span_ns):
         frames = server.publish(rows)
+        server.settle(group.news)
         if frames:
             found = messages(frames)
             decoded.append([subscriber.decode(message) for message in found])

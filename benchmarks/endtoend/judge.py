@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.endtoend.subscribers import BINARY, CLOSE, ENDED, TEXT, Record
 from benchmarks.soak.latency import Latencies
-from ibfast._delta import FrameDecoder
+from ibfast._frames import FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import ChannelSpec
 

@@ -18,6 +18,8 @@ from ibfast.errors import ProtocolError
 
 __all__ = ["FAMILIES", "LAG_REASONS", "UNITS_NS", "ChannelSpec", "Grids", "grid_of", "lag_frame", "text_frame"]
 
+Grid = tuple[int, int]
+
 FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
 """The families in the order in which a channel has them."""
 
@@ -30,6 +32,15 @@ MAX_STEP = 0xFFFF
 GRID_SHARE = 0.8
 """A grid is good if that share of the values lies on it; a coarser step, if nearly all of these are on it."""
 STEP_SHARE = 0.97
+LEAST_VALUES = 16
+"""So many are needed to tell their grid from them."""
+GRID_COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "price": {
+        "quotes": ("bid", "ask"), "trades": ("price",), "ticks": ("price",), "depth": ("price",), "bars": ("close",)
+    },
+    "size": {"quotes": ("bid_size", "ask_size"), "ticks": ("size",), "depth": ("size",), "bars": ("volume",)},
+    "trade_size": {"trades": ("size",)},
+}  # fmt: skip
 STEPS = (1000, 500, 250, 200, 100, 50, 25, 20, 10, 5, 2)
 
 
@@ -40,15 +51,25 @@ class Grids:
     Values that lie elsewhere arrive to the bit just the same; they take more bytes.
     """
 
-    price: tuple[int, int] = (1, 2)
-    size: tuple[int, int] = (1, 0)
-    trade_size: tuple[int, int] = (1, 0)
+    price: Grid = (1, 2)
+    size: Grid = (1, 0)
+    trade_size: Grid = (1, 0)
 
     def __post_init__(self) -> None:
         for name in ("price", "size", "trade_size"):
             step, decimals = getattr(self, name)
             if not (1 <= step <= MAX_STEP and 0 <= decimals <= MAX_DECIMALS):
                 raise ValueError(f"{name}: a grid has a step of 1 to {MAX_STEP} and 0 to {MAX_DECIMALS} decimals")
+
+    @classmethod
+    def of(cls, rows: Mapping[str, NDArray[Any]], usual: Grids) -> Grids:
+        """Return the grids on which most of an instrument's rows lie.
+
+        Args:
+            rows: by family.
+            usual: those of which these rows do not tell enough.
+        """
+        return cls(*(_grid(rows, columns, getattr(usual, name)) for name, columns in GRID_COLUMNS.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +86,7 @@ class ChannelSpec:
         ordered: whether rows carry their exact sequence number.
         span_ns: length of a window; 0: one socket read.
         is_conflated: a window has the latest state only. Not for decoders.
-        grids: where the numbers lie.
+        grids: where the numbers lie to begin with. Not for decoders, whom the snapshot tells.
         interval_class: the class of windows of this span and unit.
     """
 
@@ -110,7 +131,6 @@ class ChannelSpec:
             "unit_ns": self.unit_ns,
             "ordered": self.ordered,
             "conflated": self.is_conflated,
-            "grids": {name: list(getattr(self.grids, name)) for name in ("price", "size", "trade_size")},
         }
 
     @classmethod
@@ -121,7 +141,6 @@ class ChannelSpec:
             ProtocolError: a field is missing or impossible.
         """
         try:
-            grids = {name: (int(step), int(decimals)) for name, (step, decimals) in channel["grids"].items()}
             return cls(
                 instrument=int(channel["instrument"]),
                 families=tuple(channel["families"]),
@@ -129,14 +148,20 @@ class ChannelSpec:
                 ordered=bool(channel["ordered"]),
                 span_ns=int(channel["span_ns"]),
                 is_conflated=bool(channel["conflated"]),
-                grids=Grids(**grids),
                 interval_class=int(channel["class"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"a channel's description that can't be: {error!r}") from error
 
 
-def grid_of(values: NDArray[np.float64]) -> tuple[int, int]:
+def _grid(rows: Mapping[str, NDArray[Any]], columns: Mapping[str, tuple[str, ...]], usual: Grid) -> Grid:
+    parts = [part[name] for family, part in rows.items() for name in columns.get(family, ())]
+    values: NDArray[np.float64] = np.concatenate(parts) if parts else np.empty(0)
+    values = values[np.isfinite(values)]
+    return grid_of(values) if len(values) >= LEAST_VALUES else usual
+
+
+def grid_of(values: NDArray[np.float64]) -> Grid:
     """Return the coarsest grid, as step and decimals, on which most of these values lie.
 
     Args:

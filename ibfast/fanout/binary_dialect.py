@@ -6,16 +6,13 @@ who needs which would cost more. The format is the business of `_delta`, and of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ibfast._delta import Audience as SplicedAudience
+from ibfast._audience import Audience as SplicedAudience
 from ibfast._delta import Encoder as Codec
-from ibfast.fanout.binary import ChannelSpec, Grids, grid_of, lag_frame, text_frame
+from ibfast.fanout.binary import ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.fanout.channels import INTERVALS_MS, Channel
 from ibfast.fanout.dialect import Audience, Encoder, Rows
 from ibfast.fanout.past import rows_between
@@ -28,12 +25,8 @@ UNITS = ("us", "ns")
 UNITS_NS = {"us": 1000, "ns": 1}
 AT_ONCE = (1 << 63) - 1
 
-LEAST_VALUES = 16
-"""So many prices are needed to tell their grid from them."""
-
-PRICES = {"quotes": ("bid", "ask"), "trades": ("price",), "ticks": ("price",), "depth": ("price",), "bars": ("close",)}
-SIZES = {"quotes": ("bid_size", "ask_size"), "ticks": ("size",), "depth": ("size",), "bars": ("volume",)}
-TRADE_SIZES = {"trades": ("size",)}
+LOOKS = 2
+"""So many channels' grids are looked at in one window, since a look goes through the rings."""
 
 
 class BinaryDialect:
@@ -60,6 +53,9 @@ class _BinaryEncoder:
         self._class = INTERVALS_MS.index(interval_ms) * len(UNITS) + UNITS.index(unit)
         self._codec = self._new_codec()
         self._specs: dict[int, ChannelSpec] = {}
+        self._channels: dict[int, Channel] = {}
+        self._looked: dict[int, int] = {}
+        self._settling: deque[int] = deque()
         self._texts: dict[int, bytes] = {}
 
     def _new_codec(self) -> Codec:
@@ -80,6 +76,8 @@ class _BinaryEncoder:
         spec = self._spec(channel)
         index = self._codec.add(spec, state, seq)
         self._specs[index] = spec
+        self._channels[index] = channel
+        self._looked[index] = seq
         self._note_texts(self._codec.texts(index))
         return index
 
@@ -93,22 +91,14 @@ class _BinaryEncoder:
             ordered=channel.ordered,
             span_ns=self._span_ns,
             is_conflated=channel.is_conflated,
-            grids=self._grids(channel),
+            grids=Grids.of(rows_between(self._feed, channel, 0, AT_ONCE), Grids()),
             interval_class=self._class,
-        )
-
-    def _grids(self, channel: Channel) -> Grids:
-        """Return the grids on which most of what the rings still hold of the instrument lies."""
-        rows = rows_between(self._feed, channel, 0, AT_ONCE)
-        usual = Grids()
-        return Grids(
-            _grid(rows, PRICES, usual.price), _grid(rows, SIZES, usual.size), _grid(rows, TRADE_SIZES, usual.trade_size)
         )
 
     def remove(self, index: int) -> None:
         """See `Encoder`."""
         self._codec.remove(index)
-        del self._specs[index]
+        del self._specs[index], self._channels[index], self._looked[index]
 
     def describe(self, index: int) -> dict[str, Any]:
         """See `Encoder`."""
@@ -122,7 +112,22 @@ class _BinaryEncoder:
         """See `Encoder`."""
         changed = self._codec.encode(until_ns)
         self._note_texts(text_id for _, text_id in self._codec.new_texts())
+        self._settling.extend(self._codec.settling())
+        for _ in range(min(LOOKS, len(self._settling))):
+            self._settle(self._settling.popleft())
         return bool(changed)
+
+    def _settle(self, index: int) -> None:
+        """Have a channel's numbers on the grids of its latest rows."""
+        spec = self._specs.get(index)
+        if spec is None:  # it was removed
+            return
+        rows = rows_between(self._feed, self._channels[index], self._looked[index], AT_ONCE)
+        self._looked[index] = self._codec.seq
+        grids = Grids.of(rows, spec.grids)
+        if grids != spec.grids:
+            self._codec.regrid(index, grids)
+            self._specs[index] = replace(spec, grids=grids)
 
     def _note_texts(self, text_ids: Any) -> None:
         for text_id in text_ids:
@@ -186,10 +191,3 @@ class _BinaryEncoder:
     def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:
         """See `Encoder`."""
         return lag_frame(channel_id, reason, from_seq, to_seq, rows)
-
-
-def _grid(rows: Rows, columns: Mapping[str, tuple[str, ...]], usual: tuple[int, int]) -> tuple[int, int]:
-    parts = [part[name] for family, part in rows.items() for name in columns.get(family, ())]
-    values: NDArray[np.float64] = np.concatenate(parts) if parts else np.empty(0)
-    values = values[np.isfinite(values)]
-    return grid_of(values) if len(values) >= LEAST_VALUES else usual

@@ -49,6 +49,10 @@ export class BitWriter {
     return this.bits(rest, 8);
   }
 
+  grid(step, decimals) {
+    return this.bits(step, 16).bits(decimals, 4);
+  }
+
   /** A number of a state: on the grid, or NaN. */
   number(n) {
     return n === null ? this.bits(0, 1).u64(NAN).zigzag(0, 12) : this.bits(1, 1).zigzag(n, 12);
@@ -79,7 +83,6 @@ export function described(options = {}) {
     unit_ns: 1000,
     ordered: false,
     conflated: false,
-    grids: { price: [1, 2], size: [100, 0], trade_size: [1, 0] },
     ...options,
   };
 }
@@ -93,9 +96,15 @@ export function clock(cls = 2, time = START_NS, seq = 1000) {
     .bytes();
 }
 
+/** What every state begins with: cents, lots, single trades; k are 0. */
+export function head(state) {
+  return state.grid(1, 2).grid(100, 0).grid(1, 0).bits(0, 40);
+}
+
 /** A state of quotes: bid 231.05, ask 231.06, sizes 300 and 500, at START_NS; k are 0. */
 export function quotesState(seq = 1000, channel = 0) {
-  const state = message(0x20).varint(channel).u64(START_NS).u64(seq).bits(0, 40);
+  const state = message(0x20).varint(channel).u64(START_NS).u64(seq);
+  head(state);
   state.bits(1, 1).u64(START_NS).u8(11).eg(0, 3).u64(0);
   for (const n of [23105, 23106, 3, 5, 3, 5]) state.number(n);
   return state.bytes();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { FrameDecoder, ProtocolError } from "../ibfast.js";
-import { clock, described, message, START_NS } from "./bitwriter.js";
+import { clock, described, head, message, START_NS } from "./bitwriter.js";
 
 const SEQ = 1000;
 const NAN_WITH_PAYLOAD = 0x7ff8000000000001n;
@@ -14,7 +14,7 @@ function opened(options, write) {
   const decoder = new FrameDecoder();
   decoder.open(described({ span_ns: 1000, ...options }));
   decoder.decode(clock());
-  const state = message(0x20).varint(0).u64(START_NS).u64(SEQ).bits(0, 40);
+  const state = head(message(0x20).varint(0).u64(START_NS).u64(SEQ));
   write(state);
   decoder.decode(state.bytes());
   return decoder;
@@ -58,9 +58,12 @@ test("places on a grid are below 2^51", () => {
 });
 
 test("extensions that do not exist", () => {
-  for (let code = 1; code < 16; code++) refuses(ticks(), window(1).bits(1, 1).bits(code, 4).bits(0, 64), /extension/);
+  const GRID = 6;
+  for (let code = 1; code < 16; code++)
+    if (code !== GRID) refuses(ticks(), window(1).bits(1, 1).bits(code, 4).bits(0, 64), /extension/);
   const quotes = () => opened({}, (state) => state.bits(0, 1));
-  for (let code = 4; code < 16; code++) refuses(quotes(), window(1).bits(31, 5).bits(code, 4).bits(0, 64), /extension/);
+  for (let code = 4; code < 16; code++)
+    if (code !== GRID) refuses(quotes(), window(1).bits(31, 5).bits(code, 4).bits(0, 64), /extension/);
 });
 
 test("a double has one byte at least that differs", () => {
@@ -118,8 +121,31 @@ test("a book has 256 levels at most", () => {
 });
 
 test("more rows than a state can have", () => {
-  const state = message(0x20).varint(0).u64(START_NS).u64(SEQ).bits(0, 40).eg(257, 3);
+  const state = head(message(0x20).varint(0).u64(START_NS).u64(SEQ)).eg(257, 3);
   refuses(ticks(), state, /number of a state's rows/);
+});
+
+test("grids that can't be", () => {
+  for (const [step, decimals] of [
+    [0, 2],
+    [1, 15],
+  ]) {
+    const state = message(0x20).varint(0).u64(START_NS).u64(SEQ).grid(step, decimals).bits(0, 200);
+    refuses(ticks(), state, /a grid's/);
+  }
+});
+
+test("a grid that does not exist", () => {
+  refuses(ticks(), window(1).bits(1, 1).bits(6, 4).bits(3, 2).grid(1, 2).bits(0, 80), /a grid that does not exist/);
+});
+
+test("a number stays when its grid changes, and the next one is on the new grid", () => {
+  const decoder = ticks();
+  assert.equal(rowsOf(decoder, tick(window(1), 1, PRICE).zigzag(1250, 0))[0].price, 12.5);
+  const writer = window(2, SEQ + 2).bits(1, 1).bits(6, 4).bits(0, 2).grid(5, 1);
+  tick(writer, 1);
+  tick(writer, 1, PRICE).zigzag(26, 0);
+  assert.deepEqual(rowsOf(decoder, writer).map((row) => row.price), [12.5, 13]);
 });
 
 test("descriptions of channels that can't be", () => {
@@ -132,9 +158,6 @@ test("descriptions of channels that can't be", () => {
     { unit_ns: 10 },
     { span_ns: 2 ** 31 * 1000 },
     { span_ns: 1500 },
-    { grids: { price: [0, 2], size: [1, 0], trade_size: [1, 0] } },
-    { grids: { price: [1, 15], size: [1, 0], trade_size: [1, 0] } },
-    { grids: { price: [1.5, 1], size: [1, 0], trade_size: [1, 0] } },
   ]) {
     assert.throws(() => new FrameDecoder().open(described(wrong)), ProtocolError, JSON.stringify(wrong));
   }
