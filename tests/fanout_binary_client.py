@@ -96,7 +96,7 @@ class BinaryClient:
 @contextlib.asynccontextmanager
 async def binary_client(server: FanoutServer, **options: Any) -> AsyncIterator[BinaryClient]:
     host, port = server.address
-    options = {"compression": None, "subprotocols": ["ibfast.v1.binary"]} | options
+    options = {"compression": None, "subprotocols": ["ibfast.v1.binary"], "close_timeout": 0.2} | options
     async with connect(f"ws://{host}:{port}/stream", **options) as socket_:
         client = BinaryClient(socket_)
         assert (await client.hear())["op"] == "welcome"
