@@ -46,24 +46,22 @@ def rows_between(feed: FeedView, channel: Channel, after_seq: int, up_to_seq: in
     is_own[list(channel.kinds)] = True
     found: dict[str, NDArray[Any]] = {}
     for family in channel.families:
-        parts = [
-            part[(part["instrument"] == channel.instrument) & is_own[part["kind"]]]
-            for part in _slices(getattr(feed, family), after_seq, up_to_seq)
-        ]
+        own = _rows_of(feed.rings[family], channel.instrument, after_seq, up_to_seq)
+        parts = [part[is_own[part["kind"]]] for part in own]
         if any(map(len, parts)):
             found[family] = joined(family, parts)
     return found
 
 
-def _slices(ring: RingBuffer, after_seq: int, up_to_seq: int) -> list[NDArray[Any]]:
-    """Return copies of the ring's rows between two sequence numbers, in at most three parts, since the ring wraps."""
+def _rows_of(ring: RingBuffer, instrument: int, after_seq: int, up_to_seq: int) -> list[NDArray[Any]]:
+    """Return copies of an instrument's rows between two sequence numbers, in at most three parts: the ring wraps."""
     reader = ring.reader(start="oldest")
     parts = []
     while reader.pending:
         with reader.borrowed() as batch:
-            seqs = batch.rows["seq"]
-            first, end = np.searchsorted(seqs, (after_seq, up_to_seq), side="right")
-            part = batch.rows[first:end].copy()
-        if batch.intact and len(part):
-            parts.append(part)
+            first, end = np.searchsorted(batch.rows["seq"], (after_seq, up_to_seq), side="right")
+            rows = batch.rows[first:end]
+            own = rows[rows["instrument"] == instrument]
+        if batch.intact and len(own):
+            parts.append(own)
     return parts
