@@ -421,9 +421,27 @@ function toMicroseconds(ns) {
   return Number(ns / 1000n) + Number(ns % 1000n) / 1000;
 }
 
-class Quotes extends Timed {
-  family = "quotes";
+/** A family of which the last row is remembered. */
+class Top extends Timed {
   hasRow = false;
+
+  restore(bits, channel) {
+    if (bits.bit() === 0) return;
+    this.hasRow = true;
+    this.restoreTime(bits);
+    this.kind = bits.bits(8);
+    this.attribs = within(bits.eg(3), 0, U32, "attribs");
+    this.setEvent(bits.i64());
+    this.restoreRow(bits, channel);
+  }
+
+  records() {
+    return this.hasRow ? [this] : [];
+  }
+}
+
+class Quotes extends Top {
+  family = "quotes";
   bid = new Place();
   ask = new Place();
   bid_size = new Place();
@@ -474,21 +492,11 @@ class Quotes extends Timed {
     return this;
   }
 
-  restore(bits, channel) {
-    if (bits.bit() === 0) return;
-    this.hasRow = true;
-    this.restoreTime(bits);
-    this.kind = bits.bits(8);
-    this.attribs = within(bits.eg(3), 0, U32, "attribs");
-    this.setEvent(bits.i64());
+  restoreRow(bits, channel) {
     channel.price.restore(bits, this.bid);
     channel.price.restore(bits, this.ask);
     for (const place of [this.bid_size, this.ask_size, this.#bidBefore, this.#askBefore])
       channel.size.restore(bits, place);
-  }
-
-  records() {
-    return this.hasRow ? [this] : [];
   }
 
   forget(grid) {
@@ -505,9 +513,8 @@ class Quotes extends Timed {
   }
 }
 
-class Trades extends Timed {
+class Trades extends Top {
   family = "trades";
-  hasRow = false;
   exchange = 0;
   conditions = 0;
   price = new Place();
@@ -532,13 +539,7 @@ class Trades extends Timed {
     return this;
   }
 
-  restore(bits, channel) {
-    if (bits.bit() === 0) return;
-    this.hasRow = true;
-    this.restoreTime(bits);
-    this.kind = bits.bits(8);
-    this.attribs = within(bits.eg(3), 0, U32, "attribs");
-    this.setEvent(bits.i64());
+  restoreRow(bits, channel) {
     this.exchange = within(bits.eg(3), 0, U32, "exchange");
     this.conditions = within(bits.eg(3), 0, U32, "conditions");
     channel.price.restore(bits, this.price);
@@ -548,10 +549,6 @@ class Trades extends Timed {
   forget(grid) {
     if (grid === "price") forgetPlaces([this.price]);
     else if (grid === "tradeSize") forgetPlaces([this.size]);
-  }
-
-  records() {
-    return this.hasRow ? [this] : [];
   }
 }
 

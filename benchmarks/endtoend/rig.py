@@ -12,16 +12,14 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
 
 from benchmarks.endtoend.subscribers import Subscribers
-from benchmarks.soak.child import Child, ChildError
+from benchmarks.soak.child import Child, ChildError, Parts
 from ibfast import Feed
 
 OTHERS, STALLED = 0, 1
@@ -102,7 +100,7 @@ class Turn:
         return (self.end_ns - self.begin_ns) / 1e9
 
 
-class Rig:
+class Rig(Parts):
     """A gateway, the server, and its subscribers. An async context manager.
 
     Args:
@@ -120,29 +118,16 @@ class Rig:
     subscribers: Subscribers
 
     def __init__(self, load: Load, say: Callable[[str], None]) -> None:
+        super().__init__()
         self.load = load
         self.rows: list[NDArray[Any]] = []
         self.lost = 0
         self.joined_s = 0.0
         self._say = say
         self._random = random.Random(load.seed)
-        self._stack = AsyncExitStack()
         self._symbols: list[str] = []
         self._others = range(0)
         self._subscribed = {OTHERS: 0, STALLED: 0}
-
-    async def __aenter__(self) -> Rig:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         load = self.load

@@ -15,7 +15,8 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 ANSWER_TIMEOUT_S = 60.0
@@ -29,6 +30,29 @@ Verbs = Mapping[str, Callable[..., Any]]
 
 class ChildError(Exception):
     """A child has ended, or does not answer, or a verb raised there."""
+
+
+class Parts:
+    """Processes and what else begins and ends with them: an async context manager; `_start` puts them on the stack."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        raise NotImplementedError
 
 
 class Child:

@@ -10,12 +10,10 @@ import contextlib
 import os
 import random
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
-from benchmarks.soak.child import Child, ChildError
+from benchmarks.soak.child import Child, ChildError, Parts
 from benchmarks.soak.market import INSTRUMENTS, NS, SERIES, Timetable
 from ibfast.sim.proxy import FaultProxy
 
@@ -44,7 +42,7 @@ class Gone:
     violations: list[tuple[float, str]] = field(default_factory=list)
 
 
-class Rig:
+class Rig(Parts):
     """The gateway, the proxy in front of it (in this process), the subject, and the witness. An async context manager.
 
     Args:
@@ -63,26 +61,13 @@ class Rig:
     proxy: FaultProxy
 
     def __init__(self, rate: float, seed: int) -> None:
+        super().__init__()
         self.random = random.Random(seed)
         self.log: list[tuple[float, str]] = []
         self._timetable = Timetable(time.time_ns() - NS, rate)
         self._gone = Gone()
         self._is_gateway_gone = True
         self._ended_cpu_s = 0.0
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Rig:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
 
     async def _start(self) -> None:
         self._stack.push_async_callback(self._end_gateway)
