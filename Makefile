@@ -22,7 +22,7 @@ lint: .venv/.test  ## Style and types
 benchmarks: .venv/.test  ## Decoding, side by side with other clients
 	$(BIN)/python -m benchmarks decode
 
-fuzz: .venv/.test  ## The decoder under a coverage-guided fuzzer and sanitizers, for a minute
+fuzz: .venv/.test  ## Both decoders under a coverage-guided fuzzer and sanitizers, for a minute each
 	fuzz/run.sh 60
 
 wheel: .venv/.installed

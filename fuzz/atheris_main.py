@@ -1,11 +1,11 @@
-"""The entry point under atheris: run by run.sh with the sanitized extensions on the path."""
+"""The entry point under atheris, for the target that is named first: run by run.sh, with sanitized extensions."""
 
+import importlib
 import sys
 
 import atheris
 
-from fuzz.target import check
-
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, check, enable_python_coverage=False)
+    target = importlib.import_module(f"fuzz.{sys.argv.pop(1)}")
+    atheris.Setup(sys.argv, target.check, enable_python_coverage=False)
     atheris.Fuzz()

@@ -1,4 +1,5 @@
-"""Write fuzz/corpus: one input for each message of the tick path and each dialect, from the embedded gateway's codec.
+"""Write fuzz/corpus: one input for each message of the tick path and each dialect, from the embedded gateway's codec;
+and fuzz/frames_corpus, from the messages of the stream protocol in tests/vectors.
 
 python -m fuzz.make_corpus
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fuzz import frames_target
 from fuzz.target import input_of
 from ibfast.sim.codec import (
     Depth,
@@ -26,6 +28,7 @@ from ibfast.sim.codec import (
 )
 
 CORPUS = Path(__file__).with_name("corpus")
+FRAMES_CORPUS = Path(__file__).with_name("frames_corpus")
 VERSIONS = (176, 201, 226)
 
 MESSAGES: dict[str, list[Tick]] = {
@@ -68,12 +71,15 @@ MESSAGES: dict[str, list[Tick]] = {
 
 
 def main() -> None:
-    """Write the corpus anew."""
+    """Write the corpora anew."""
     CORPUS.mkdir(exist_ok=True)
     for name, messages in MESSAGES.items():
         for server_version in VERSIONS:
             payloads = [encode(message, server_version) for message in messages]
             (CORPUS / f"{name}_{server_version}").write_bytes(input_of(server_version, 1, payloads))
+    FRAMES_CORPUS.mkdir(exist_ok=True)
+    for name in frames_target.VECTORS:
+        (FRAMES_CORPUS / name).write_bytes(frames_target.input_of(name))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 #!/bin/sh
-# Fuzz the decoder for SECONDS (60): coverage-guided by atheris, with the extensions built for ASan and UBSan.
+# Fuzz both decoders, each for SECONDS (60): coverage-guided by atheris, with the extensions built for ASan and UBSan.
+# The one of the gateway's messages is `target`, that of the stream protocol's frames `frames_target`.
 #
 # Needs clang (Debian: apt-get install clang libclang-rt-dev) and a Python that atheris has wheels for (3.11-3.13).
-# What it finds on its way goes to build/fuzz/corpus; an input that breaks an invariant is left in build/fuzz as crash-*.
+# What it finds on its way goes to build/fuzz/corpus and frames_corpus; an input that breaks an invariant is left in build/fuzz as crash-*.
 set -eu
 seconds=${1:-60}
 cd "$(dirname "$0")/.."
 build=build/fuzz
 python=$build/venv/bin/python
-mkdir -p "$build/corpus"
+mkdir -p "$build/corpus" "$build/frames_corpus"
 
 clang=${CLANG:-$(command -v clang || ls /usr/bin/clang-[0-9]* 2>/dev/null | head -n 1)}
 if [ -z "$clang" ]; then
@@ -38,7 +39,11 @@ rm -f ibfast/_*.c ibfast/_*.so
 # Python's own allocator would hide small objects from ASan; its memory at exit is no leak.
 site=$(../venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["platlib"])')
 cd ../../..
-PYTHONMALLOC=malloc LD_PRELOAD="$site/asan_with_fuzzer.so" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-    PYTHONPATH="$build/source" "$python" "$build/source/fuzz/atheris_main.py" \
-    -max_total_time="$seconds" -max_len=4096 -artifact_prefix="$build/" -print_final_stats=1 \
-    "$build/corpus" fuzz/corpus
+export PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$build/source"
+fuzz() { # target, corpus, longest input
+    LD_PRELOAD="$site/asan_with_fuzzer.so" "$python" "$build/source/fuzz/atheris_main.py" "$1" \
+        -max_total_time="$seconds" -max_len="$3" -artifact_prefix="$build/" -print_final_stats=1 \
+        "$build/$2" "fuzz/$2"
+}
+fuzz target corpus 4096
+fuzz frames_target frames_corpus 16384

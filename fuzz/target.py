@@ -30,7 +30,7 @@ def stream_of(data: bytes) -> tuple[int, random.Random, bytes]:
     """Return the server version, the source of the cuts, and the stream that an input stands for."""
     version, seed, form = (*data[:HEAD_NBYTES], 0, 0, 0)[:HEAD_NBYTES]
     rest = data[HEAD_NBYTES:]
-    stream = rest if form & 1 else b"".join(struct.pack(">I", len(payload)) + payload for payload in _payloads(rest))
+    stream = rest if form & 1 else b"".join(struct.pack(">I", len(payload)) + payload for payload in payloads_of(rest))
     return VERSIONS[version % len(VERSIONS)], random.Random(seed), stream
 
 
@@ -40,7 +40,8 @@ def input_of(server_version: int, seed: int, payloads: list[bytes]) -> bytes:
     return bytes((VERSIONS.index(server_version), seed, 0)) + b"".join(parts)
 
 
-def _payloads(data: bytes) -> Iterator[bytes]:
+def payloads_of(data: bytes) -> Iterator[bytes]:
+    """Cut an input into what stands behind each length of two bytes."""
     start = 0
     while start + 2 <= len(data):
         end = start + 2 + struct.unpack_from(">H", data, start)[0]

@@ -1,4 +1,4 @@
-"""The fuzz target without a fuzzer: its corpus and seeded mutations of it, through the normal build.
+"""The fuzz targets without a fuzzer: their corpora and seeded mutations of them, through the normal build.
 
 `fuzz/run.sh` does the same with coverage to guide it and sanitizers to watch.
 """
@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import make_corpus, target
+from fuzz import frames_target, make_corpus, target
 
 CORPUS = sorted(make_corpus.CORPUS.iterdir())
+FRAMES_CORPUS = sorted(make_corpus.FRAMES_CORPUS.iterdir())
 MUTATIONS = 200
+FRAMES_MUTATIONS = 20
+"""The second decoder is slow."""
 INTERESTING = (
     b"\0",
     b"\xff",
@@ -56,12 +59,14 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def test_the_corpus_is_what_its_script_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(make_corpus, "CORPUS", tmp_path)
+def test_the_corpora_are_what_their_script_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    corpora = {"CORPUS": CORPUS, "FRAMES_CORPUS": FRAMES_CORPUS}
+    for name in corpora:
+        monkeypatch.setattr(make_corpus, name, tmp_path / name)
     make_corpus.main()
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-        path.name: path.read_bytes() for path in CORPUS
-    }
+    for name, paths in corpora.items():
+        written = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        assert written == {path.name: path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
@@ -71,6 +76,15 @@ def test_the_corpus_and_its_mutations(path: Path) -> None:
     target.check(data)
     for _ in range(MUTATIONS):
         target.check(mutated(data, rng))
+
+
+@pytest.mark.parametrize("path", FRAMES_CORPUS, ids=lambda path: path.name)
+def test_the_corpus_of_frames_and_its_mutations(path: Path) -> None:
+    rng = random.Random(path.name)
+    data = path.read_bytes()
+    frames_target.check(data)
+    for _ in range(FRAMES_MUTATIONS):
+        frames_target.check(mutated(data, rng))
 
 
 def test_streams_of_nothing_but_noise() -> None:
