@@ -101,9 +101,8 @@ class StreamClient:
         if wish.server_number is not None:
             self._ask(Request("unsubscribe", wish))
             return True
-        waiting = [request for request in self._queue if request.wish is wish]
-        for request in waiting:
-            self._queue.remove(request)
+        self._queue = deque(request for request in self._queue if request.wish is not wish)
+        self._early = [request for request in self._early if request.wish is not wish]
         is_under_way = self._session is not None and any(r.wish is wish for r in self._session.requests.values())
         if not is_under_way:
             wish.end()
@@ -196,10 +195,11 @@ class StreamClient:
             wish = request.wish
             if request.op == "update" and request.interval_ms is not None:
                 wish.request["interval_ms"] = request.interval_ms
-            if wish.is_withdrawn:
-                wish.end()
-            if request.op != "subscribe" or wish.is_withdrawn:
+            if request.op != "subscribe":
                 self._output.append(Answer(wish, request.op))
+            elif wish.is_withdrawn:
+                wish.end()
+                self._output.append(Answer(wish, "unsubscribe"))
         self._queue.clear()
         self._early.clear()
 
@@ -302,6 +302,10 @@ class StreamClient:
         if request is None:
             return
         wish, op = request.wish, request.op
+        if op == "subscribe" and wish.is_withdrawn:
+            self._end(session, wish)
+            self._output.append(Answer(wish, "unsubscribe"))
+            return
         if error.code == "TOO_FAST" or (op == "subscribe" and wish.was_live and error.code in PASSING_CODES):
             wish.reason = str(error)
             if not self._early:

@@ -1894,7 +1894,6 @@ export class Client {
     this.#wishes.delete(wish);
     wish.end(null);
     if (wish.number !== null) await this.#ask("unsubscribe", wish);
-    else this.#outbox = this.#outbox.filter((request) => request.wish !== wish);
   }
 
   async #askAnything(op, fields) {
@@ -1914,7 +1913,7 @@ export class Client {
     while (!this.#isPaused && this.#outbox.length > 0 && this.#requests.size < MOST_UNANSWERED) {
       const request = this.#outbox.shift();
       const { op, wish } = request;
-      if ((op === "update" || op === "unsubscribe") && wish.number === null) {
+      if (wish !== null && (op === "subscribe" ? wish.isOver : wish.number === null)) {
         request.resolve(); // It has ended meanwhile.
         continue;
       }

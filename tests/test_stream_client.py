@@ -169,6 +169,43 @@ def test_what_is_given_up_under_way_is_ended_when_it_is_there(client: StreamClie
     assert wish.is_over
 
 
+def test_what_is_given_up_while_it_waits_to_be_asked_again_is_not_asked_again(
+    client: StreamClient, server: Server
+) -> None:
+    wish = client.subscribe("AAPL")
+    (request,) = server.connect()
+    server.say("error", id=request["id"], code="TOO_FAST", message="500 a second")
+    assert not client.unsubscribe(wish)
+    assert wish.is_over
+    client.repeat()
+    assert server.requests() == []
+
+
+@pytest.mark.parametrize("code", ["TOO_FAST", "NO_GATEWAY", "FORBIDDEN"])
+def test_what_is_given_up_under_way_is_over_with_its_refusal(
+    client: StreamClient, server: Server, wish: Wish, code: str
+) -> None:
+    client.disconnected()
+    (request,) = server.connect()
+    assert client.unsubscribe(wish)
+    assert server.say("error", id=request["id"], code=code, message="no") == [Answer(wish, "unsubscribe")]
+    assert wish.is_over
+    client.repeat()
+    assert server.requests() == []
+
+
+def test_what_is_given_up_under_way_is_over_with_its_connection(
+    client: StreamClient, server: Server, wish: Wish
+) -> None:
+    client.disconnected()
+    server.connect()
+    assert client.unsubscribe(wish)
+    client.disconnected()
+    assert client.take_output() == [Answer(wish, "unsubscribe")]
+    assert wish.is_over
+    assert server.connect() == []
+
+
 def test_a_refusal_is_told_with_its_remedy(client: StreamClient, server: Server) -> None:
     wish = client.subscribe("AAPL")
     (request,) = server.connect()

@@ -399,6 +399,23 @@ test("requests that are too fast are asked again, a few at a time", async (t) =>
   assert.ok(answers.every(({ reason }) => reason.code === "TOO_MANY"));
 });
 
+test("what is given up while it waits to be asked again is not asked again", async (t) => {
+  const opened = await open(t);
+  const subscription = await subscribe(opened);
+  opened.connection.drop();
+  const next = await opened.peer.accept();
+  next.welcome();
+  const { id } = await next.hear("subscribe");
+  await subscription.unsubscribe();
+  const answer = async (pinging, ...before) => {
+    const ping = await next.hear("ping");
+    next.send(...before, { op: "pong", id: ping.id, seq: 1001, time_ns: 1 });
+    await pinging;
+  };
+  await answer(opened.client.ping(), { op: "error", id, code: "TOO_FAST", message: "wait" });
+  await answer(opened.client.ping());
+});
+
 test("a first try that fails rejects", async (t) => {
   const peer = await Peer.start(t);
   peer.refuse = 401;
