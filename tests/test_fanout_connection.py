@@ -346,6 +346,36 @@ def test_who_breaks_off_leaves_nothing(run: Run) -> None:
     run(test())
 
 
+@pytest.mark.parametrize("way", ["abort", "end", "close"])
+def test_who_goes_away_before_its_answer_leaves_nothing(run: Run, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with serving(linger_s=0) as (server, desk), slow_client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+            client.socket.transport.pause_reading()
+            (connection,) = server.connections
+            count = 0
+            while not connection.backlog:
+                await trade_much(desk, count, 200)
+                count += 200
+            await client.say("ping")
+            await until(lambda: connection.drain_waiters)  # the answer, behind what the client does not take
+            match way:
+                case "abort":
+                    client.socket.transport.abort()
+                case "end":
+                    client.socket.transport.write_eof()
+                    client.socket.transport.resume_reading()
+                    with contextlib.suppress(ConnectionClosed):
+                        while True:
+                            await client.hear()
+                case "close":
+                    await client.socket.close()
+            await until(lambda: not server.connections and not desk.lines)
+
+    run(test())
+    assert not caplog.records
+
+
 # --- the end, and signs of life ---
 
 

@@ -234,10 +234,14 @@ class Connection(ServerConnection):
         return self._progress.is_stalled(self.transport.get_write_buffer_size(), now_s)
 
     async def drained(self) -> None:
-        """Wait until everything is on its way: who asks and does not listen to the answers is not asked further."""
-        while self.backlog or self.paused:
-            await self.drain()
-            await asyncio.sleep(0)
+        """Wait until everything is on its way: who asks and does not listen to the answers is not asked further.
+
+        Of who has gone away the rest will never be on its way: reading tells of the end, and how it came.
+        """
+        with contextlib.suppress(OSError):
+            while (self.backlog or self.paused) and self._may_write():
+                await self.drain()
+                await asyncio.sleep(0)
 
     # --- the end ---
 
