@@ -16,8 +16,10 @@ from fanout_client import JsonClient, client_of, rows_of, serving
 from fanout_desk import Desk
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 
+from ibfast.fanout.connection import Connection
+from ibfast.fanout.messages import Code
 from ibfast.fanout.server import FanoutServer
 
 MANY = 5000
@@ -48,6 +50,17 @@ async def overwhelm(server: FanoutServer, desk: Desk, first: int = 0) -> int:
         await trade_much(desk, first, 200)
         first += 200
     return first
+
+
+async def fill(server: FanoutServer, desk: Desk) -> Connection:
+    """Trade until something waits for a connection, and return that."""
+    count = 0
+    while True:
+        for connection in server.connections:
+            if connection.backlog:
+                return connection
+        await trade_much(desk, count, 200)
+        count += 200
 
 
 def behind(server: FanoutServer) -> list[Any]:
@@ -352,11 +365,7 @@ def test_who_goes_away_before_its_answer_leaves_nothing(run: Run, way: str, capl
         async with serving(linger_s=0) as (server, desk), slow_client_of(server) as client:
             await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
             client.socket.transport.pause_reading()
-            (connection,) = server.connections
-            count = 0
-            while not connection.backlog:
-                await trade_much(desk, count, 200)
-                count += 200
+            connection = await fill(server, desk)
             await client.say("ping")
             await until(lambda: connection.drain_waiters)  # the answer, behind what the client does not take
             match way:
@@ -374,6 +383,58 @@ def test_who_goes_away_before_its_answer_leaves_nothing(run: Run, way: str, capl
 
     run(test())
     assert not caplog.records
+
+
+@pytest.mark.parametrize("way", ["end", "close"])
+def test_who_says_no_more_and_takes_nothing_is_cut_and_the_others_are_served(
+    run: Run, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with (
+            serving(stalled_s=0.2, heartbeat_s=0.2) as (server, desk),
+            client_of(server) as good,
+            slow_client_of(server) as bad,
+        ):
+            await bad.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+            transport = bad.socket.transport
+            transport.pause_reading()
+            await fill(server, desk)
+            if way == "end":
+                transport.write_eof()
+            else:
+                transport.write(Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=True))
+            await until(lambda: len(server.connections) == 1)
+            assert server.tally.closed[Code.TOO_SLOW] == 1
+            await good.ask("ping")
+            await good.until("heartbeat")
+            transport.abort()
+
+    run(test())
+    assert not caplog.records
+
+
+def test_a_fault_that_one_connection_meets_is_reported_and_its_own_end_alone(run: Run, monkeypatch: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a fault")
+
+    async def test() -> None:
+        reported: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        async with (
+            serving(heartbeat_s=0.2) as (server, desk),
+            client_of(server) as good,
+            slow_client_of(server) as bad,
+        ):
+            await bad.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+            monkeypatch.setattr(Connection, "drain_backlog", fail)
+            bad.socket.transport.pause_reading()
+            await fill(server, desk)
+            await until(lambda: len(server.connections) == 1)
+            await good.ask("ping")
+            await good.until("heartbeat")
+        assert [str(error) for error in reported] == ["a fault"]
+
+    run(test())
 
 
 # --- the end, and signs of life ---

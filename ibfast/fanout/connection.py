@@ -253,7 +253,7 @@ class Connection(ServerConnection):
         if session is not None:
             session.subscriber.leave()
             session.subscriber.say("closing", code=code, message=message)
-            if self.backlog:
+            if self.backlog and self._may_write():
                 self.member.write(self.backlog.take())  # before the end, whatever the socket takes
         if code is Code.TOO_SLOW:
             self.transport.abort()  # it would not take that, either

@@ -8,11 +8,12 @@ a subscriber can't take is its own loss, and told to it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
@@ -340,25 +341,43 @@ class FanoutServer:
     # --- what is looked at from time to time ---
 
     async def _look_after(self) -> None:
-        loop = asyncio.get_running_loop()
         looks = 0
         while True:
             await asyncio.sleep(LOOK_S)
             looks += 1
-            now_s = loop.time()
-            self._tell_gaps()
-            self._hub.batcher.ledger.keep_up()
-            for connection in tuple(self._watched):
+            with self._surviving():
+                self._look()
+            if looks % LOOKS_PER_ROUND == 0:
+                with self._surviving():
+                    self._look_at_all()
+
+    @contextlib.contextmanager
+    def _surviving(self, connection: Connection | None = None) -> Iterator[None]:
+        """Report a fault of the server's own, and cut the connection that it is about: the others are still served."""
+        try:
+            yield
+        except Exception as error:
+            if connection is not None:
+                connection.transport.abort()
+            asyncio.get_running_loop().call_exception_handler({"message": "upkeep failed", "exception": error})
+
+    def _look(self) -> None:
+        self._tell_gaps()
+        self._hub.batcher.ledger.keep_up()
+        for connection in tuple(self._watched):
+            with self._surviving(connection):
                 if connection.is_clogged:
-                    self._unclog(connection, now_s)
+                    self._unclog(connection, self._now_s())
                 if connection.session is not None:
                     connection.session.subscriber.serve_once(time.monotonic())
                 if not connection.needs_looks:
                     self._watched.discard(connection)
-            if looks % LOOKS_PER_ROUND == 0:
-                self._tell_states()
-                for connection in tuple(self.connections):
-                    self._look_at(connection, now_s)
+
+    def _look_at_all(self) -> None:
+        self._tell_states()
+        for connection in tuple(self.connections):
+            with self._surviving(connection):
+                self._look_at(connection, self._now_s())
 
     def _unclog(self, connection: Connection, now_s: float) -> None:
         if connection.is_stalled(now_s):
