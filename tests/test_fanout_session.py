@@ -460,7 +460,7 @@ def test_silence_before_tls_is_ended(run: Run, certificate: Certificate, hello: 
     run(test())
 
 
-def test_it_speaks_tls(run: Run, certificate: Certificate) -> None:
+def test_it_speaks_tls(run: Run, certificate: Certificate, caplog: pytest.LogCaptureFixture) -> None:
     context = ssl.create_default_context()
     certificate.authority.configure_trust(context)
 
@@ -479,3 +479,4 @@ def test_it_speaks_tls(run: Run, certificate: Certificate) -> None:
                 pass
 
     run(test())
+    assert not caplog.records

@@ -34,8 +34,8 @@ class Writer(asyncio.Transport):
         eof_received():   writer.stop()
         connection_lost():writer.leave()      must come before the loop closes the socket, as this callback does
 
-    The transport's limits are such that it is paused exactly as long as it holds bytes: nothing overtakes what the
-    library writes. From `pause_writing` nothing may be written, to whomever. What a server keeps for a connection
+    From `start` the transport's limits are such that it is paused exactly as long as it holds bytes: nothing overtakes
+    what the library writes. From `pause_writing` nothing may be written, to whomever. What a server keeps for a connection
     that refused has to be written in the same call that releases it, or frames of an audience overtake it.
     """
 
@@ -48,8 +48,6 @@ class Writer(asyncio.Transport):
         self._may_write = may_write
         self._is_gone = False
         self._handle = writes.add(_descriptor(transport), self)
-        # A plain transport is paused above its limit, one that speaks TLS from it on.
-        transport.set_write_buffer_limits(high=1 if _is_tls(transport) else 0, low=0)
 
     @property
     def handle(self) -> int:
@@ -65,6 +63,8 @@ class Writer(asyncio.Transport):
         """Take frames from now on: the handshake is over."""
         if self._may_write() and not self._transport.is_closing():
             self._writes.start(self._handle)
+            # A plain transport is paused above its limit, one that speaks TLS from it on; if it holds bytes, now.
+            self._transport.set_write_buffer_limits(high=1 if _is_tls(self._transport) else 0, low=0)
 
     def stop(self) -> None:
         """Take no frames any more, ever."""
