@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import re
+import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ FIN, RSV1, MASKED = 0x80, 0x40, 0x80
 LAST = '{"op":"ping","id":"the last"}'
 ENOUGH = re.compile(rb'"the last"|"op":"closing"')
 LONGEST = 14
+STALLED_S = 0.5
 
 
 def frame(
@@ -86,21 +88,30 @@ class Attack:
         headers: further ones of its handshake.
         ending: "last": asks one more thing and waits for the answer or the end; "eof": says that nothing follows, and
             waits for the end; "abort": is gone at once.
+        is_deaf: whether it takes nothing of what it is sent, until the server has had enough.
     """
 
     sent: tuple[bytes, ...]
     is_welcome: bool = True
     headers: str = ""
     ending: str = "last"
+    is_deaf: bool = False
 
 
 async def attack(server: FanoutServer, plan: Attack) -> None:
-    reader, writer = await asyncio.open_connection(*server.address)
+    sock = socket.socket()
+    if plan.is_deaf:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, server.address)
+    reader, writer = await asyncio.open_connection(sock=sock)
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         if plan.is_welcome:
             writer.write(f"{HANDSHAKE}{plan.headers}\r\n".encode())
             answer = await reader.readuntil(b"\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 101")
+        if plan.is_deaf:
+            writer.transport.pause_reading()
         for data in plan.sent:
             writer.write(data)
             await asyncio.sleep(0)
@@ -108,6 +119,10 @@ async def attack(server: FanoutServer, plan: Attack) -> None:
             writer.write(frame(LAST.encode()))
         elif plan.ending == "eof":
             writer.write_eof()
+        if plan.is_deaf and plan.ending != "abort":
+            address = sock.getsockname()
+            await until(lambda: all(each.remote_address != address for each in server.connections))
+            writer.transport.resume_reading()
         heard = b""
         while plan.ending != "abort" and not ENOUGH.search(heard):
             heard = heard[-LONGEST:] + (data := await reader.read(1 << 16))
@@ -171,7 +186,7 @@ def errors_logged() -> Iterator[list[str]]:
 async def survive(plans: Sequence[Attack]) -> None:
     async with (
         asyncio.timeout(WATCHDOG_S),
-        serving(linger_s=0, capacity=1 << 16) as (server, desk),
+        serving(linger_s=0, capacity=1 << 16, heartbeat_s=0.2, stalled_s=STALLED_S) as (server, desk),
         client_of(server) as by_json,
         WebSocketProvider(Config(stream_url="ws://{}:{}".format(*server.address))) as provider,
     ):
@@ -192,6 +207,7 @@ async def survive(plans: Sequence[Attack]) -> None:
         good.has_everything()
         assert (await by_json.ask("ping"))["op"] == "pong"
         await until(lambda: len(server.connections) == 2)
+        await by_json.until("heartbeat")  # it is still looked after
 
 
 def check(loop: str, plans: Sequence[Attack]) -> None:
@@ -203,6 +219,8 @@ def check(loop: str, plans: Sequence[Attack]) -> None:
 # --- one kind at a time ---
 
 SUBSCRIBE = {"op": "subscribe", "symbol": "AAPL", "data_type": "TRADES"}
+TALK = said(op="ping", data="x" * 30_000) * 8
+"""Its answers are more than the sockets' buffers hold, and it is not more than the server reads ahead."""
 ATTACKS: dict[str, Attack] = {
     "silence": Attack((), is_welcome=False, ending="eof"),
     "half a handshake": Attack((HANDSHAKE[:90].encode(),), is_welcome=False, ending="eof"),
@@ -251,6 +269,10 @@ ATTACKS: dict[str, Attack] = {
     "a flood of changes": Attack(
         (said(**SUBSCRIBE), *(said(op="update", subscription=1, interval_ms=n) for n in (0, 10, 1000) * 66))
     ),
+    "deaf": Attack((said(**SUBSCRIBE), TALK), is_deaf=True),
+    "deaf and at its end": Attack((said(**SUBSCRIBE), TALK), ending="eof", is_deaf=True),
+    "deaf and gone": Attack((said(**SUBSCRIBE), TALK), ending="abort", is_deaf=True),
+    "deaf after its close": Attack((said(**SUBSCRIBE), TALK, frame(b"\x03\xe8", CLOSE)), is_deaf=True),
     "gone in the midst": Attack((said(**SUBSCRIBE) * 50, frame(b"{}")[:3]), ending="abort"),
 }  # fmt: skip
 
@@ -304,6 +326,7 @@ ENDINGS = st.sampled_from(["eof", "abort"])
 PLANS = st.one_of(
     st.builds(Attack, st.lists(MESSAGES, max_size=30).map(tuple), headers=st.sampled_from(["", DEFLATE])),
     st.builds(Attack, st.lists(REQUESTS, max_size=30).map(tuple)),
+    st.builds(Attack, st.lists(REQUESTS | st.just(TALK), max_size=9).map(tuple), ending=ENDINGS, is_deaf=st.just(True)),
     st.builds(Attack, st.lists(FRAMES | MESSAGES | st.binary(), max_size=9).map(tuple), ending=ENDINGS),
     st.builds(
         Attack, st.lists(st.binary() | st.just(HANDSHAKE.encode()), max_size=3).map(tuple),

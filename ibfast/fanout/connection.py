@@ -31,7 +31,7 @@ __all__ = ["CLOSE_S", "Connection", "Owner"]
 CLOSE_S = 2.0
 """For the client's answer to a close, and for whatever waits before it."""
 
-POLICY_VIOLATION, GOING_AWAY = 1008, 1001
+NORMAL_CLOSURE, GOING_AWAY, POLICY_VIOLATION = 1000, 1001, 1008
 CLOSE_CODES = {Code.SHUTDOWN: GOING_AWAY}
 
 
@@ -93,6 +93,12 @@ class Connection(ServerConnection):
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         self.owner.arrived(self)
+
+    def data_received(self, data: bytes) -> None:
+        """The client has said something; if that is the end, it has CLOSE_S to go."""
+        super().data_received(data)
+        if self._ending is None and self.protocol.state is State.CLOSING:
+            self._ending = self.loop.create_task(self._close())
 
     def pause_writing(self) -> None:
         """The socket does not take everything."""
@@ -245,10 +251,10 @@ class Connection(ServerConnection):
 
     # --- the end ---
 
-    def end(self, code: Code, message: str) -> None:
-        """End the conversation, and say why; only once."""
+    def end(self, code: Code, message: str) -> bool:
+        """End the conversation, and say why. Return whether it was not ending already."""
         if self._ending is not None:
-            return
+            return False
         session, self.session = self.session, None
         if session is not None:
             session.subscriber.leave()
@@ -257,16 +263,18 @@ class Connection(ServerConnection):
                 self.member.write(self.backlog.take())  # before the end, whatever the socket takes
         if code is Code.TOO_SLOW:
             self.transport.abort()  # it would not take that, either
-        self._ending = self.loop.create_task(self._close(code))
+        self._ending = self.loop.create_task(self._close(CLOSE_CODES.get(code, POLICY_VIOLATION), code))
+        return True
 
-    async def _close(self, code: Code) -> None:
+    async def _close(self, code: int = NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close, with this code unless either side has said one; and wait until it is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                await self.close(CLOSE_CODES.get(code, POLICY_VIOLATION), code)
+                await self.close(code, reason)
         self.transport.abort()
 
     async def ended(self) -> None:
-        """Wait for the end that `end` has begun."""
+        """Wait for the end that has begun."""
         if self._ending is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ending

@@ -283,8 +283,8 @@ class FanoutServer:
             await connection.ended()
 
     def _end(self, connection: Connection, code: Code, message: str) -> None:
-        self.tally.closed[code] += 1
-        connection.end(code, message)
+        if connection.end(code, message):
+            self.tally.closed[code] += 1
 
     def present(self) -> Present:
         """Tell what the server holds now."""

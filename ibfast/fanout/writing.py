@@ -35,8 +35,8 @@ class Writer(asyncio.Transport):
         connection_lost():writer.leave()      must come before the loop closes the socket, as this callback does
 
     From `start` the transport's limits are such that it is paused exactly as long as it holds bytes: nothing overtakes
-    what the library writes. From `pause_writing` nothing may be written, to whomever. What a server keeps for a connection
-    that refused has to be written in the same call that releases it, or frames of an audience overtake it.
+    what the library writes. From `pause_writing` nothing may be written, to whomever. What a server keeps for a
+    connection that refused has to be written in the same call that releases it, or frames of an audience overtake it.
     """
 
     __slots__ = ("_handle", "_is_gone", "_may_write", "_transport", "_writes")
