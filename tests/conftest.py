@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +77,21 @@ async def until(condition: Callable[[], object]) -> None:
     """Let the loop go on until the condition holds; the watchdog ends a wait in vain."""
     while not condition():
         await asyncio.sleep(0.001)
+
+
+@contextlib.contextmanager
+def errors_logged() -> Iterator[list[str]]:
+    """What is logged as a warning or worse, while it lasts."""
+    seen: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(self.format(record))
+
+    handler = Handler(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield seen
+        gc.collect()  # what nobody has retrieved is told then
+    finally:
+        logging.getLogger().removeHandler(handler)

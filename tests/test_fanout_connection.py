@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from conftest import Run, until
+from conftest import Run, errors_logged, until
 from fanout_client import JsonClient, client_of, rows_of, serving
 from fanout_desk import Desk
 from websockets.asyncio.client import connect
@@ -360,7 +360,7 @@ def test_who_breaks_off_leaves_nothing(run: Run) -> None:
 
 
 @pytest.mark.parametrize("way", ["abort", "end", "close"])
-def test_who_goes_away_before_its_answer_leaves_nothing(run: Run, way: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_goes_away_before_its_answer_leaves_nothing(run: Run, way: str) -> None:
     async def test() -> None:
         async with serving(linger_s=0) as (server, desk), slow_client_of(server) as client:
             await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
@@ -381,14 +381,13 @@ def test_who_goes_away_before_its_answer_leaves_nothing(run: Run, way: str, capl
                     await client.socket.close()
             await until(lambda: not server.connections and not desk.lines)
 
-    run(test())
-    assert not caplog.records
+    with errors_logged() as errors:
+        run(test())
+    assert errors == []
 
 
 @pytest.mark.parametrize("way", ["end", "close"])
-def test_who_says_no_more_and_takes_nothing_is_cut_and_the_others_are_served(
-    run: Run, way: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_who_says_no_more_and_takes_nothing_is_cut_and_the_others_are_served(run: Run, way: str) -> None:
     async def test() -> None:
         async with (
             serving(stalled_s=0.2, heartbeat_s=0.2) as (server, desk),
@@ -409,8 +408,9 @@ def test_who_says_no_more_and_takes_nothing_is_cut_and_the_others_are_served(
             await good.until("heartbeat")
             transport.abort()
 
-    run(test())
-    assert not caplog.records
+    with errors_logged() as errors:
+        run(test())
+    assert errors == []
 
 
 def test_who_closes_and_does_not_go_is_cut(run: Run) -> None:

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
-import logging
 import re
 import socket
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import LOOPS, WATCHDOG_S, until
+from conftest import LOOPS, WATCHDOG_S, errors_logged, until
 from fanout_client import JsonClient, client_of, rows_of, serving
 from fanout_desk import Desk
 from hypothesis import given, settings
@@ -163,24 +161,6 @@ class Good:
         assert self.seen == [self.sent, self.sent]
         assert not [message for message in self.by_json.heard if message["op"] in ("lag", "slowed", "closing")]
         assert self.provider.lag == LagTotals()
-
-
-@contextlib.contextmanager
-def errors_logged() -> Iterator[list[str]]:
-    """Everything that was not foreseen."""
-    seen: list[str] = []
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            seen.append(self.format(record))
-
-    handler = Handler(logging.WARNING)
-    logging.getLogger().addHandler(handler)
-    try:
-        yield seen
-        gc.collect()  # what nobody has retrieved is told then
-    finally:
-        logging.getLogger().removeHandler(handler)
 
 
 async def survive(plans: Sequence[Attack]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import Run, until
+from conftest import Run, errors_logged, until
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fanout_client import BEARER, client_of, serving, token_of
@@ -460,7 +460,7 @@ def test_silence_before_tls_is_ended(run: Run, certificate: Certificate, hello: 
     run(test())
 
 
-def test_it_speaks_tls(run: Run, certificate: Certificate, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_speaks_tls(run: Run, certificate: Certificate) -> None:
     context = ssl.create_default_context()
     certificate.authority.configure_trust(context)
 
@@ -478,5 +478,6 @@ def test_it_speaks_tls(run: Run, certificate: Certificate, caplog: pytest.LogCap
             while '"price":199.0' not in str(await client.recv()):
                 pass
 
-    run(test())
-    assert not caplog.records
+    with errors_logged() as errors:
+        run(test())
+    assert errors == []
