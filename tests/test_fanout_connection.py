@@ -52,17 +52,6 @@ async def overwhelm(server: FanoutServer, desk: Desk, first: int = 0) -> int:
     return first
 
 
-async def fill(server: FanoutServer, desk: Desk) -> Connection:
-    """Trade until something waits for a connection, and return that."""
-    count = 0
-    while True:
-        for connection in server.connections:
-            if connection.backlog:
-                return connection
-        await trade_much(desk, count, 200)
-        count += 200
-
-
 def behind(server: FanoutServer) -> list[Any]:
     return [each for each in server.connections if each.session is not None and each.session.subscriber.is_behind]
 
@@ -365,7 +354,8 @@ def test_who_goes_away_before_its_answer_leaves_nothing(run: Run, way: str) -> N
         async with serving(linger_s=0) as (server, desk), slow_client_of(server) as client:
             await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
             client.socket.transport.pause_reading()
-            connection = await fill(server, desk)
+            await overwhelm(server, desk)
+            (connection,) = server.connections
             await client.say("ping")
             await until(lambda: connection.drain_waiters)  # the answer, behind what the client does not take
             match way:
@@ -397,7 +387,7 @@ def test_who_says_no_more_and_takes_nothing_is_cut_and_the_others_are_served(run
             await bad.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
             transport = bad.socket.transport
             transport.pause_reading()
-            await fill(server, desk)
+            await overwhelm(server, desk)
             if way == "end":
                 transport.write_eof()
             else:
@@ -443,10 +433,28 @@ def test_a_fault_that_one_connection_meets_is_reported_and_its_own_end_alone(run
             await bad.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
             monkeypatch.setattr(Connection, "drain_backlog", fail)
             bad.socket.transport.pause_reading()
-            await fill(server, desk)
+            await overwhelm(server, desk)
             await until(lambda: len(server.connections) == 1)
             await good.ask("ping")
             await good.until("heartbeat")
+        assert [str(error) for error in reported] == ["a fault"]
+
+    run(test())
+
+
+def test_a_fault_that_is_no_connection_s_is_reported_and_ends_nothing(run: Run, monkeypatch: Any) -> None:
+    def fail(*_: Any) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a fault")
+
+    async def test() -> None:
+        reported: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        async with serving(heartbeat_s=0.2) as (server, _), client_of(server) as client:
+            monkeypatch.setattr(server, "_tell_gaps", fail)
+            await until(lambda: reported)
+            await client.ask("ping")
+            await client.until("heartbeat")
         assert [str(error) for error in reported] == ["a fault"]
 
     run(test())

@@ -38,7 +38,8 @@ FIN, RSV1, MASKED = 0x80, 0x40, 0x80
 LAST = '{"op":"ping","id":"the last"}'
 ENOUGH = re.compile(rb'"the last"|"op":"closing"')
 LONGEST = 14
-STALLED_S = 0.5
+LOOKED_AFTER = {"heartbeat_s": 0.2, "stalled_s": 0.5, "ping_s": 60.0}
+"""A test waits for signs of life, and for the end of who takes nothing; pings would end it, too, but later."""
 
 
 def frame(
@@ -166,7 +167,7 @@ class Good:
 async def survive(plans: Sequence[Attack]) -> None:
     async with (
         asyncio.timeout(WATCHDOG_S),
-        serving(linger_s=0, capacity=1 << 16, heartbeat_s=0.2, stalled_s=STALLED_S) as (server, desk),
+        serving(linger_s=0, capacity=1 << 16, **LOOKED_AFTER) as (server, desk),
         client_of(server) as by_json,
         WebSocketProvider(Config(stream_url="ws://{}:{}".format(*server.address))) as provider,
     ):
@@ -199,7 +200,7 @@ def check(loop: str, plans: Sequence[Attack]) -> None:
 # --- one kind at a time ---
 
 SUBSCRIBE = {"op": "subscribe", "symbol": "AAPL", "data_type": "TRADES"}
-TALK = said(op="ping", data="x" * 30_000) * 8
+TALK = said(op="ping", data="x" * 30_000) * 12
 """Its answers are more than the sockets' buffers hold, and it is not more than the server reads ahead."""
 ATTACKS: dict[str, Attack] = {
     "silence": Attack((), is_welcome=False, ending="eof"),
