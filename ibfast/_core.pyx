@@ -40,6 +40,7 @@ cdef enum:
     RAW_ID_SINCE = 201           # server version from which a payload begins with a four-byte id
     PREFIX_BYTES = 4
     MAX_FRAME_BYTES = 0xFFFFFF   # IB's own limit
+    IN_ERR_MSG = 4               # ibfast.enums.Incoming
     NOGIL_BYTES = 1 << 14        # smaller reads take a few µs: handing the GIL over would cost more
     # Room that a socket read is offered. uvloop may fill it 32 times before any reader runs, and what comes then must
     # fit into a ring of 65,536 rows: a megabyte of the shortest ticks does.
@@ -154,6 +155,9 @@ cdef class Decoder:
     # hold a view of the old one.
     cdef object buffer
     cdef unsigned char *base
+    cdef public bint pauses                  # whether `buffer_updated` stops behind every error message
+    cdef readonly bint paused                # whether it has
+    cdef bint may_pause
     cdef size_t size, start, end
 
     def __cinit__(self, feed, int server_version=178, zone=None):
@@ -205,6 +209,9 @@ cdef class Decoder:
     def buffer_updated(self, size_t nbytes, int64_t recv_ns=0):
         """Decode `nbytes` that were just read into the last `get_buffer`.
 
+        With `pauses` set, decoding stops behind an error message, so that the caller can act on it before any later
+        record: while `paused` is true, the caller handles `take_messages` and calls `buffer_updated(0, recv_ns)`.
+
         Args:
             recv_ns: UTC time of the read, for all records in it.
 
@@ -214,14 +221,16 @@ cdef class Decoder:
         Raises:
             ProtocolError: framing is broken; so does every later call.
         """
-        cdef size_t used
         cdef uint64_t before = self.messages
         self.check_open()
         if nbytes > self.size - self.end:
             raise ValueError(f"{nbytes} bytes do not fit into the room that get_buffer gave")
         self.end += nbytes
-        used = self.decode(self.base + self.start, self.end - self.start, recv_ns)
-        self.start += used
+        self.may_pause = self.pauses
+        try:
+            self.start += self.decode(self.base + self.start, self.end - self.start, recv_ns)
+        finally:
+            self.may_pause = False
         return self.messages - before
 
     def feed_bytes(self, data, int64_t recv_ns=0):
@@ -282,6 +291,7 @@ cdef class Decoder:
     cdef size_t decode(self, bytes_t p, size_t n, int64_t recv_ns) except? 0:
         """Decode the whole frames in [p, p + n), publish, and return the bytes that they took."""
         cdef bytes_t end
+        self.paused = False
         self.context.recv_ns = recv_ns
         if n < NOGIL_BYTES:
             end = self.decode_frames(p, p + n)
@@ -322,6 +332,8 @@ cdef class Decoder:
                 self.set_aside(payload, length, status, p - start)
             completed += 1
             p = payload + length
+            if self.paused:
+                break
         self.messages += completed
         return p
 
@@ -371,6 +383,7 @@ cdef class Decoder:
             self.kept.append(Quarantined(STATUS_TEXT[status], msg_id, whole, self.bytes_received + offset))
             return 0
         rest = PyBytes_FromStringAndSize(<const char *> body, payload + length - body)
+        self.paused = self.may_pause and msg_id == IN_ERR_MSG
         message = Message((msg_id, rest, is_protobuf))
         message.seq = self.core.c.seq
         message.recv_ns = self.context.recv_ns

@@ -63,8 +63,13 @@ class Connection(asyncio.BufferedProtocol):
         return self.protocol.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Decode what was read."""
+        """Decode what was read, and have every error message handled before the records that came after it."""
         recv_ns = time.time_ns()
+        self._decode(nbytes, recv_ns)
+        while self.protocol.paused and self.transport is not None and not self.transport.is_closing():
+            self._decode(0, recv_ns)
+
+    def _decode(self, nbytes: int, recv_ns: int) -> None:
         started_ns = time.perf_counter_ns()
         messages = self.protocol.buffer_updated(nbytes, recv_ns)
         decode_ns = time.perf_counter_ns() - started_ns

@@ -73,6 +73,7 @@ class Protocol:
         accounts: the accounts of the login.
         next_order_id: the first order id that is free.
         decoder: the decoder of this connection, None before the handshake.
+        paused: whether an error message came in the middle of a read: see `buffer_updated`.
         decode_ns: what decoding, publishing and waking have taken so far, as the connection, which has a clock, counts.
     """
 
@@ -87,6 +88,7 @@ class Protocol:
         self.accounts: tuple[str, ...] = ()
         self.next_order_id: int | None = None
         self.decoder: Decoder | None = None
+        self.paused = False
         self.decode_ns = 0
         self._reply = bytearray(MAX_REPLY_BYTES + 4)
         self._reply_bytes = 0
@@ -134,6 +136,9 @@ class Protocol:
     def buffer_updated(self, nbytes: int, recv_ns: int) -> int:
         """Take in what was read into `get_buffer`: market data to the feed, the rest to `events`.
 
+        An error message makes it pause, so that the caller can act on the message before any record that came after it:
+        while `paused` is true, the caller handles `events` and calls `buffer_updated(0, recv_ns)`.
+
         Args:
             nbytes: how much was read.
             recv_ns: UTC time of the read.
@@ -142,11 +147,13 @@ class Protocol:
             How many messages were completed.
         """
         messages = 0
+        self.paused = False
         if self.state is State.CLOSED:
             return messages
         try:
             if self.decoder is not None:
                 messages = self.decoder.buffer_updated(nbytes, recv_ns)
+                self.paused = self.decoder.paused
             else:
                 self._reply_bytes += nbytes
                 self._read_reply(recv_ns)
@@ -166,6 +173,8 @@ class Protocol:
             n = min(len(room), len(rest))
             room[:n] = rest[:n]
             self.buffer_updated(n, recv_ns)
+            while self.paused:
+                self.buffer_updated(0, recv_ns)
             rest = rest[n:]
 
     def receive_eof(self) -> None:
@@ -219,6 +228,7 @@ class Protocol:
         self.server_version = server_version
         self.connection_time = connection_time
         self.decoder = Decoder(self.feed, server_version, self.zone)
+        self.decoder.pauses = True
         self.state = State.START
         self._outgoing.append(requests.frame(requests.encode(StartApi(self.client_id), server_version)))
 

@@ -329,6 +329,49 @@ def test_a_message_says_between_which_records_it_came(version: int) -> None:
     assert [(arrival.seq, arrival.recv_ns) for arrival in protocol.events()] == [(2, 10)]
 
 
+def read_into(protocol: Protocol, data: bytes, recv_ns: int) -> int:
+    """Read as a connection does: in one piece."""
+    protocol.get_buffer(-1)[: len(data)] = data
+    return protocol.buffer_updated(len(data), recv_ns)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_error_message_is_handled_before_the_records_behind_it(version: int) -> None:
+    protocol = ready(version)
+    lost, back = error(version, 1100), error(version, 1102)
+    data = framed(trade(version, 1.5), lost, back, trade(version, 2.5), current_time(version), trade(version, 3.5))
+    assert read_into(protocol, data, 9) == 2
+    seen = [(prices(protocol), [(a.message.code, a.seq) for a in protocol.events()])]
+    while protocol.paused:
+        protocol.buffer_updated(0, 9)
+        codes = [(getattr(a.message, "code", None), a.seq) for a in protocol.events()]
+        seen.append((prices(protocol), codes))
+    assert seen == [([1.5], [(1100, 1)]), ([1.5], [(1102, 1)]), ([1.5, 2.5, 3.5], [(None, 2)])]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_error_message_between_two_reads_loses_no_byte(version: int) -> None:
+    data = framed(trade(version, 1.5), error(version, 1100), trade(version, 2.5), trade(version, 3.5))
+    for cut in range(1, len(data)):
+        protocol = ready(version)
+        for part in (data[:cut], data[cut:]):
+            read_into(protocol, part, 9)
+            while protocol.paused:
+                protocol.buffer_updated(0, 9)
+        assert prices(protocol) == [1.5, 2.5, 3.5]
+        assert [arrival.seq for arrival in protocol.events()] == [1]
+
+
+def test_a_session_that_is_closed_over_an_error_message_reads_no_further() -> None:
+    protocol = ready(176)
+    read_into(protocol, framed(error(176, 1100), trade(176, 1.5)), 9)
+    assert protocol.paused
+    protocol.close()
+    assert protocol.buffer_updated(0, 9) == 0
+    assert not protocol.paused
+    assert prices(protocol) == []
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_malformed_message_goes_into_quarantine(version: int) -> None:
     protocol = ready(version)
