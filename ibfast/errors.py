@@ -176,3 +176,12 @@ class CircuitOpenError(Error):
 
 class FeedError(Error):
     """A ring or a shared feed can't be made, found or read."""
+
+
+def copy_of(error: Exception) -> Exception:
+    """Return an error like this one: every consumer raises its own, since raising changes an exception."""
+    kind = type(error)
+    twin = kind.__new__(kind, *error.args)
+    twin.__dict__.update(error.__dict__)
+    twin.__cause__ = error.__cause__
+    return twin

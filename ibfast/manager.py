@@ -10,15 +10,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ibfast.bar_history import BarHistory
 from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind, MarketDataType
-from ibfast.errors import NotConnectedError, RequestError
+from ibfast.errors import NotConnectedError, copy_of
 from ibfast.feed import Feed
 from ibfast.monitor import ConnectionMonitor, Health
 from ibfast.outbox import Outbox
@@ -26,12 +28,13 @@ from ibfast.owner import Membership
 from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.pacing import AccountLimits, RateLimiter, TicketState
 from ibfast.policy.session import SessionManager
-from ibfast.policy.subscription import Subscription, SubscriptionState
+from ibfast.policy.subscription import Subscription
 from ibfast.protocol import Arrival, Protocol
-from ibfast.questions import Questions, joined_bars
+from ibfast.questions import Questions
 from ibfast.stream import Stream, Wanted, wanted
 from ibfast.supervisor import Supervisor
 from ibfast.wire.requests import HistoricalBars
+from ibfast.wire.responses import HistoricalData, HistoricalDataEnd, Response
 
 __all__ = ["IBKRConnectionManager", "limits_of"]
 
@@ -91,6 +94,7 @@ class IBKRConnectionManager(Questions):
         self._supervisor = Supervisor(self)
         self._combos: dict[Contract, int] = {}
         self._streams: dict[Subscription, list[Stream]] = {}
+        self._histories: dict[Subscription, BarHistory] = {}
         self.monitor.watch("stream_rows_lost", self._rows_lost, "Rows that live streams lost to the ring's lapping")
         self._listeners: list[Callable[[Arrival], None]] = []
 
@@ -125,6 +129,9 @@ class IBKRConnectionManager(Questions):
             for stream in streams:
                 stream.close()
         self._streams.clear()
+        for history in self._histories.values():
+            history.fail(NotConnectedError("the connection was closed"))
+        self._histories.clear()
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -168,6 +175,7 @@ class IBKRConnectionManager(Questions):
     def take(self, arrival: Arrival) -> None:
         """Give a message to the question that waits for it, and to the listeners. For the supervisor."""
         self._take_answer(arrival.message)
+        self._take_history(arrival.message)
         for listener in self._listeners:
             asyncio.get_running_loop().call_soon(listener, arrival)
 
@@ -186,7 +194,10 @@ class IBKRConnectionManager(Questions):
     def fail_streams(self, subscription: Subscription, error: Exception) -> None:
         """End the streams of a subscription that is over. For the supervisor."""
         for stream in self._streams.pop(subscription, []):
-            stream.fail(_another(error))
+            stream.fail(copy_of(error))
+        history = self._histories.pop(subscription, None)
+        if history is not None:
+            history.fail(error)
 
     # --- requests ---
 
@@ -239,7 +250,7 @@ class IBKRConnectionManager(Questions):
         stream = self._join(subscription, contract, want)
         try:
             if isinstance(want.request, HistoricalBars):
-                stream.history = await self._history_of(subscription)
+                stream.history = await self._history_of(subscription, want.request)
             else:
                 self._supervisor.act()
         except BaseException:
@@ -282,6 +293,9 @@ class IBKRConnectionManager(Questions):
         streams = self._streams.pop(subscription, [])
         for stream in streams:
             stream.released_by(other.release)
+        history = self._histories.pop(subscription, None)
+        if history is not None:
+            other._histories[subscription] = history
         other._adopt(subscription, streams, now_s, now_s + pause_s)
         if self._book != other._book:
             self._supervisor.book.write(subscription)
@@ -305,19 +319,34 @@ class IBKRConnectionManager(Questions):
         self._supervisor.book.write(subscription)
         return stream
 
-    async def _history_of(self, subscription: Subscription) -> NDArray[np.void] | None:
-        """Return the bars with which updating bars begin: the answer to the request that stays open."""
-        while subscription.req_id and subscription.state is SubscriptionState.OPENING:
-            req_id = subscription.req_id
-            query = self._expect(req_id, self._completes_bars, None)
-            self._supervisor.act()
-            try:
-                return joined_bars(await self._answer_to(req_id, query))
-            except RequestError:
-                is_asked_again = subscription.req_id not in (0, req_id)
-                if not is_asked_again:
-                    raise
-        return None
+    async def _history_of(self, subscription: Subscription, request: HistoricalBars) -> NDArray[np.void]:
+        """Return the bars with which updating bars begin: the answer to the request that stays open.
+
+        A stream that joins after that answer has its own question, since the answer has grown old.
+        """
+        history = self._histories.setdefault(subscription, BarHistory())
+        self._supervisor.act()
+        if history.is_complete:
+            return await self._bars(replace(request, keep_up_to_date=False))
+        ticket = self._supervisor.lines.ticket_of(subscription.req_id)
+        is_sent = ticket is not None and ticket.state is TicketState.SENT
+        limit_s = self.config.request_timeout_s + (0.0 if is_sent else self.config.pacing.max_wait_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await history.wait()
+        except TimeoutError:
+            raise TimeoutError(
+                f"the history of {subscription.name} did not come within {limit_s:g} s: the subscription is "
+                f"{subscription.state}: {subscription.reason or 'the gateway does not answer'}"
+            ) from None
+
+    def _take_history(self, message: Response) -> None:
+        if not isinstance(message, HistoricalData | HistoricalDataEnd):
+            return
+        subscription = self.session.of_request(message.req_id)
+        if subscription is not None:
+            history = self._histories.setdefault(subscription, BarHistory())
+            history.add(message, is_last=self._completes_bars(message))
 
     def _rows_lost(self) -> int:
         # Read by other threads, so what is walked over is copied first.
@@ -354,6 +383,7 @@ class IBKRConnectionManager(Questions):
         streams.remove(stream)
         if not streams:
             del self._streams[stream.subscription]
+            self._histories.pop(stream.subscription, None)
             self._supervisor.lines.forget(stream.subscription)
         self.session.leave(stream.subscription, time.monotonic())
         self._supervisor.book.write(stream.subscription)
@@ -369,12 +399,3 @@ def limits_of(config: Config) -> AccountLimits:
     """Return the limits of an account as configured."""
     pacing = config.pacing
     return AccountLimits(pacing.lines, tick_by_tick=pacing.tick_by_tick, enforced=pacing.enforced)
-
-
-def _another(error: Exception) -> Exception:
-    """A copy, since every consumer raises its own, and raising changes an exception."""
-    kind = type(error)
-    twin = kind.__new__(kind, *error.args)
-    twin.__dict__.update(error.__dict__)
-    twin.__cause__ = error.__cause__
-    return twin

@@ -15,6 +15,7 @@ from conversations import AAPL, MSFT, answer_details, bars_of, session, small_fe
 from peer import Caller, Peer
 
 from ibfast import Config, IBKRConnectionManager
+from ibfast.config import ReconnectionConfig
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Kind, MarketDataType, Scope
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
@@ -93,7 +94,7 @@ def test_a_subscription_opens_and_cancels_its_line(run: Run, version: int, data_
                 assert [rows async for rows in stream] == []
             await until(lambda: len(req_ids) == times)
             assert req_ids == sorted(req_ids)
-            assert stream.subscription.req_ids == req_ids[-1:]
+            assert [*stream.subscription.req_ids] == req_ids[-1:]
 
     run(test())
 
@@ -174,6 +175,7 @@ def test_updating_bars_asked_for_again_while_their_history_is_awaited(run: Run) 
         await answer_details(caller, AAPL)
         first = await caller.request(HistoricalBars)
         caller.error(first.req_id, 10182, "Failed to request live updates (disconnected).")
+        assert (await caller.request(CancelHistoricalBars)).req_id == first.req_id
         second = await caller.request(HistoricalBars)
         assert second.req_id != first.req_id
         caller.send(HistoricalData(second.req_id, bars_of(1.5)), HistoricalDataEnd(second.req_id, "", ""))
@@ -187,6 +189,122 @@ def test_updating_bars_asked_for_again_while_their_history_is_awaited(run: Run) 
     run(test())
 
 
+def test_updating_bars_are_answered_once_for_all_who_wait_and_anew_for_who_comes_later(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        shared = await caller.request(HistoricalBars)
+        await both.wait()
+        caller.send(HistoricalData(shared.req_id, bars_of(1.5)), HistoricalDataEnd(shared.req_id, "", ""))
+        later = await caller.request(HistoricalBars)
+        assert (shared.keep_up_to_date, later.keep_up_to_date) == (True, False)
+        caller.send(HistoricalData(later.req_id, bars_of(1.5, 2.5)), HistoricalDataEnd(later.req_id, "", ""))
+
+    both = asyncio.Event()
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            await manager.qualify("AAPL")
+            tasks = [asyncio.create_task(manager.subscribe("AAPL", "UPDATING_BARS")) for _ in range(2)]
+            await until(lambda: any(s.shares == 2 for s in manager.session.subscriptions.values()))
+            both.set()
+            streams = [await task for task in tasks]
+            streams.append(await manager.subscribe("AAPL", "UPDATING_BARS"))
+            closes = [stream.history["close"].tolist() for stream in streams if stream.history is not None]
+            assert closes == [[1.5], [1.5], [1.5, 2.5]]
+            assert len({stream.req_id for stream in streams}) == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize("trouble", ["reconnect", "data lost", "link lost"])
+def test_updating_bars_have_their_history_though_there_is_trouble(run: Run, trouble: str) -> None:
+    async def first(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        if trouble == "link lost":
+            caller.error(-1, 1100)
+            await declared.wait()
+            caller.error(-1, 1102)
+        else:
+            await caller.request(HistoricalBars)
+        if trouble == "reconnect":
+            caller.reset()
+            return
+        if trouble == "data lost":
+            caller.error(-1, 1101)
+            await caller.request(CancelHistoricalBars)
+        await answer(caller)
+
+    async def second(caller: Caller) -> None:
+        await caller.start()
+        await answer(caller)
+
+    async def answer(caller: Caller) -> None:
+        request = await caller.request(HistoricalBars)
+        caller.send(HistoricalData(request.req_id, bars_of(2.5)), HistoricalDataEnd(request.req_id, "", ""))
+        await caller.gone()
+
+    declared = asyncio.Event()
+
+    async def test() -> None:
+        quick = ReconnectionConfig(delay_s=0.01, max_delay_s=0.05)
+        async with (
+            Peer(first, second, abandon=True) as peer,
+            IBKRConnectionManager(Config(port=peer.port, reconnection=quick), small_feed()) as manager,
+        ):
+            await manager.qualify("AAPL")
+            await until(lambda: manager.session.is_link_up == (trouble != "link lost"))
+            task = asyncio.create_task(manager.subscribe("AAPL", "UPDATING_BARS"))
+            await until(lambda: manager.session.subscriptions)
+            declared.set()
+            stream = await task
+            assert stream.history is not None
+            assert stream.history["close"].tolist() == [2.5]
+
+    run(test())
+
+
+def test_a_stream_that_reads_late_has_the_rows_of_all_its_requests(run: Run) -> None:
+    """However often the subscription was asked for meanwhile."""
+    times = 12
+
+    async def gateway(caller: Caller) -> None:
+        await caller.start()
+        if peer.callers[0] is caller:
+            await answer_details(caller, AAPL)
+        request = await caller.request(MarketData)
+        number = peer.callers.index(caller)
+        caller.send(TickPrice(request.req_id, 4, 1.0 + number, 1))
+        await flowed[number].wait()
+        if number < times - 1:
+            caller.reset()
+        else:
+            await caller.gone()
+
+    flowed = [asyncio.Event() for _ in range(times)]
+
+    async def test() -> None:
+        nonlocal peer
+        quick = ReconnectionConfig(delay_s=0.001, max_delay_s=0.002)
+        peer = Peer(gateway, abandon=True)
+        async with (
+            peer,
+            IBKRConnectionManager(Config(port=peer.port, reconnection=quick), small_feed()) as manager,
+        ):
+            stream = await manager.subscribe("AAPL", "TRADES")
+            for number in range(times):
+                await until(lambda: manager.feed.trades.published == number + 1)  # noqa: B023
+                await until(lambda: stream.state is SubscriptionState.LIVE)
+                flowed[number].set()
+            assert (await anext(stream))["price"].tolist() == [1.0 + number for number in range(times)]
+            gaps = stream.take_gaps()
+            assert gaps["recovered"].tolist() == [0, 1] * (times - 1)
+            assert stream.lost == 0
+
+    peer: Peer
+    run(test())
+
+
 def test_updating_bars_that_never_come_are_cancelled(run: Run) -> None:
     async def gateway(caller: Caller) -> None:
         await answer_details(caller, AAPL)
@@ -195,7 +313,8 @@ def test_updating_bars_that_never_come_are_cancelled(run: Run) -> None:
             assert (await caller.request(CancelHistoricalBars)).req_id == request.req_id
         refused = await caller.request(HistoricalBars)
         caller.error(refused.req_id, 162, "no data")
-        await answer_details(caller, MSFT)  # and nothing was cancelled in between
+        assert (await caller.request(CancelHistoricalBars)).req_id == refused.req_id
+        await answer_details(caller, MSFT)
 
     async def test() -> None:
         async with session(gateway) as manager:
@@ -225,6 +344,8 @@ def test_a_refusal_ends_the_streams_of_its_line(run: Run, code: int) -> None:
         await answer_details(caller, MSFT)
         other = await caller.request(TickByTick)
         caller.error(refused.req_id, code, "refused")
+        assert (await caller.request(CancelTickByTick)).req_id == refused.req_id
+        caller.error(refused.req_id, 300, "Can't find EId with tickerId")
         caller.send(trade(other.req_id, 2.5))
         again = await caller.request(MarketData)
         assert again.req_id > other.req_id
@@ -237,7 +358,7 @@ def test_a_refusal_ends_the_streams_of_its_line(run: Run, code: int) -> None:
             for stream in (first, second):
                 with pytest.raises(RequestError, match="refused") as caught:
                     await anext(stream)
-                assert (caught.value.req_id, caught.value.code) == (first.subscription.req_ids[0], code)
+                assert (caught.value.req_id, caught.value.code) == (first.subscription.newest_req_id, code)
                 assert (stream.live, stream.state) == (False, SubscriptionState.REFUSED)
             assert (await anext(other))["price"].tolist() == [2.5]
             first.unsubscribe()
