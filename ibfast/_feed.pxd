@@ -84,7 +84,12 @@ cdef struct request_slot_t:
     uint64_t last_seq
     level1_t level1
     int64_t first_recv_ns
-    uint64_t first_seq
+    uint64_t first_seq          # 0: the next record is the first
+    # The gap that the next record ends; a gap_first_seq of 0 means that there is none.
+    uint64_t gap_first_seq
+    int64_t gap_first_ns
+    uint8_t gap_scope
+    uint8_t gap_cause
 
 # What `activity` tells of a request.
 cdef struct activity_t:
@@ -103,6 +108,7 @@ cdef struct feed_t:
     ring_t *depth
     ring_t *bars
     ring_t *greeks
+    ring_t *gaps
     tables_control_t *control
     last_t *last
     instrument_t *instruments
@@ -130,6 +136,7 @@ cdef struct source_t:
 
 
 cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil
+cdef void write_gap_end(feed_t *f, request_slot_t *request, int64_t recv_ns) noexcept nogil
 cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64_t hash_) noexcept nogil
 
 
@@ -165,6 +172,8 @@ cdef inline source_t source(feed_t *f, int32_t req_id, int64_t recv_ns) noexcept
     s.instrument = request.instrument
     s.request = request
     if request.first_seq == 0:
+        if request.gap_first_seq:
+            write_gap_end(f, request, recv_ns)
         request.first_recv_ns = recv_ns
         request.first_seq = f.seq + 1
     request.messages += 1

@@ -171,6 +171,26 @@ cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
     return bound_or_nobody(f, req_id, new_instrument(f, 0, text))
 
 
+cdef void write_gap_end(feed_t *f, request_slot_t *request, int64_t recv_ns) noexcept nogil:
+    """Append the closing row of a request's gap; the record that ends the gap is the next one of all."""
+    cdef gap_t *row = <gap_t *> ring_claim(f.gaps)
+    memset(row, 0, sizeof(gap_t))
+    f.seq += 1
+    row.seq = f.seq
+    row.recv_ns = recv_ns
+    row.instrument = request.instrument
+    row.req_id = request.req_id
+    row.kind = KIND_GAP
+    row.scope = request.gap_scope
+    row.cause = request.gap_cause
+    row.recovered = True
+    row.first_seq = request.gap_first_seq
+    row.last_seq = f.seq + 1
+    row.first_ns = request.gap_first_ns
+    row.last_ns = max(recv_ns, request.gap_first_ns)  # the system's clock may have been set back meanwhile
+    request.gap_first_seq = 0
+
+
 cdef request_slot_t *bound_or_nobody(feed_t *f, int32_t req_id, uint32_t instrument) noexcept nogil:
     cdef request_slot_t *request = bind_request(f, req_id, instrument)
     return &f.nobody if request == NULL else request
@@ -257,9 +277,11 @@ cdef class FeedCore:
         self.c.depth = &self.depth_ring.c
         self.c.bars = &self.bars_ring.c
         self.c.greeks = &self.greeks_ring.c
+        self.c.gaps = &self.gaps_ring.c
 
     cdef int publish(self) except -1:
         """Show all filled rows and wake their readers: once per socket read."""
+        cdef bint gaps = self.gaps_ring.publish()  # first: a reader that sees a row after a gap sees the gap
         cdef bint ticks = self.ticks_ring.publish()
         cdef bint trades = self.trades_ring.publish()
         cdef bint quotes = self.quotes_ring.publish()
@@ -267,6 +289,8 @@ cdef class FeedCore:
         cdef bint bars = self.bars_ring.publish()
         cdef bint greeks = self.greeks_ring.publish()
         fence_full()
+        if gaps:
+            self.gaps_ring.ring_doorbell()
         if ticks:
             self.ticks_ring.ring_doorbell()
         if trades:
@@ -347,11 +371,19 @@ cdef class FeedCore:
                 rows[n].last_seq = request.last_seq
         return told
 
-    def mark(self, int32_t req_id):
-        """Have the next message of a request count as its first one in `activity`."""
+    def end_gap(self, int32_t req_id, int scope, int cause, uint64_t first_seq, int64_t first_ns):
+        """Have the next record of a request end this gap, and count as its first one in `activity`."""
+        cdef request_slot_t *request = self.c.requests + request_slot(&self.c, req_id)
+        if request.instrument != NO_INSTRUMENT:
+            request.first_seq = 0
+            request.gap_first_seq, request.gap_first_ns = first_seq, first_ns
+            request.gap_scope, request.gap_cause = scope, cause
+
+    def hold_gap(self, int32_t req_id):
+        """Have no record of a request end a gap."""
         cdef uint32_t i = request_slot(&self.c, req_id)
         if self.c.requests[i].instrument != NO_INSTRUMENT:
-            self.c.requests[i].first_seq = 0
+            self.c.requests[i].gap_first_seq = 0
 
     def add_book_reset(self, int64_t recv_ns, int32_t req_id):
         """Append a DEPTH_RESET row to `depth` and publish it."""

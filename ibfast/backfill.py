@@ -358,7 +358,7 @@ class Backfiller:
         """Return the rows of the job's time that the subscription has brought already, as far as the ring has them."""
         rows: NDArray[Any] = self._owner.feed.rings[job.source.ring].reader(start="oldest").read()
         at_s = rows["event_ns"] // NS
-        is_known = np.isin(rows["req_id"], job.subscription.req_ids) & (at_s >= job.at_s) & (at_s < job.end_s)
+        is_known = np.isin(rows["req_id"], [*job.subscription.req_ids]) & (at_s >= job.at_s) & (at_s < job.end_s)
         return np.asarray(rows[is_known])
 
     async def _publish(self, job: _Job, rows: NDArray[np.void], filled: _Filled) -> None:
@@ -366,7 +366,7 @@ class Backfiller:
         feed = self._owner.feed
         rows["recv_ns"] = time.time_ns()
         rows["instrument"] = job.subscription.instrument
-        rows["req_id"] = job.subscription.req_ids[-1]
+        rows["req_id"] = job.subscription.newest_req_id
         most = max(1, feed.rings[job.source.ring].capacity // RING_SHARE)
         for start in range(0, len(rows), most):
             if start:
@@ -383,7 +383,7 @@ class Backfiller:
         subscription = job.subscription
         self._owner.feed.add_gap(
             time.time_ns(), Scope.SUBSCRIPTION, GapCause.BACKFILLED,
-            instrument=subscription.instrument, req_id=subscription.req_ids[-1],
+            instrument=subscription.instrument, req_id=subscription.newest_req_id,
             first_seq=filled.first_seq, last_seq=filled.last_seq,
             first_ns=filled.first_s * NS, last_ns=job.at_s * NS, count=filled.count, recovered=True,
         )  # fmt: skip

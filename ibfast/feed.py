@@ -334,9 +334,26 @@ class Feed(FeedView):
         """
         return self.core.activity(np.ascontiguousarray(req_ids, np.int32))
 
-    def mark(self, req_id: int) -> None:
-        """Have the next record of a request count as its first one in `activity`: the first after an interruption."""
-        self.core.mark(req_id)
+    def end_gap(self, req_id: int, scope: Scope, cause: GapCause, first_seq: int, first_ns: int) -> None:
+        """Have the next record of a request end a gap: the gap's closing row comes directly before that record.
+
+        The record also counts as the request's first one in `activity`, whose `first_seq` is 0 until it has come.
+
+        Args:
+            req_id: a bound request.
+            scope, cause: as in the gap's open row.
+            first_seq, first_ns: where the gap begins, as in `add_gap`.
+        """
+        self.core.end_gap(req_id, scope, cause, first_seq, first_ns)
+
+    def hold_gap(self, req_id: int) -> None:
+        """Take `end_gap` back: records of the request end no gap."""
+        self.core.hold_gap(req_id)
+
+    def oldest_seq(self) -> int:
+        """Return the sequence number below which no ring holds a record any more."""
+        oldest = [int(ring.reader(start="oldest").read(1)["seq"][0]) for ring in self.rings.values() if len(ring)]
+        return min(oldest, default=self.seq + 1)
 
     def add_book_reset(self, recv_ns: int, req_id: int) -> None:
         """Tell readers of `depth`, by a row of kind DEPTH_RESET, that the book of a request begins anew."""

@@ -12,24 +12,27 @@ from collections import deque
 from collections.abc import Callable
 
 from ibfast.enums import GapCause, Scope
-from ibfast.errors import NotConnectedError, PacingError, RequestError
+from ibfast.errors import NotConnectedError, PacingError
 from ibfast.owner import Owner
 from ibfast.policy.heartbeat import HeartbeatMonitor, StreamState
 from ibfast.policy.hours import TradingHours
 from ibfast.policy.pacing import Ticket, TicketState
-from ibfast.policy.subscription import SUBSCRIPTION_REQUESTS, Subscription, SubscriptionState, family_of
+from ibfast.policy.subscription import (
+    CANCELS,
+    SUBSCRIPTION_REQUESTS,
+    Cancel,
+    Subscription,
+    SubscriptionState,
+    family_of,
+)
 from ibfast.wire import requests
 from ibfast.wire.requests import Request
 
 __all__ = ["Lines"]
 
-# Ticks keep arriving after a cancel, so a request's binding to its instrument outlives it.
-KEEP_BINDING_S = 30.0
 # After an error 100 nobody knows which requests were not taken: those of this time are repeated, so many at most.
 REPEATED_S, REPEATABLE = 1.5, 256
 REAL_TIME_BAR_S = 5.0
-# IB has no code for what we end ourselves.
-NO_CODE = 0
 
 
 class Lines:
@@ -50,8 +53,7 @@ class Lines:
         self._refused = refused
         self._tickets: dict[int, Ticket] = {}
         self._watched: set[Subscription] = set()
-        self._bound: deque[tuple[float, int]] = deque()
-        self._cancelled: deque[tuple[float, Request]] = deque(maxlen=REPEATABLE)
+        self._cancelled: deque[tuple[float, Cancel]] = deque(maxlen=REPEATABLE)
 
     # --- out ---
 
@@ -75,7 +77,7 @@ class Lines:
             ticket = self._outbox.submit(request, now_s, priority=subscription.priority)
         except (PacingError, ValueError, NotConnectedError) as error:
             self._feed.forget_requests([request.req_id])
-            if self._session.refused(subscription, now_s, error):
+            if self._session.refused(subscription, now_s, error, was_sent=False):
                 self._owner.fail_streams(subscription, error)
                 self._refused(subscription)
         else:
@@ -85,6 +87,7 @@ class Lines:
         """Have the feed know the request, and the heartbeat watch it."""
         request, req_id = subscription.request, subscription.req_id
         self._feed.bind(req_id, subscription.instrument)
+        self._remember(subscription)
         if isinstance(request, requests.MarketDepth) and len(subscription.req_ids) > 1:
             self._feed.add_book_reset(time.time_ns(), req_id)
         details = self._owner.details_of(request.contract.con_id)
@@ -93,37 +96,46 @@ class Lines:
         self._heartbeat.watch(subscription, hours, expected_s)
         self._watched.add(subscription)
 
+    def _remember(self, subscription: Subscription) -> None:
+        """Note when the newest request was asked for, and forget those of which no ring holds a record any more."""
+        req_ids = subscription.req_ids
+        req_ids[subscription.req_id] = self._feed.seq
+        if len(req_ids) == 1:
+            return
+        oldest_seq = self._feed.oldest_seq()
+        for req_id, (_, successor_seq) in [*zip(req_ids, [*req_ids.items()][1:], strict=False)]:
+            if req_ids[req_id] < 0 or successor_seq < oldest_seq:
+                del req_ids[req_id]
+
     def _submit_other(self, request: Request, now_s: float) -> None:
         """Send a cancel, which gives a slot back once it is sent, or anything else."""
-        req_id = getattr(request, "req_id", -1)
-        ticket = self._tickets.get(req_id)
-        if ticket is None:
+        if not isinstance(request, CANCELS):
             self._outbox.submit(request, now_s)
-        elif self._outbox.withdraw(ticket):
-            self._outbox.submit(request, now_s, sent=lambda: self._on_cancelled(req_id, request))
-        else:
-            del self._tickets[req_id]
-            self._release_unsent(req_id)
-
-    def _release_unsent(self, req_id: int) -> None:
+            return
+        req_id = request.req_id
+        # Records of a request that was given up keep arriving for a while. They belong to no instrument.
         self._feed.forget_requests([req_id])
-        self._owner.refuse(req_id, _superseded(req_id))
+        ticket = self._tickets.get(req_id)
+        if ticket is None or self._outbox.withdraw(ticket):
+            self._outbox.submit(request, now_s, sent=lambda: self._on_cancelled(request))
+        else:  # the gateway never heard of it
+            del self._tickets[req_id]
 
-    def _on_cancelled(self, req_id: int, request: Request) -> None:
+    def _on_cancelled(self, request: Cancel) -> None:
         self._cancelled.append((time.monotonic(), request))
-        self.finish(req_id, cancelled=True)
+        self.finish(request.req_id, cancelled=True)
 
     def finish(self, req_id: int, *, cancelled: bool = False) -> None:
-        """A request is over at the gateway: its slot is free, its binding not yet."""
+        """A request is over at the gateway: its slot is free."""
         ticket = self._tickets.pop(req_id, None)
-        if ticket is not None and ticket.state is TicketState.QUEUED:  # the gateway never heard of it
+        if ticket is not None and ticket.state is TicketState.QUEUED:
             self._outbox.withdraw(ticket)
-            self._release_unsent(req_id)
         elif ticket is not None:
-            now_s = time.monotonic()
-            self._outbox.limiter.finish(ticket, cancelled_s=now_s if cancelled else None)
-            self._bound.append((now_s + KEEP_BINDING_S, req_id))
-            self._owner.refuse(req_id, _superseded(req_id))
+            self._outbox.limiter.finish(ticket, cancelled_s=time.monotonic() if cancelled else None)
+
+    def is_cancelled(self, req_id: int) -> bool:
+        """Tell whether a cancel of this request was sent lately."""
+        return any(request.req_id == req_id for _, request in self._cancelled)
 
     def repeat(self, now_s: float) -> None:
         """Ask again for what may not have been taken, since the requests came too fast (100)."""
@@ -143,9 +155,8 @@ class Lines:
         """The connection is gone, and all its requests with it."""
         self._cancelled.clear()
         self._outbox.end(now_s)
-        self._feed.forget_requests([*self._tickets, *(req_id for _, req_id in self._bound)])
+        self._feed.forget_requests(self._tickets)
         self._tickets.clear()
-        self._bound.clear()
 
     # --- in ---
 
@@ -183,14 +194,6 @@ class Lines:
         self._heartbeat.forget(subscription)
         self._watched.discard(subscription)
 
-    def unbind(self, now_s: float) -> None:
-        """Forget the bindings of requests that were cancelled long enough ago."""
-        over = []
-        while self._bound and self._bound[0][0] <= now_s:
-            over.append(self._bound.popleft()[1])
-        if over:
-            self._feed.forget_requests(over)
-
     # --- limits ---
 
     def room(self, family: str) -> int:
@@ -214,8 +217,3 @@ class Lines:
     def ticket_of(self, req_id: int) -> Ticket | None:
         """Return the ticket of an open subscription's request."""
         return self._tickets.get(req_id)
-
-
-def _superseded(req_id: int) -> RequestError:
-    """Return what a question that a subscription's request was to answer ends with."""
-    return RequestError(req_id, NO_CODE, "its subscription was closed, or asked for again, before the answer")

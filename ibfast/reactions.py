@@ -27,6 +27,8 @@ __all__ = ["Reactions"]
 
 # How long the gateway may take to say whether it is read-only.
 READ_ONLY_TIMEOUT_S = 5.0
+# What the gateway says to the cancel of a request that it does not have.
+NOTHING_TO_CANCEL = frozenset({300, 310, 366})
 # How soon a line is asked for again that an earlier connection of ours may still hold.
 LINE_RETRY_AT_START_S = 5.0
 
@@ -80,6 +82,8 @@ class Reactions:
 
     def react(self, message: ErrorMessage, now_s: float) -> None:
         """Do what a message asks for."""
+        if message.code in NOTHING_TO_CANCEL and self._supervisor.lines.is_cancelled(message.req_id):
+            return  # the gateway had ended the request, which could not be known for certain
         handled = self._manager.errors.handle(message, now_s)
         action = handled.rule.action
         if not handled.repeated:  # a nightly reset says the same a hundred times; `errors.counts` has them all
@@ -113,9 +117,7 @@ class Reactions:
                     self._manager.fail_streams(subscription, error)
                     self._supervisor.book.write(subscription)
             case Action.RENEW | Action.DUPLICATE:
-                session.renew(
-                    subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, message.message, is_dead=True
-                )
+                session.renew(subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, message.message)
             case Action.HISTORICAL_PACING:
                 self._supervisor.lines.finish(req_id)
                 session.no_line(subscription, now_s, message.message, can_displace=False)
@@ -131,9 +133,7 @@ class Reactions:
                 session.book_reset(subscription)
                 self._manager.feed.add_book_reset(time.time_ns(), req_id)
             case Action.SLOW_DOWN:
-                session.renew(
-                    subscription, now_s, Scope.CONNECTION, GapCause.STREAM_ENDED, message.message, is_dead=True
-                )
+                session.renew(subscription, now_s, Scope.CONNECTION, GapCause.STREAM_ENDED, message.message)
 
     def _about_connection(self, action: Action, message: ErrorMessage, now_s: float) -> None:
         session = self._session

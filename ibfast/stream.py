@@ -203,8 +203,8 @@ class Stream:
 
     @property
     def lost(self) -> int:
-        """Rows of the whole ring that were overwritten before this stream looked at them."""
-        return self._reader.lost
+        """Rows of the whole ring, and of the `gaps` ring, that were overwritten before this stream looked at them."""
+        return self._reader.lost + self._gaps.lost
 
     @property
     def live(self) -> bool:
@@ -218,7 +218,7 @@ class Stream:
         the connection itself is in `feed.gaps` only.
         """
         rows: NDArray[Any] = self._gaps.read()
-        mine: NDArray[Any] = rows[self._is_mine(rows["req_id"])]
+        mine: NDArray[Any] = rows[self._is_mine(rows)]
         return mine
 
     def __aiter__(self) -> Self:
@@ -235,17 +235,18 @@ class Stream:
             rows = await anext(self._reader, None)
             if rows is None:
                 raise StopAsyncIteration if self.error is None else self.error
-            mine: NDArray[Any] = rows[self._is_mine(rows["req_id"]) & np.isin(rows["kind"], self._kinds)]
+            mine: NDArray[Any] = rows[self._is_mine(rows) & np.isin(rows["kind"], self._kinds)]
             if len(mine):
                 self._delivered(int(mine["recv_ns"][-1]))
                 return mine
 
-    def _is_mine(self, req_ids: NDArray[Any]) -> NDArray[np.bool_]:
-        own = self.subscription.req_ids
-        if len(own) == 1:
-            same: NDArray[np.bool_] = req_ids == own[0]
-            return same
-        return np.isin(req_ids, own)
+    def _is_mine(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell which rows are of this subscription: a request that was given up has no instrument any more."""
+        req_ids = rows["req_id"]
+        own = [*self.subscription.req_ids]
+        of_requests = req_ids == own[0] if len(own) == 1 else np.isin(req_ids, own)
+        mine: NDArray[np.bool_] = of_requests & (rows["instrument"] == self.instrument)
+        return mine
 
     def unsubscribe(self) -> None:
         """End the subscription; an `async for` over it finishes after the rows that are there."""

@@ -165,14 +165,18 @@ class Supervisor:
         decided = self._session.take()
         for gap in decided.gaps:
             self._record(gap)
-        for req_id in decided.marks:
-            self._feed.mark(req_id)
-        for req_id in decided.ended:
-            self.lines.finish(req_id)
+        if self._manager.config.session.backfill:
+            for gap in decided.ended:
+                self._backfiller.add(gap)
         if self._link is not None and self._link.ready:
             for request in decided.requests:
                 self.lines.submit(request, now_s)
             self._outbox.pump(now_s)
+        for req_id, awaited in decided.gap_ends.items():
+            if awaited is None:
+                self._feed.hold_gap(req_id)
+            else:
+                self._feed.end_gap(req_id, awaited.scope, awaited.cause, awaited.first_seq, awaited.first_ns)
         for happening in decided.happenings:
             self._monitor.event(happening.name, **happening.fields)
         self._wake.set()
@@ -271,7 +275,6 @@ class Supervisor:
             return 0.0
         self.lines.judge(now_s, time.time())
         self._session.tick(now_s)
-        self.lines.unbind(now_s)
         self.book.note_alive(now_s, self._client_id)
         self._tell_quarantine()
         self.limits = self._outbox.limiter.limits(now_s)
@@ -472,13 +475,9 @@ class Supervisor:
     def _record(self, gap: Gap) -> None:
         subscription = gap.subscription
         self._feed.add_gap(
-            gap.last_ns or time.time_ns(), gap.scope, gap.cause,
-            instrument=subscription.instrument, req_id=subscription.req_ids[-1] if subscription.req_ids else -1,
-            first_seq=gap.first_seq, last_seq=gap.last_seq, first_ns=gap.first_ns, last_ns=gap.last_ns,
-            recovered=gap.recovered,
+            time.time_ns(), gap.scope, gap.cause, instrument=subscription.instrument,
+            req_id=subscription.newest_req_id, first_seq=gap.first_seq, first_ns=gap.first_ns,
         )  # fmt: skip
-        if gap.recovered and self._manager.config.session.backfill:
-            self._backfiller.add(gap)
 
     def _record_outage(self, first_seq: int, first_ns: int, last_seq: int = 0, last_ns: int = 0) -> None:
         """Record the loss of the connection: open, or with its end when there is a connection again.

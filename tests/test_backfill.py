@@ -294,7 +294,7 @@ def ticks_at(*seconds: int) -> Any:
 
 def subscription_of(owner: Historian, request: SubscriptionRequest | None = None, **values: Any) -> Subscription:
     instrument = owner.feed.add_instrument("AAPL")
-    return Subscription(request or TickByTick(0, AAPL, "AllLast"), instrument, req_ids=[3, 7], **values)
+    return Subscription(request or TickByTick(0, AAPL, "AllLast"), instrument, req_ids={3: 0, 7: 0}, **values)
 
 
 def gap_of(subscription: Subscription, first_s: float, last_s: float) -> Gap:
@@ -636,7 +636,7 @@ class World:
     def gaps(self, stream: Stream) -> Any:
         """The subscription's own, so far."""
         gaps = self.manager.feed.gaps.reader(start="oldest").read()
-        return gaps[np.isin(gaps["req_id"], stream.subscription.req_ids)]
+        return gaps[np.isin(gaps["req_id"], [*stream.subscription.req_ids])]
 
     def is_filled(self, stream: Stream) -> bool:
         """Whether there was a gap, and what was asked for reaches to the end of the last one."""

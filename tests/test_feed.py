@@ -538,3 +538,63 @@ def test_times_become_timestamps_in_a_line() -> None:
     assert pd.to_datetime(rows["event_ns"], utc=True)[0] == moment
     assert pl.DataFrame(rows).with_columns(pl.from_epoch("event_ns", "ns"))["event_ns"][0] == moment.tz_localize(None)
     assert pa.array(rows["event_ns"]).cast(pa.timestamp("ns", "UTC"))[0].as_py() == moment
+
+
+# --- gaps that a record ends ---
+
+
+def test_the_closing_row_of_a_gap_comes_directly_before_the_record_that_ends_it() -> None:
+    feed, decoder = feed_of()
+    apple = feed.add_instrument("AAPL")
+    feed.bind(5, apple)
+    feed.bind(6, apple)
+    decoder.feed_bytes(framed(last_trade(5, 1.5)), 70)
+    feed.end_gap(5, Scope.LINK, GapCause.LINK_LOST, 2, 70)
+    assert feed.activity([5])["first_seq"].tolist() == [0]
+    decoder.feed_bytes(framed(last_trade(6, 2.5), last_trade(5, 3.5), last_trade(5, 4.5)), 90)
+    (gap,) = rows_of(feed, "gaps")
+    assert (gap["seq"], gap["recv_ns"], gap["instrument"], gap["req_id"], gap["recovered"]) == (3, 90, apple, 5, 1)
+    assert (gap["scope"], gap["cause"], gap["kind"]) == (Scope.LINK, GapCause.LINK_LOST, Kind.GAP)
+    assert (gap["first_seq"], gap["last_seq"], gap["first_ns"], gap["last_ns"]) == (2, 4, 70, 90)
+    assert rows_of(feed, "trades")["seq"].tolist() == [1, 2, 4, 5]
+    assert feed.activity([5])[["first_seq", "first_recv_ns"]].tolist() == [(4, 90)]
+
+
+def test_a_gap_that_is_held_is_not_ended() -> None:
+    feed, decoder = feed_of()
+    feed.bind(5, feed.add_instrument("AAPL"))
+    feed.end_gap(5, Scope.FARM, GapCause.FARM_BROKEN, 1, 70)
+    feed.hold_gap(5)
+    decoder.feed_bytes(framed(last_trade(5, 1.5)), 90)
+    assert len(rows_of(feed, "gaps")) == 0
+    assert feed.activity([5])["first_seq"].tolist() == [1]
+
+
+def test_a_gap_does_not_end_before_it_begins_when_the_clock_is_set_back() -> None:
+    feed, decoder = feed_of()
+    feed.bind(5, feed.add_instrument("AAPL"))
+    feed.end_gap(5, Scope.LINK, GapCause.LINK_LOST, 1, 1_000)
+    decoder.feed_bytes(framed(last_trade(5, 1.5)), 400)
+    (gap,) = rows_of(feed, "gaps")
+    assert (gap["recv_ns"], gap["first_ns"], gap["last_ns"]) == (400, 1_000, 1_000)
+
+
+def test_a_request_that_nobody_knows_ends_no_gap() -> None:
+    feed, decoder = feed_of()
+    req_id = feed.next_req_id()
+    feed.end_gap(req_id, Scope.LINK, GapCause.LINK_LOST, 1, 70)
+    feed.hold_gap(req_id)
+    decoder.feed_bytes(framed(last_trade(req_id, 1.5)))
+    assert len(rows_of(feed, "gaps")) == 0
+
+
+def test_the_oldest_record_is_that_of_the_ring_that_reaches_back_furthest() -> None:
+    feed = Feed(capacity=4)
+    decoder = Decoder(feed, server_version=VERSION)
+    assert feed.oldest_seq() == 1
+    feed.bind(5, feed.add_instrument("AAPL"))
+    decoder.feed_bytes(framed(*(last_trade(5, 1.5) for _ in range(6))))
+    assert feed.oldest_seq() == 3
+    feed.add_gap(1, Scope.LINK, GapCause.LINK_LOST)
+    decoder.feed_bytes(framed(*(last_trade(5, 1.5) for _ in range(9))))
+    assert feed.oldest_seq() == 7

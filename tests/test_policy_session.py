@@ -16,7 +16,7 @@ from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import RequestError
 from ibfast.policy import session as policy
 from ibfast.policy.session import SessionManager
-from ibfast.policy.subscription import Subscription, SubscriptionState
+from ibfast.policy.subscription import Gap, Subscription, SubscriptionState
 from ibfast.wire.requests import (
     CancelMarketData,
     CancelMarketDepth,
@@ -48,7 +48,9 @@ class Desk:
         self.session = SessionManager(self.limits.__getitem__, lambda: next(req_ids))
         self.now_s = 100.0
         self.seq = 0
-        self.decided: dict[str, list[Any]] = {"gaps": [], "marks": [], "ended": [], "requests": [], "happenings": []}
+        self.decided: dict[str, list[Any]] = {"gaps": [], "ended": [], "requests": [], "happenings": []}
+        self.gap_ends: dict[int, Gap] = {}
+        self.first: dict[int, tuple[int, int]] = {}
         self.session.connected(self.now_s)
 
     def declare(self, request: Any, priority: int = 0) -> Subscription:
@@ -60,23 +62,30 @@ class Desk:
         return self.taken("requests")
 
     def gaps(self) -> list[Any]:
-        return self.taken("gaps")
+        """The gaps that were recorded: the open ones by order of the session, the ended ones by the feed."""
+        return self.taken("gaps") + self.taken("ended")
 
     def taken(self, name: str) -> list[Any]:
         """Take one kind of decisions, and leave the others."""
         decided = self.session.take()
+        for req_id, gap in decided.gap_ends.items():
+            self.gap_ends.pop(req_id, None)
+            if gap is not None:
+                self.gap_ends[req_id] = gap
+                self.first.pop(req_id, None)
         for kind in self.decided:
             self.decided[kind] += getattr(decided, kind)
         taken, self.decided[name] = self.decided[name], []
         return taken
 
     def data(self, *subscriptions: Subscription) -> None:
-        """One record comes on each."""
+        """One record comes on each, behind the closing row of the gap that it ends."""
+        self.decided["requests"] = self.taken("requests")  # what was decided is carried out before anything comes
         for subscription in subscriptions:
-            self.seq += 1
+            self.seq += 1 + (self.gap_ends.pop(subscription.req_id, None) is not None)
             record = self.seq, 1_000_000 * self.seq
-            messages = subscription.messages + 1
-            self.session.progress(subscription, self.now_s, messages, record, record)
+            first = self.first.setdefault(subscription.req_id, record)
+            self.session.progress(subscription, self.now_s, subscription.messages + 1, first, record)
 
     def live(self, *requests: Any) -> list[Subscription]:
         """Declare, and bring data."""
@@ -136,19 +145,20 @@ def test_a_reconnect_restores_by_priority_with_new_ids_and_reports_each_gap() ->
     desk.data(high)
     (gap,) = desk.gaps()
     assert (gap.subscription, gap.scope, gap.cause) == (high, Scope.CONNECTION, GapCause.CONNECTION_LOST)
-    assert (gap.first_seq, gap.last_seq, gap.recovered) == (3, 51, True)
+    assert (gap.first_seq, gap.last_seq, gap.recovered) == (3, 52, True)
     assert (low.state, high.state) == (SubscriptionState.OPENING, SubscriptionState.LIVE)
-    assert high.req_ids == [2, 3]
+    assert [*high.req_ids] == [2, 3]
 
 
-def test_data_lost_asks_for_everything_again_without_cancelling() -> None:
+def test_data_lost_cancels_everything_and_asks_for_it_again() -> None:
     desk = Desk()
     desk.live(quotes(1), trades(2))
     desk.session.link_lost(desk.now_s)
     desk.session.link_lost(desk.now_s)
     assert desk.gaps() == []
     desk.session.link_restored(desk.now_s, data_lost=True)
-    assert desk.sent() == [replace(quotes(1), req_id=3), replace(trades(2), req_id=4)]
+    requests = [replace(quotes(1), req_id=3), replace(trades(2), req_id=4)]
+    assert desk.sent() == [CancelMarketData(1), CancelTickByTick(2), *requests]
     assert [gap.cause for gap in desk.gaps()] == [GapCause.LINK_LOST] * 2
     assert desk.told() == ["link_lost", "link_restored"]
 
@@ -159,10 +169,9 @@ def test_data_kept_is_verified_and_only_the_silent_is_renewed() -> None:
     desk.session.link_lost(desk.now_s)
     desk.session.link_restored(desk.now_s, data_lost=False)
     assert desk.sent() == []
-    assert desk.taken("marks") == [1, 2]
     desk.data(alive)
     (gap,) = desk.gaps()
-    assert (gap.subscription, gap.first_seq, gap.last_seq) == (alive, 2, 3)
+    assert (gap.subscription, gap.first_seq, gap.last_seq) == (alive, 2, 4)
     assert desk.session.next_s(desk.now_s) == desk.now_s + policy.VERIFY_S
     desk.later(policy.VERIFY_S)
     assert desk.sent() == [CancelMarketData(2), replace(quotes(2), req_id=3)]
@@ -229,9 +238,10 @@ def test_a_new_subscription_that_is_refused_is_over_and_a_restored_one_is_asked_
     assert (new.state, new.error, desk.session.subscriptions) == (SubscriptionState.REFUSED, REFUSED, {})
     (old,) = desk.live(quotes(2))
     for attempt in range(1, policy.RESTORE_ATTEMPTS + 1):
+        before = old.req_id
         assert not desk.session.refused(old, desk.now_s, REFUSED)
         desk.later(policy.RETRY_S * attempt)
-        assert [request.req_id for request in desk.sent()] == [old.req_id]
+        assert desk.sent() == [CancelMarketData(before), replace(quotes(2), req_id=old.req_id)]
     assert desk.session.refused(old, desk.now_s, REFUSED)
     assert old.state is SubscriptionState.REFUSED
 
@@ -256,7 +266,7 @@ def test_a_line_that_the_gateway_does_not_have_is_asked_for_again_later() -> Non
     desk.sent()
     desk.session.no_line(subscription, desk.now_s, "Max number of tickers has been reached")
     desk.later(policy.LINE_RETRY_S - 1)
-    assert desk.sent() == []
+    assert desk.sent() == [CancelMarketData(1)]
     assert subscription.state is SubscriptionState.WAITING
     desk.later(1)
     assert desk.sent() == [replace(quotes(1), req_id=2)]
@@ -275,18 +285,17 @@ def test_renewals_that_bring_nothing_come_ever_more_rarely() -> None:
     assert pauses == [0, 5, 10, 20, 40, 80, 160, 300, 300]
 
 
-def test_a_dead_stream_is_renewed_without_a_cancel_that_nobody_would_know() -> None:
+def test_a_dead_stream_is_cancelled_before_it_is_renewed() -> None:
     desk = Desk()
     (subscription,) = desk.live(trades(1))
-    desk.session.renew(subscription, desk.now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "10182", is_dead=True)
-    assert desk.sent() == [replace(trades(1), req_id=2)]
+    desk.session.renew(subscription, desk.now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "10182")
+    assert desk.sent() == [CancelTickByTick(1), replace(trades(1), req_id=2)]
 
 
 def test_a_reset_book_is_a_gap_until_it_comes_anew() -> None:
     desk = Desk()
     (book,) = desk.live(MarketDepth(0, Contract(con_id=1), 5, is_smart_depth=True))
     desk.session.book_reset(book)
-    assert desk.taken("marks") == [1]
     desk.data(book)
     begun, ended = desk.gaps()
     assert (begun.cause, begun.recovered, ended.recovered) == (GapCause.BOOK_RESET, False, True)
@@ -321,7 +330,7 @@ def test_what_a_dead_process_wanted_has_a_gap_since_it_lived() -> None:
     desk.session.continue_from(subscription, 12345)
     desk.data(subscription)
     (gap,) = desk.gaps()
-    assert (gap.cause, gap.first_ns, gap.last_seq) == (GapCause.PROCESS_ENDED, 12345, 1)
+    assert (gap.cause, gap.first_ns, gap.last_seq) == (GapCause.PROCESS_ENDED, 12345, 2)
 
 
 @pytest.mark.parametrize("event", ["disconnected", "link_lost"])
@@ -346,14 +355,68 @@ def test_a_silence_during_a_farm_outage_that_nobody_ends_is_remembered() -> None
     assert desk.sent() == [CancelMarketData(1), replace(quotes(1), req_id=2)]
 
 
-def test_a_tick_that_was_under_way_does_not_hide_an_outage() -> None:
+@pytest.mark.parametrize("source", ["link", "farm"])
+@pytest.mark.parametrize("pause_s", [0.5, 6.0])
+@pytest.mark.parametrize("order", ["notice, data", "data, notice", "data only"])
+def test_the_gap_covers_the_hole_though_a_tick_was_under_way(source: str, pause_s: float, order: str) -> None:
     desk = Desk()
     (stream,) = desk.live(quotes(1))
-    desk.session.farm_broken("usfarm", desk.now_s)
+    before = stream.last_seq
+    desk.session.link_lost(desk.now_s) if source == "link" else desk.session.farm_broken("usfarm", desk.now_s)
     desk.data(stream)
-    desk.session.farm_restored("usfarm", desk.now_s)
+    under_way = stream.last_seq
+    desk.later(pause_s)
+
+    def restore() -> None:
+        if source == "link":
+            desk.session.link_restored(desk.now_s, data_lost=False)
+        else:
+            desk.session.farm_restored("usfarm", desk.now_s)
+
+    if order == "notice, data":
+        restore()
     desk.data(stream)
-    assert [(gap.first_seq, gap.last_seq) for gap in desk.gaps()] == [(2, 2), (3, 3)]
+    back = stream.last_seq
+    if order == "data, notice":
+        restore()
+    desk.later(policy.UNDER_WAY_S)
+    desk.data(stream)
+    gaps = [gap for gap in desk.gaps() if gap.recovered]
+    (covering,) = [gap for gap in gaps if gap.first_seq <= under_way + 1 and gap.last_seq >= back]
+    assert covering.first_seq == before + 1
+    if order == "notice, data" or pause_s > policy.UNDER_WAY_S:
+        assert covering.last_seq == back
+
+
+def test_the_first_record_of_all_begins_a_gap_while_its_source_fails() -> None:
+    desk = Desk()
+    stream = desk.declare(quotes(1))
+    desk.session.link_lost(desk.now_s)
+    desk.data(stream)
+    under_way = stream.last_seq
+    desk.session.link_restored(desk.now_s, data_lost=False)
+    desk.data(stream)
+    assert [(gap.first_seq, gap.last_seq) for gap in desk.gaps()] == [(under_way + 1, stream.last_seq)]
+
+
+def test_a_notice_about_one_source_does_not_release_the_gap_of_another() -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    desk.session.suspend(desk.now_s)
+    desk.session.link_restored(desk.now_s, data_lost=False)
+    desk.data(stream)
+    assert [gap.recovered for gap in desk.gaps()] == [False]
+    assert desk.session.is_suspended
+
+
+def test_two_notices_that_data_was_lost_leave_one_request_at_the_gateway() -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    for _ in range(2):
+        desk.session.link_restored(desk.now_s, data_lost=True)
+    cancels = [request.req_id for request in desk.sent() if isinstance(request, CancelMarketData)]
+    assert cancels == [1, 2]
+    assert stream.req_id == 3
 
 
 def test_a_refusal_of_a_live_stream_is_a_gap() -> None:
@@ -363,7 +426,7 @@ def test_a_refusal_of_a_live_stream_is_a_gap() -> None:
     desk.later(policy.RETRY_S)
     desk.data(stream)
     begun, ended = desk.gaps()
-    assert (begun.cause, ended.first_seq, ended.last_seq) == (GapCause.STREAM_ENDED, 2, 2)
+    assert (begun.cause, ended.first_seq, ended.last_seq) == (GapCause.STREAM_ENDED, 2, 3)
 
 
 @pytest.mark.parametrize("blow", ["data lost", "dead", "another one"])
@@ -374,7 +437,7 @@ def test_a_suspension_ends_however_few_subscriptions_are_left(blow: str) -> None
     if blow == "data lost":
         desk.session.link_restored(desk.now_s, data_lost=True)
     elif blow == "dead":
-        desk.session.renew(stream, desk.now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "10182", is_dead=True)
+        desk.session.renew(stream, desk.now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "10182")
     else:
         desk.session.leave(stream, desk.now_s)
         stream = desk.declare(quotes(2))
@@ -403,7 +466,7 @@ def test_a_tick_that_was_under_way_does_not_end_a_suspension() -> None:
     desk.session.suspend(desk.now_s)
     desk.data(stream)
     assert desk.session.is_suspended
-    desk.now_s += policy.UNDER_WAY_S
+    desk.later(policy.UNDER_WAY_S)
     desk.data(stream)
     assert not desk.session.is_suspended
 
@@ -414,7 +477,7 @@ def test_data_prove_that_the_link_is_back_if_nobody_says_so() -> None:
     desk.session.link_lost(desk.now_s)
     desk.data(stream)
     assert not desk.session.is_link_up
-    desk.now_s += policy.UNDER_WAY_S
+    desk.later(policy.UNDER_WAY_S)
     desk.data(stream)
     assert desk.session.is_link_up
 
@@ -445,7 +508,7 @@ def test_a_lowered_limit_takes_the_line_of_a_lower_priority_at_once() -> None:
     desk.sent()
     desk.limits["lines"] = 1
     desk.session.no_line(high, desk.now_s, "Max number of tickers has been reached")
-    assert desk.sent() == [CancelMarketData(1), replace(quotes(2), req_id=3)]
+    assert desk.sent() == [CancelMarketData(2), CancelMarketData(1), replace(quotes(2), req_id=3)]
     assert (low.state, high.state) == (SubscriptionState.WAITING, SubscriptionState.OPENING)
 
 
@@ -455,13 +518,13 @@ def test_a_refused_line_is_taken_from_a_lower_priority_though_the_limit_is_not_r
     desk.data(low)
     desk.sent()
     desk.session.no_line(high, desk.now_s, "Max number of tickers has been reached", retry_s=5.0)
-    assert desk.sent() == [CancelMarketData(1), replace(quotes(2), req_id=3)]
+    assert desk.sent() == [CancelMarketData(2), CancelMarketData(1), replace(quotes(2), req_id=3)]
     assert (low.state, high.state) == (SubscriptionState.WAITING, SubscriptionState.OPENING)
     assert [gap.subscription for gap in desk.gaps()] == [low]
     desk.later(5)
     assert desk.sent() == [replace(quotes(1), req_id=4)]
     desk.session.no_line(low, desk.now_s, "Max number of tickers has been reached", retry_s=5.0)
-    assert desk.sent() == []  # nobody is less important than it is
+    assert desk.sent() == [CancelMarketData(4)]  # nobody is less important than it is
 
 
 def test_a_pause_of_the_historical_service_takes_no_line_from_anybody() -> None:
@@ -469,7 +532,7 @@ def test_a_pause_of_the_historical_service_takes_no_line_from_anybody() -> None:
     low, high = desk.declare(quotes(1), 0), desk.declare(quotes(2), 9)
     desk.sent()
     desk.session.no_line(high, desk.now_s, "pacing violation", can_displace=False)
-    assert desk.sent() == []
+    assert desk.sent() == [CancelMarketData(2)]
     assert (low.state, high.state) == (SubscriptionState.OPENING, SubscriptionState.WAITING)
 
 
@@ -539,23 +602,19 @@ class AnySession(RuleBasedStateMachine):
         self.settle()
         if not subscription.req_id:
             return
-        del self.at_gateway[subscription.req_id]
         session, now_s = self.desk.session, self.desk.now_s
         if verdict == "refused":
             session.refused(subscription, now_s, REFUSED)
         elif verdict == "no_line":
             session.no_line(subscription, now_s, "no line")
         else:
-            session.renew(subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "dead", is_dead=True)
+            session.renew(subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, "dead")
 
     @rule(name=st.sampled_from(["link_lost", "kept", "lost", "suspend", "resume", "farm", "farm ok"]))
     def notice(self, name: str) -> None:
         session, now_s = self.desk.session, self.desk.now_s
         if not session.is_connected:
             return
-        if name == "lost":
-            self.settle()
-            self.at_gateway.clear()
         {
             "link_lost": lambda: session.link_lost(now_s),
             "kept": lambda: session.link_restored(now_s, data_lost=False),

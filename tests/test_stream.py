@@ -117,7 +117,7 @@ class Desk:
         self.want = wanted(AAPL, data_type)
         self.delivered: list[int] = []
         self.subscription = Subscription(
-            self.want.request, self.feed.add_instrument("AAPL"), req_id=req_id, req_ids=[req_id]
+            self.want.request, self.feed.add_instrument("AAPL"), req_id=req_id, req_ids={req_id: 0}
         )
         self.feed.bind(req_id, self.subscription.instrument)
 
@@ -267,7 +267,7 @@ def test_a_renewed_subscription_is_the_same_stream_and_what_was_under_way_is_its
         stream = desk.stream()
         desk.trades(1.5)
         desk.subscription.req_id = 9
-        desk.subscription.req_ids.append(9)
+        desk.subscription.req_ids[9] = desk.feed.seq
         desk.feed.bind(9, desk.subscription.instrument)
         desk.trades(2.5, req_id=9)
         desk.trades(3.5, req_id=8)
@@ -275,6 +275,30 @@ def test_a_renewed_subscription_is_the_same_stream_and_what_was_under_way_is_its
         assert len(desk.delivered) == 1
 
     run(test())
+
+
+def test_what_comes_of_a_request_that_was_given_up_is_not_its_own(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        stream = desk.stream()
+        desk.trades(1.5)
+        desk.feed.forget_requests([7])
+        desk.subscription.req_ids[9] = desk.feed.seq
+        desk.feed.bind(9, desk.subscription.instrument)
+        desk.trades(2.5)
+        desk.trades(3.5, req_id=9)
+        assert (await anext(stream))["price"].tolist() == [1.5, 3.5]
+
+    run(test())
+
+
+def test_gaps_that_were_overwritten_count_as_lost() -> None:
+    desk = Desk()
+    stream = desk.stream()
+    for _ in range(desk.feed.gaps.capacity + 3):
+        desk.feed.add_gap(1, Scope.SUBSCRIPTION, GapCause.STREAM_SILENT, req_id=7, instrument=0)
+    assert len(stream.take_gaps()) == desk.feed.gaps.capacity
+    assert stream.lost == 3
 
 
 def test_gaps_of_others_are_not_its_own() -> None:

@@ -26,7 +26,9 @@ from ibfast.feed import NO_INSTRUMENT
 from ibfast.policy.pacing_rules import MARGIN_S
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway
+from ibfast.sim.ticks import TickPrice
 from ibfast.wire.requests import (
+    CancelMarketData,
     CurrentTimeInMillisRequest,
     HeadTimestamp,
     MarketData,
@@ -34,7 +36,7 @@ from ibfast.wire.requests import (
     OpenOrdersRequest,
     TickByTick,
 )
-from ibfast.wire.responses import ManagedAccounts, NextValidId
+from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId
 
 QUICK = ReconnectionConfig(delay_s=0.01, max_delay_s=0.05)
 NERVOUS = HeartbeatConfig(interval_s=0.1, timeout_s=0.1)
@@ -406,5 +408,79 @@ def test_what_a_gateway_without_ib_had_to_keep_counts_from_the_return_of_the_lin
             gateway.faults.restore_link()
             await until(lambda: "link_restored" in names(manager))
             assert late[-1].request == request
+
+    run(test())
+
+
+def test_a_request_that_was_given_up_is_cancelled_and_its_rows_reach_no_stream(run: Run) -> None:
+    """The gateway says twice that data was lost, and goes on to serve every request that it was sent."""
+
+    async def gateway(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        first = await caller.request(MarketData)
+        caller.send(TickPrice(first.req_id, 4, 1.5, 1))
+        await live.wait()
+        caller.error(-1, 1101)
+        assert (await caller.request(CancelMarketData)).req_id == first.req_id
+        second = await caller.request(MarketData)
+        caller.send(TickPrice(first.req_id, 4, 2.5, 1))
+        caller.error(-1, 1101)
+        assert (await caller.request(CancelMarketData)).req_id == second.req_id
+        third = await caller.request(MarketData)
+        caller.send(*(TickPrice(request.req_id, 4, 3.5, 1) for request in (first, second, third)))
+        await caller.gone()
+
+    live = asyncio.Event()
+
+    async def test() -> None:
+        async with kept(gateway) as (manager, _):
+            stream = await manager.subscribe("AAPL", "TRADES")
+            assert (await anext(stream))["price"].tolist() == [1.5]
+            live.set()
+            (row,) = await anext(stream)
+            assert (row["price"], row["req_id"]) == (3.5, stream.req_id)
+            begun, ended = stream.take_gaps()
+            assert (begun["cause"], ended["recovered"]) == (GapCause.LINK_LOST, 1)
+            assert ended["seq"] < ended["last_seq"] <= row["seq"]
+            assert manager.feed.late == 3
+
+    run(test())
+
+
+@pytest.mark.parametrize("cause", [GapCause.LINK_LOST, GapCause.FARM_BROKEN])
+def test_the_end_of_an_outage_and_the_burst_behind_it_in_one_write(run: Run, cause: GapCause) -> None:
+    """The gap covers the hole, and its closing row comes before the first row behind the hole."""
+    lost, back = (1100, 1102) if cause is GapCause.LINK_LOST else (2103, 2104)
+
+    async def gateway(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        req_id = (await caller.request(MarketData)).req_id
+        caller.send(TickPrice(req_id, 4, 1.5, 1))
+        await seen[0].wait()
+        farm = "Market data farm connection is broken:usfarm"
+        caller.send(ErrorMessage(-1, lost, farm), TickPrice(req_id, 4, 2.5, 1))
+        await seen[1].wait()
+        farm = "Market data farm connection is OK:usfarm"
+        caller.send(ErrorMessage(-1, back, farm), *(TickPrice(req_id, 4, price, 1) for price in (3.5, 4.5)))
+        await caller.gone()
+
+    seen = [asyncio.Event(), asyncio.Event()]
+
+    async def test() -> None:
+        async with kept(gateway) as (manager, _):
+            stream = await manager.subscribe("AAPL", "TRADES")
+            assert (await anext(stream))["price"].tolist() == [1.5]
+            seen[0].set()
+            (under_way,) = await anext(stream)
+            seen[1].set()
+            back = await anext(stream)
+            assert back["price"].tolist() == [3.5, 4.5]
+            (gap,) = stream.take_gaps()
+            assert (gap["cause"], gap["recovered"]) == (cause, 1)
+            assert gap["first_seq"] <= under_way["seq"]
+            assert gap["seq"] < back["seq"][0]
+            assert under_way["seq"] < gap["last_seq"] <= back["seq"][0]
 
     run(test())

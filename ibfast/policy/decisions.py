@@ -26,15 +26,15 @@ class Decisions:
     """What is to be done, in this order.
 
     Attributes:
-        gaps: to record.
-        marks: requests whose next record is to be noted as their first (`SessionManager.progress`).
-        ended: requests that the gateway has ended: what they held is free.
+        gaps: open rows to record.
+        ended: gaps that the feed has ended and recorded.
         requests: to send.
+        gap_ends: by request id, the gap that its next record ends; None: its next record ends none.
         happenings: to tell.
     """
 
     gaps: list[Gap] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    ended: list[int] = field(default_factory=list)
+    ended: list[Gap] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    gap_ends: dict[int, Gap | None] = field(default_factory=dict)
     happenings: list[Happening] = field(default_factory=list)

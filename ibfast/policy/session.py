@@ -44,14 +44,18 @@ RENEW_S, MOST_RENEW_S = 5.0, 300.0
 FARM_WAIT_S = 60.0
 # How often one of the suspended subscriptions is asked for again, to learn whether the other session has ended.
 RESUME_PROBE_S = 30.0
-# What was under way when another session took the data, or the link was lost, arrives within this.
+# Records that were under way when a source of data failed arrive within this: they do not show that it is back.
 UNDER_WAY_S = 2.0
 # For so long after something was asked for, its first data is looked for eagerly.
 EAGER_FOR_S = 5.0
 # A line that was refused is asked for again after this, since other programs give lines back without a word.
 LINE_RETRY_S = 60.0
-# So many request ids of a subscription's past still mean it: rows of theirs may wait in a reader.
-KEPT_REQ_IDS = 8
+# The source of data that each of these causes is about.
+SCOPES = {
+    GapCause.LINK_LOST: Scope.LINK,
+    GapCause.FARM_BROKEN: Scope.FARM,
+    GapCause.OTHER_SESSION: Scope.ACCOUNT,
+}
 
 
 class SessionManager:
@@ -82,8 +86,8 @@ class SessionManager:
         self._farms: dict[str, float] = {}  # broken ones, and since when
         self._probe_at_s = 0.0
         self._probes = -1
-        self._suspended_s = 0.0
-        self._link_lost_s = 0.0
+        # What failed lately, and until when records may have been under way: until then, no record ends a gap.
+        self._holds: dict[GapCause, float] = {}
         self._eager_until_s = 0.0
 
     # --- wanted ---
@@ -138,6 +142,7 @@ class SessionManager:
         subscription.was_live = True
         subscription.gap = Gap(subscription, Scope.CONNECTION, GapCause.PROCESS_ENDED, 1, last_ns)
         subscription.gap_told = True
+        self._await_gap_end(subscription)
 
     def clear(self) -> None:
         """Want nothing any more, without telling anybody."""
@@ -145,6 +150,7 @@ class SessionManager:
             subscription.state = SubscriptionState.ENDED
         self.subscriptions.clear()
         self._by_req_id.clear()
+        self._holds.clear()
         self._decided = Decisions()
 
     def set_market_data_type(self, market_data_type: MarketDataType) -> None:
@@ -177,6 +183,7 @@ class SessionManager:
         self.is_connected = self.is_suspended = False
         self.is_link_up = True
         self._farms.clear()
+        self._holds.clear()
         self._decided.requests.clear()
         for subscription in self.subscriptions.values():
             if subscription.req_id:
@@ -188,57 +195,56 @@ class SessionManager:
 
     def link_lost(self, now_s: float) -> None:
         """The gateway has lost IB (1100, 2110): the socket lives and the data stops."""
-        self._link_lost_s = now_s
-        if not self.is_link_up:
-            return
-        self.is_link_up = False
-        self._tell("link_lost")
-        for subscription in self.open_subscriptions():
-            self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=False)
-            subscription.verify_at_s = None
+        if self.is_link_up:
+            self.is_link_up = False
+            self._tell("link_lost")
+            for subscription in self.open_subscriptions():
+                subscription.verify_at_s = None
+        self._fail(GapCause.LINK_LOST, now_s)
 
     def link_restored(self, now_s: float, *, data_lost: bool) -> None:
         """The gateway has IB again: with its subscriptions (1102), which are verified, or without (1101)."""
-        self.is_link_up = True
-        self._eager_until_s = now_s + EAGER_FOR_S
-        self._tell("link_restored", data_lost=data_lost)
+        self._link_is_back(now_s, data_lost=data_lost)
+        self._recover(GapCause.LINK_LOST)
         for subscription in self.open_subscriptions():
-            self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST, tell=data_lost)
             if data_lost:
-                self._bury(subscription)
+                self._interrupt(subscription, Scope.LINK, GapCause.LINK_LOST)
+                self._close(subscription)
                 subscription.due_s = now_s
             elif subscription.verify_at_s is None:
                 subscription.verify_at_s = now_s + VERIFY_S
         self._reconcile(now_s)
+
+    def _link_is_back(self, now_s: float, *, data_lost: bool) -> None:
+        self.is_link_up = True
+        self._eager_until_s = now_s + EAGER_FOR_S
+        self._tell("link_restored", data_lost=data_lost)
 
     def farm_broken(self, farm: str, now_s: float) -> None:
         """A market-data farm is gone (2103): which subscriptions it serves shows in which stay silent."""
         if farm not in self._farms:
             self._farms[farm] = now_s
             self._tell("farm_broken", farm=farm)
-            for subscription in self.open_subscriptions():
-                self._interrupt(subscription, Scope.FARM, GapCause.FARM_BROKEN, tell=False)
+        self._fail(GapCause.FARM_BROKEN, now_s)
 
     def farm_restored(self, farm: str, now_s: float) -> None:
         """The farm is well (2104): what stays silent in spite of it is renewed."""
         if self._farms.pop(farm, None) is not None:
             self._tell("farm_restored", farm=farm)
             self._eager_until_s = now_s + EAGER_FOR_S
+            self._recover(GapCause.FARM_BROKEN)
             for subscription in self.open_subscriptions():
-                # Again, since a tick that was under way may have ended the gap that began with the notice.
-                self._interrupt(subscription, Scope.FARM, GapCause.FARM_BROKEN, tell=False)
                 subscription.verify_at_s = now_s + VERIFY_S
 
     def suspend(self, now_s: float) -> None:
         """Another session has the account's data (10197): one event, however many requests it is said of."""
-        self._suspended_s = now_s
+        self._fail(GapCause.OTHER_SESSION, now_s, tell=True)
         if self.is_suspended:
             return
         self.is_suspended = True
         self._probe_at_s = now_s + RESUME_PROBE_S
         self._tell("suspended", reason="another session of this login has the market data")
         for subscription in self.open_subscriptions():
-            self._interrupt(subscription, Scope.ACCOUNT, GapCause.OTHER_SESSION)
             subscription.verify_at_s = None
             self._set(subscription, SubscriptionState.SUSPENDED, "another session has the data")
 
@@ -253,27 +259,12 @@ class SessionManager:
                 self._set(subscription, SubscriptionState.OPENING, "resumed")
                 subscription.verify_at_s = now_s + VERIFY_S
 
-    def renew(
-        self,
-        subscription: Subscription,
-        now_s: float,
-        scope: Scope,
-        cause: GapCause,
-        reason: str,
-        *,
-        is_dead: bool = False,
-    ) -> None:
-        """Ask for it again under a new request id, after a wait that doubles while that brings nothing.
-
-        `is_dead` says that the gateway has ended the request, so that there is nothing to cancel.
-        """
+    def renew(self, subscription: Subscription, now_s: float, scope: Scope, cause: GapCause, reason: str) -> None:
+        """Cancel it and ask for it again under a new request id, after a wait that doubles while it brings nothing."""
         if not subscription.req_id:
             return
         self._interrupt(subscription, scope, cause)
-        if is_dead:
-            self._bury(subscription)
-        else:
-            self._close(subscription)
+        self._close(subscription)
         wait_s = min(RENEW_S * 2 ** (subscription.renewals - 1), MOST_RENEW_S) if subscription.renewals else 0.0
         subscription.renewals += 1
         subscription.due_s = now_s + wait_s
@@ -295,10 +286,13 @@ class SessionManager:
         elif subscription.verify_at_s is None:
             subscription.verify_at_s = held_until_s
 
-    def refused(self, subscription: Subscription, now_s: float, error: Exception) -> bool:
-        """The gateway has ended it. True if that is final; else it is asked for again in a while."""
+    def refused(self, subscription: Subscription, now_s: float, error: Exception, *, was_sent: bool = True) -> bool:
+        """The gateway has ended it, or it could not be sent. True if that is final; else it is asked for again."""
         self._interrupt(subscription, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED)
-        self._bury(subscription)
+        if was_sent:
+            self._close(subscription)
+        else:
+            self._detach(subscription)
         if subscription.was_live and subscription.refusals < RESTORE_ATTEMPTS:
             subscription.refusals += 1
             subscription.due_s = now_s + RETRY_S * subscription.refusals
@@ -326,7 +320,7 @@ class SessionManager:
         One of a lower priority gives its line up for it at once, unless that is of no use (`can_displace`).
         """
         self._interrupt(subscription, Scope.ACCOUNT, GapCause.NO_LINE)
-        self._bury(subscription)
+        self._close(subscription)
         victim = self._less_important(subscription) if can_displace else None
         if victim is not None:
             victim.due_s = now_s + retry_s
@@ -345,6 +339,7 @@ class SessionManager:
     def book_reset(self, subscription: Subscription) -> None:
         """The book is sent anew (317): what was in it is void."""
         self._interrupt(subscription, Scope.SUBSCRIPTION, GapCause.BOOK_RESET)
+        self._await_gap_end(subscription)
         self._tell("book_reset", subscription=subscription.name)
 
     def state_seen(self, subscription: Subscription, state: SubscriptionState, silent_s: float) -> None:
@@ -364,32 +359,45 @@ class SessionManager:
 
         Args:
             messages: how many messages in all.
-            first: seq and recv_ns of the first record since the request was bound, or marked by an interruption.
+            first: seq and recv_ns of the first record since the request was bound or had a gap to end; a seq of 0 if
+                there is none.
             last: seq and recv_ns of the newest record.
         """
         if messages == subscription.messages:
             return
         subscription.messages = messages
         subscription.last_seq, subscription.last_ns = last
-        if self.is_suspended and now_s - self._suspended_s < UNDER_WAY_S:
+        subscription.was_live = True
+        if subscription.state is SubscriptionState.OPENING:
+            self._set(subscription, SubscriptionState.LIVE)
+            self._tell("live", subscription=subscription.name)
+        if self._holds:
+            if subscription.gap is None:  # the first records of all: the hole may come after any of them
+                self._begin_gap(subscription, *self._newest_hold, *first)
             return
-        if subscription.gap is not None:
-            self._end_gap(subscription, *first)
+        if subscription.gap is not None and first[0]:
+            self._decided.ended.append(replace(subscription.gap, last_seq=first[0], last_ns=first[1]))
+            subscription.gap = None
         subscription.verify_at_s = None
         subscription.refusals = subscription.renewals = 0
-        subscription.was_live = True
-        if subscription.state in (SubscriptionState.SUSPENDED, SubscriptionState.OPENING):
+        if subscription.state is SubscriptionState.SUSPENDED:
             self._set(subscription, SubscriptionState.LIVE)
             self._tell("live", subscription=subscription.name)
         if self.is_suspended:
             self.resume(now_s)
-        if not self.is_link_up and now_s - self._link_lost_s >= UNDER_WAY_S:
-            self.link_restored(now_s, data_lost=False)
+        if not self.is_link_up:
+            self._link_is_back(now_s, data_lost=False)
+            for other in self.open_subscriptions():
+                if other.gap is not None and other.verify_at_s is None:
+                    other.verify_at_s = now_s + VERIFY_S
+            self._reconcile(now_s)
 
     def tick(self, now_s: float) -> None:
         """Do what has become due. Call it at `next_s` at the latest."""
         if not self.is_connected:
             return
+        for cause in [cause for cause, until_s in self._holds.items() if now_s >= until_s]:
+            self._release(cause)
         if self.is_suspended and now_s >= self._probe_at_s:
             self._probe_at_s = now_s + RESUME_PROBE_S
             self._probe(now_s)
@@ -408,6 +416,7 @@ class SessionManager:
             return None
         times = [s.verify_at_s for s in self._by_req_id.values() if s.verify_at_s is not None and s.verify_at_s > now_s]
         times += [s.due_s for s in self.subscriptions.values() if s.state in UNOPENED and s.due_s > now_s]
+        times += self._holds.values()
         if self.is_suspended:
             times.append(self._probe_at_s)
         return min(times, default=None)
@@ -476,27 +485,22 @@ class SessionManager:
     def _ask(self, subscription: Subscription, now_s: float) -> None:
         self._eager_until_s = now_s + EAGER_FOR_S
         subscription.req_id = self._next_req_id()
-        subscription.req_ids.append(subscription.req_id)
-        del subscription.req_ids[:-KEPT_REQ_IDS]
+        subscription.req_ids[subscription.req_id] = -1
         subscription.messages = 0
         self._by_req_id[subscription.req_id] = subscription
         self._set(subscription, SubscriptionState.OPENING, "asked for")
         self._decided.requests.append(subscription.opening_request())
+        self._await_gap_end(subscription)
 
     def _close(self, subscription: Subscription) -> None:
-        """Cancel its request."""
+        """Cancel its request, even one that the gateway has ended: it may live on there, and would double every row."""
         if subscription.req_id:
             self._decided.requests.append(cancel_of(subscription.request, subscription.req_id))
             self._detach(subscription)
 
-    def _bury(self, subscription: Subscription) -> None:
-        """Its request is no more at the gateway, so there is nothing to cancel."""
-        if subscription.req_id:
-            self._decided.ended.append(subscription.req_id)
-            self._detach(subscription)
-
     def _detach(self, subscription: Subscription) -> None:
         self._by_req_id.pop(subscription.req_id, None)
+        self._decided.gap_ends.pop(subscription.req_id, None)
         subscription.req_id = 0
         subscription.verify_at_s = None
         if subscription.state not in OVER:
@@ -520,21 +524,50 @@ class SessionManager:
         subscription.state = state
         subscription.reason = reason
 
+    def _fail(self, cause: GapCause, now_s: float, *, tell: bool = False) -> None:
+        """A source of data has failed: every open subscription is in a gap, which no record under way ends."""
+        self._holds.pop(cause, None)
+        self._holds[cause] = now_s + UNDER_WAY_S
+        for subscription in self.open_subscriptions():
+            self._interrupt(subscription, SCOPES[cause], cause, tell=tell)
+            self._decided.gap_ends[subscription.req_id] = None
+
+    def _recover(self, cause: GapCause) -> None:
+        """A source of data is said to be back: the next record of each open subscription ends its gap."""
+        self._holds.pop(cause, None)
+        for subscription in self.open_subscriptions():
+            # A gap that a record has ended begins again, since the record may have been under way.
+            self._interrupt(subscription, SCOPES[cause], cause, tell=False)
+            self._await_gap_end(subscription)
+
+    def _release(self, cause: GapCause) -> None:
+        """Nothing of what was under way can come any more."""
+        del self._holds[cause]
+        for subscription in self.open_subscriptions():
+            self._await_gap_end(subscription)
+
+    @property
+    def _newest_hold(self) -> tuple[Scope, GapCause]:
+        cause = next(reversed(self._holds))
+        return SCOPES[cause], cause
+
+    def _await_gap_end(self, subscription: Subscription) -> None:
+        """Have the request's next record end the gap, if it is in one and records prove something."""
+        if subscription.req_id and subscription.gap is not None and not self._holds:
+            self._decided.gap_ends[subscription.req_id] = subscription.gap
+
     def _interrupt(self, subscription: Subscription, scope: Scope, cause: GapCause, *, tell: bool = True) -> None:
         """Begin a gap, unless it is in one; a gap that is not told yet becomes a row when it proves real, or ends."""
         if subscription.gap is None and subscription.last_seq:
-            subscription.gap = Gap(subscription, scope, cause, subscription.last_seq + 1, subscription.last_ns)
-            subscription.gap_told = False
-            if subscription.req_id:
-                self._decided.marks.append(subscription.req_id)
+            self._begin_gap(subscription, scope, cause, subscription.last_seq, subscription.last_ns)
         if tell and subscription.gap is not None and not subscription.gap_told:
             subscription.gap_told = True
             self._decided.gaps.append(subscription.gap)
 
-    def _end_gap(self, subscription: Subscription, first_seq: int, first_ns: int) -> None:
-        assert subscription.gap is not None
-        self._decided.gaps.append(replace(subscription.gap, last_seq=first_seq, last_ns=first_ns))
-        subscription.gap = None
+    def _begin_gap(self, subscription: Subscription, scope: Scope, cause: GapCause, seq: int, recv_ns: int) -> None:
+        """Begin a gap behind a record."""
+        subscription.gap = Gap(subscription, scope, cause, seq + 1, recv_ns)
+        subscription.gap_told = False
 
     def _tell(self, name: str, **fields: object) -> None:
         self._decided.happenings.append(Happening(name, fields))

@@ -20,15 +20,16 @@ from ibfast.wire.requests import (
     MarketData,
     MarketDepth,
     RealTimeBars,
-    Request,
     TickByTick,
 )
 
 __all__ = [
+    "CANCELS",
     "FLOWING",
     "OVER",
     "SUBSCRIPTION_REQUESTS",
     "UNOPENED",
+    "Cancel",
     "Gap",
     "Subscription",
     "SubscriptionRequest",
@@ -38,7 +39,9 @@ __all__ = [
 ]
 
 SubscriptionRequest: TypeAlias = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars
+Cancel: TypeAlias = CancelMarketData | CancelTickByTick | CancelMarketDepth | CancelRealTimeBars | CancelHistoricalBars
 SUBSCRIPTION_REQUESTS = (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)
+CANCELS = (CancelMarketData, CancelTickByTick, CancelMarketDepth, CancelRealTimeBars, CancelHistoricalBars)
 
 
 class SubscriptionState(StrEnum):
@@ -96,7 +99,8 @@ class Subscription:
         priority: the larger, the earlier restored and the later deprived of its line.
         state: a SubscriptionState; `reason` says why where that is not obvious.
         req_id: of the request that serves it now, 0 if none does.
-        req_ids: that one and its predecessors, newest last.
+        req_ids: that one and those of its predecessors of which a ring may still hold a record, newest last; for each,
+            the feed's newest sequence number when it was asked for, -1 until then.
         shares: how many streams want it.
         is_durable: kept without streams, because a store remembers it.
         error: why it was refused.
@@ -110,7 +114,7 @@ class Subscription:
     state: SubscriptionState = SubscriptionState.PENDING
     reason: str = ""
     req_id: int = 0
-    req_ids: list[int] = field(default_factory=list)
+    req_ids: dict[int, int] = field(default_factory=dict)
     shares: int = 0
     is_durable: bool = False
     error: Exception | None = None
@@ -135,6 +139,11 @@ class Subscription:
         contract = self.request.contract
         label = contract.local_symbol or contract.symbol or str(contract.con_id)
         return f"{type(self.request).__name__} {label}"
+
+    @property
+    def newest_req_id(self) -> int:
+        """The last of `req_ids`, -1 if it was never asked for."""
+        return next(reversed(self.req_ids), -1)
 
     @property
     def family(self) -> str:
@@ -163,7 +172,7 @@ def family_of(request: SubscriptionRequest) -> str:
     return "lines"
 
 
-def cancel_of(request: SubscriptionRequest, req_id: int) -> Request:
+def cancel_of(request: SubscriptionRequest, req_id: int) -> Cancel:
     """Return the request that ends this one."""
     match request:
         case MarketData():
