@@ -108,15 +108,17 @@ _fill_powers_of_five()
 
 cdef int read_number(bytes_t p, bytes_t end, double *out) noexcept nogil:
     cdef int status = parse_number(p, end, POWERS_OF_FIVE, out)
-    if status != NUMBER_UNDECIDED:
-        return status
-    with gil:
-        try:
-            text = PyBytes_FromStringAndSize(<const char *> p, end - p)
-            out[0] = PyOS_string_to_double(text, NULL, NULL)
-            return NUMBER_OK
-        except ValueError:
-            return NUMBER_BAD
+    return read_undecided(p, end, out) if status == NUMBER_UNDECIDED else status
+
+
+cdef int read_undecided(bytes_t p, bytes_t end, double *out) noexcept with gil:
+    """Read a number by CPython's parser. A `with gil` block in `read_number` would cost every number a lock."""
+    try:
+        text = PyBytes_FromStringAndSize(<const char *> p, end - p)
+        out[0] = PyOS_string_to_double(text, NULL, NULL)
+        return NUMBER_OK
+    except ValueError:
+        return NUMBER_BAD
 
 
 cdef int64_t parse_zoned_time(void *decoder, bytes_t p, bytes_t end) noexcept with gil:
