@@ -56,6 +56,12 @@ cdef enum:
     TEXT_EMPTY = 0
     TEXT_OTHER = 1
 
+cdef enum:
+    # What a request's contract is, as far as it decides whether a price is data.
+    CONTRACT_OTHER = 0
+    CONTRACT_INDEX = 1          # its prices have no sizes
+    CONTRACT_COMBO = 2          # its session's prices may be 0 or -1
+
 # The part of the tables that readers in other processes see.
 cdef struct tables_control_t:
     uint64_t instruments
@@ -70,9 +76,10 @@ cdef struct tables_control_t:
 cdef struct level1_t:
     double price[2]             # by side
     double size[2]
-    double last
+    double last                 # NaN: the next size of a last price is no trade
     double echo_size            # NaN: no echo is due
     uint32_t delayed
+    uint32_t contract
 
 # A request's binding and its activity so far. Open addressing, a power of two of slots; one of instrument NO_INSTRUMENT
 # is free. What every message touches stands first.
@@ -234,6 +241,28 @@ cdef inline uint64_t bits(double value) noexcept nogil:
     return as_integer
 
 
+cdef inline double known(double value) noexcept nogil:
+    """A size, or NaN where IB sends -1 because there is none."""
+    return NAN if value == -1 else value
+
+
+cdef inline bint is_no_data(uint32_t contract, double price, double size) noexcept nogil:
+    """Whether a price is IB's "no data": -1 or 0 with a size of 0, or -1 with a size of -1 or none.
+
+    True prices of 0 and -1 have a size above 0; those of an index need none. An absent price is no data unless a size
+    above 0 comes with it.
+    """
+    if price > 0:
+        return False
+    if price != price:
+        return not size > 0
+    if contract == CONTRACT_INDEX:
+        return False
+    if size == 0:
+        return price == -1 or price == 0
+    return price == -1 and (size == -1 or size != size)
+
+
 cdef inline void write_tick(feed_t *f, source_t *s, uint8_t kind, int32_t tick_type, uint32_t attribs, double price,
                             double size, uint32_t text) noexcept nogil:
     cdef tick_t *row = <tick_t *> ring_claim(f.ticks)
@@ -254,6 +283,7 @@ cdef inline void write_trade(feed_t *f, source_t *s, uint8_t kind, int64_t event
     """A row in `trades` and the newest trade in the last-value table."""
     cdef trade_t *row = <trade_t *> ring_claim(f.trades)
     cdef last_t *last
+    size = known(size)
     row.seq = next_seq(f, s)
     row.recv_ns = s.recv_ns
     row.instrument = s.instrument
@@ -303,9 +333,7 @@ cdef inline void write_quote(feed_t *f, source_t *s, uint8_t kind, int64_t event
 
 cdef inline void merge_quote(feed_t *f, source_t *s, level1_t *l1, int side, double price, double size,
                              uint32_t delayed) noexcept nogil:
-    """Put one side's news into the merged quote; a row only if it changed. A NaN size leaves the old one."""
-    if size != size:
-        size = l1.size[side]
+    """Put one side's news into the merged quote; a row only if it changed."""
     # By their bits, so that NaN equals NaN, and in one branch, since each alone is hard to predict.
     if not ((bits(l1.price[side]) ^ bits(price)) | (bits(l1.size[side]) ^ bits(size)) | (l1.delayed ^ delayed)):
         return
@@ -327,20 +355,30 @@ cdef inline void write_level1_price(feed_t *f, source_t *s, int32_t tick_type, d
     cdef int side = tick_type == TICK_ASK or tick_type == TICK_DELAYED_ASK
     # The two sides share one path: which of them comes next is nothing that a processor can predict.
     if side == SIDE_ASK or tick_type == TICK_BID or tick_type == TICK_DELAYED_BID:
-        # IB: "-1 with a size of 0" means that there is no quote. Spreads have true prices of -1, with a size.
-        merge_quote(f, s, l1, side, NAN if price == -1 and size == 0 else price, size, delayed)
+        if is_no_data(l1.contract, price, size):
+            price = NAN
+        elif size != size:
+            size = l1.size[side]
+        merge_quote(f, s, l1, side, price, known(size), delayed)
     elif tick_type == TICK_LAST or tick_type == TICK_DELAYED_LAST:
-        l1.last = price
         l1.echo_size = size
-        if size == size:
+        if is_no_data(l1.contract, price, size):
+            l1.last = NAN
+        else:
+            l1.last = price
             write_trade(f, s, KIND_L1_LAST, 0, price, size, delayed, TEXT_EMPTY, TEXT_EMPTY)
     elif tick_type == TICK_MARK_PRICE:
         last = last_open(f, s.instrument)
-        last.mark = price
+        last.mark = session_price(l1.contract, price)
         last.mark_recv_ns = s.recv_ns
         last_close(last)
     else:
         write_session_price(f, s, tick_type, price)
+
+
+cdef inline double session_price(uint32_t contract, double price) noexcept nogil:
+    """A price of the session or a mark price: its size is always 0, so that -1 and 0 alone mean "no data"."""
+    return NAN if (price == -1 or price == 0) and contract != CONTRACT_COMBO else price
 
 
 cdef inline void write_session_price(feed_t *f, source_t *s, int32_t tick_type, double price) noexcept nogil:
@@ -357,7 +395,7 @@ cdef inline void write_session_price(feed_t *f, source_t *s, int32_t tick_type, 
     else:
         return
     last_open(f, s.instrument)
-    field[0] = price
+    field[0] = session_price(s.request.level1.contract, price)
     last.session_recv_ns = s.recv_ns
     last_close(last)
 
@@ -371,16 +409,18 @@ cdef inline void write_level1_size(feed_t *f, source_t *s, int32_t tick_type, do
         return
     cdef int side = tick_type == TICK_ASK_SIZE or tick_type == TICK_DELAYED_ASK_SIZE
     if side == SIDE_ASK or tick_type == TICK_BID_SIZE or tick_type == TICK_DELAYED_BID_SIZE:
-        merge_quote(f, s, l1, side, l1.price[side], size, delayed)
+        if size != size:
+            size = l1.size[side]
+        merge_quote(f, s, l1, side, l1.price[side], known(size), delayed)
     elif tick_type == TICK_LAST_SIZE or tick_type == TICK_DELAYED_LAST_SIZE:
-        # TWS repeats the size of a last price as a tick of its own; any other last size is one more trade at it. Before
-        # the first price there is none to be at.
-        if l1.last == l1.last and l1.echo_size != size:
+        # TWS repeats the size of a last price as a tick of its own; any other last size above 0 is one more trade at
+        # it. Before the first price, and after IB's "no data", there is no price for a trade to be at.
+        if l1.last == l1.last and size > 0 and l1.echo_size != size:
             write_trade(f, s, KIND_L1_LAST, 0, l1.last, size, delayed, TEXT_EMPTY, TEXT_EMPTY)
         l1.echo_size = NAN
     elif tick_type == TICK_VOLUME or tick_type == TICK_DELAYED_VOLUME:
         last = last_open(f, s.instrument)
-        last.volume = size
+        last.volume = known(size)
         last.volume_recv_ns = s.recv_ns
         last_close(last)
 
@@ -397,13 +437,14 @@ cdef inline void write_halted(feed_t *f, source_t *s, double value) noexcept nog
 
 cdef inline void write_rt_volume(feed_t *f, source_t *s, int64_t event_ns, double price, double size,
                                  double volume, double vwap, bint single) noexcept nogil:
-    """A time-and-sales line of level 1: its tick, its trade, and the session's volume and VWAP."""
+    """A time-and-sales line of level 1: its trade, if there is one, and the session's volume and VWAP."""
     cdef last_t *last
-    write_trade(f, s, KIND_RT_VOLUME, event_ns, price, size, single, TEXT_EMPTY, TEXT_EMPTY)
+    if not is_no_data(s.request.level1.contract, price, size):
+        write_trade(f, s, KIND_RT_VOLUME, event_ns, price, size, single, TEXT_EMPTY, TEXT_EMPTY)
     if s.instrument == NO_INSTRUMENT:
         return
     last = last_open(f, s.instrument)
-    last.volume = volume
+    last.volume = known(volume)
     last.vwap = vwap
     last.volume_recv_ns = s.recv_ns
     last_close(last)

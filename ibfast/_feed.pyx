@@ -21,6 +21,8 @@ from ibfast._records cimport (
 
 from ibfast.errors import FeedError
 
+cdef dict CONTRACTS = {"IND": CONTRACT_INDEX, "BAG": CONTRACT_COMBO}
+
 NO_INSTRUMENT_INDEX = <uint32_t> NO_INSTRUMENT
 TABLES_CONTROL_BYTES = sizeof(tables_control_t)
 
@@ -331,12 +333,15 @@ cdef class FeedCore:
         self.c.last_req_id += 1
         return self.c.last_req_id
 
-    def bind(self, int32_t req_id, uint32_t instrument):
+    def bind(self, int32_t req_id, uint32_t instrument, str sec_type=""):
         """Have all messages of a request belong to an instrument until it is forgotten; its activity begins anew."""
+        cdef request_slot_t *request
         if instrument >= self.c.control.instruments:
             raise FeedError(f"there is no instrument {instrument}")
-        if bind_request(&self.c, req_id, instrument) == NULL:
+        request = bind_request(&self.c, req_id, instrument)
+        if request == NULL:
             raise MemoryError
+        request.level1.contract = CONTRACTS.get(sec_type, CONTRACT_OTHER)
 
     def instrument_of_request(self, int32_t req_id):
         """The instrument that a request is bound to, None if it is not."""

@@ -8,8 +8,8 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from ibfast._feed cimport (
     TEXT_EMPTY, TICK_DELAYED_HALTED, TICK_DELAYED_LAST_TIMESTAMP, TICK_HALTED, TICK_LAST_TIMESTAMP, TICK_RT_TRD_VOLUME,
-    TICK_RT_VOLUME, feed_t, intern, source, source_t, write_greeks, write_halted, write_level1_price,
-    write_level1_size, write_quote, write_rt_volume, write_tick, write_trade,
+    TICK_RT_VOLUME, feed_t, intern, is_no_data, known, source, source_t, write_greeks, write_halted,
+    write_level1_price, write_level1_size, write_quote, write_rt_volume, write_tick, write_trade,
 )
 from ibfast._records cimport (
     KIND_ALL_LAST, KIND_BID_ASK, KIND_GENERIC, KIND_LAST, KIND_MIDPOINT, KIND_PRICE, KIND_SIZE, KIND_STRING, greeks_t,
@@ -149,9 +149,12 @@ cdef inline int write_option_message(feed_t *f, greeks_t *row, int64_t recv_ns) 
 cdef inline int write_last_message(feed_t *f, int32_t req_id, int32_t kind, int64_t event_ns, double price, double size,
                                    uint32_t attribs, span_t exchange, span_t conditions,
                                    int64_t recv_ns) noexcept nogil:
+    """A tick-by-tick trade. IB's "no data" is a row without a price, since a message has no other row here."""
     cdef source_t s = source(f, req_id, recv_ns)
     cdef uint32_t exchange_id = intern(f, exchange.p, exchange.n)
     cdef uint32_t conditions_id = intern(f, conditions.p, conditions.n)
+    if is_no_data(s.request.level1.contract, price, size):
+        price = NAN
     write_trade(f, &s, KIND_LAST if kind == TBT_LAST else KIND_ALL_LAST, event_ns, price, size, attribs, exchange_id,
                 conditions_id)
     return STATUS_OK
@@ -161,8 +164,13 @@ cdef inline int write_quote_message(feed_t *f, int32_t req_id, int32_t kind, int
                                     double bid_size, double ask_size, uint32_t attribs,
                                     int64_t recv_ns) noexcept nogil:
     cdef source_t s = source(f, req_id, recv_ns)
+    cdef uint32_t contract = s.request.level1.contract
+    if is_no_data(contract, bid, bid_size):
+        bid = NAN
     if kind == TBT_MIDPOINT:
         write_quote(f, &s, KIND_MIDPOINT, event_ns, bid, bid, NAN, NAN, 0)
     else:
-        write_quote(f, &s, KIND_BID_ASK, event_ns, bid, ask, bid_size, ask_size, attribs)
+        if is_no_data(contract, ask, ask_size):
+            ask = NAN
+        write_quote(f, &s, KIND_BID_ASK, event_ns, bid, ask, known(bid_size), known(ask_size), attribs)
     return STATUS_OK

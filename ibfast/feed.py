@@ -310,9 +310,14 @@ class Feed(FeedView):
         """Return a request id: 1, 2, 3 …, never the same again, whichever connections share the feed."""
         return self.core.next_req_id()
 
-    def bind(self, req_id: int, instrument: int) -> None:
-        """Have all messages of a request belong to an instrument until it is forgotten; its activity begins anew."""
-        self.core.bind(req_id, instrument)
+    def bind(self, req_id: int, instrument: int, sec_type: str = "") -> None:
+        """Have all messages of a request belong to an instrument until it is forgotten; its activity begins anew.
+
+        Args:
+            sec_type: the contract's. It decides which prices mean "no data": those of an index ("IND") and of a combo
+                ("BAG") differ from all others.
+        """
+        self.core.bind(req_id, instrument, sec_type)
 
     def forget_requests(self, req_ids: Iterable[int] | None = None) -> None:
         """Unbind these requests, or all of them: with their connection the ids die, and so do their merged quotes.

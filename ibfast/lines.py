@@ -86,7 +86,7 @@ class Lines:
     def _begin(self, subscription: Subscription) -> None:
         """Have the feed know the request, and the heartbeat watch it."""
         request, req_id = subscription.request, subscription.req_id
-        self._feed.bind(req_id, subscription.instrument)
+        self._feed.bind(req_id, subscription.instrument, request.contract.sec_type)
         self._remember(subscription)
         if isinstance(request, requests.MarketDepth) and len(subscription.req_ids) > 1:
             self._feed.add_book_reset(time.time_ns(), req_id)

@@ -63,6 +63,18 @@ def size(raw: Any, official: Any) -> float:
     return np.nan if official == OFFICIAL_UNSET_DECIMAL else float(official)
 
 
+def is_no_data(price: float, size: float) -> bool:
+    """Whether IB says by this price and size that there is none."""
+    if np.isnan(price):
+        return not size > 0
+    return (size == 0 and price in (-1, 0)) or (price == -1 and (np.isnan(size) or size == -1))
+
+
+def known(size: float) -> float:
+    """A size as a derived record has it."""
+    return np.nan if size == -1 else size
+
+
 def tick(
     kind: Kind,
     req_id: int,
@@ -139,15 +151,19 @@ def expected_string(message: Message, calls: list[Any]) -> list[Row]:
         return [tick(Kind.STRING, req_id, tick_type, text=text)]
     price_text, size_text, time_ms, _, _, single = text.split(";")
     traded = {"price": float(price_text) if price_text else np.nan, "size": float(size_text)}
+    line = tick(Kind.STRING, req_id, tick_type, **traded)
+    if is_no_data(*traded.values()):
+        return [line]
     return [
-        tick(Kind.STRING, req_id, tick_type, **traded),
+        line,
         Row(
             "trades",
             {
                 "kind": Kind.RT_VOLUME,
                 "req_id": req_id,
                 "event_ns": int(time_ms) * 1_000_000,
-                **traded,
+                "price": traded["price"],
+                "size": known(traded["size"]),
                 "attribs": int(single == "true"),
                 "exchange": "",
                 "conditions": "",
@@ -229,6 +245,7 @@ def expected_by_tick(message: Message, calls: list[Any]) -> list[Row]:
     values = message.values
     if name == "tickByTickAllLast":
         tick_type, time, official_price, official_size, mask, exchange, conditions = rest
+        traded = price(values["price"], official_price), size(values["size"], official_size)
         return [
             Row(
                 "trades",
@@ -236,8 +253,8 @@ def expected_by_tick(message: Message, calls: list[Any]) -> list[Row]:
                     "kind": Kind.LAST if tick_type == 1 else Kind.ALL_LAST,
                     "req_id": req_id,
                     "event_ns": time * NS_PER_S,
-                    "price": price(values["price"], official_price),
-                    "size": size(values["size"], official_size),
+                    "price": np.nan if is_no_data(*traded) else traded[0],
+                    "size": known(traded[1]),
                     "attribs": mask,
                     "exchange": exchange,
                     "conditions": conditions,
@@ -246,7 +263,7 @@ def expected_by_tick(message: Message, calls: list[Any]) -> list[Row]:
         ]
     if name == "tickByTickMidPoint":
         time, midpoint = rest
-        kind, bid, ask, bid_size, ask_size, mask = Kind.MIDPOINT, midpoint, midpoint, np.nan, np.nan, 0
+        kind, bid_size, ask_size, mask = Kind.MIDPOINT, np.nan, np.nan, 0
         bid = ask = price(values["price"], midpoint)
     else:
         time, bid, ask, bid_size, ask_size, mask = rest
@@ -259,10 +276,10 @@ def expected_by_tick(message: Message, calls: list[Any]) -> list[Row]:
                 "kind": kind,
                 "req_id": req_id,
                 "event_ns": time * NS_PER_S,
-                "bid": bid,
-                "ask": ask,
-                "bid_size": bid_size,
-                "ask_size": ask_size,
+                "bid": np.nan if is_no_data(bid, bid_size) else bid,
+                "ask": np.nan if is_no_data(ask, ask_size) else ask,
+                "bid_size": known(bid_size),
+                "ask_size": known(ask_size),
                 "attribs": mask,
             },
         )

@@ -139,7 +139,10 @@ def test_rt_volume_is_a_tick_and_a_trade(tick_type: int, is_protobuf: bool) -> N
 def test_rt_volume_without_a_price() -> None:
     decoded = decode(framed(text_payload(176, TICK_STRING, 6, 1, 48, ";0;1348075471534;67854;701.46918464;false")), 176)
     assert_row(decoded, "ticks", price=NAN, size=0.0)
-    assert_row(decoded, "trades", price=NAN, size=0.0, attribs=0)
+    assert len(decoded.rows["trades"]) == 0
+    line = ";7;1348075471534;67854;701.46918464;false"
+    decoded.give([framed(text_payload(176, TICK_STRING, 6, 1, 48, line))])
+    assert_row(decoded, "trades", price=NAN, size=7.0, attribs=0)
 
 
 def test_what_protobuf_leaves_out_is_absent_and_not_zero() -> None:

@@ -419,7 +419,7 @@ def test_a_snapshot_is_never_torn() -> None:
     quotes = framed(
         *(
             text_payload(VERSION, TICK_BY_TICK, req_id, 3, 0, n, n + 1, 2 * n, 3 * n, 0)
-            for n in range(changes)
+            for n in range(1, changes)
             for req_id in range(instruments)
         )
     )

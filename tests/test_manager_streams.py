@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Run, until
 from conversations import AAPL, MSFT, answer_details, bars_of, session, small_feed, trade
@@ -17,7 +18,7 @@ from peer import Caller, Peer
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import ReconnectionConfig
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, Kind, MarketDataType, Scope
+from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed import NO_INSTRUMENT
 from ibfast.policy.subscription import SubscriptionState
@@ -397,6 +398,32 @@ def test_a_combination_is_sent_as_it_is(run: Run) -> None:
         async with session(gateway) as manager:
             stream = await manager.subscribe(spread)
             assert manager.feed.instruments[stream.instrument] == "IBM,MSFT"
+
+    run(test())
+
+
+def test_an_index_and_a_combination_have_prices_that_mean_no_data_elsewhere(run: Run) -> None:
+    tick_index = replace(AAPL, con_id=8, symbol="TICK-NYSE", sec_type="IND", exchange="NYSE")
+    spread = Contract(symbol="IBM,MSFT", sec_type="BAG", exchange="SMART", currency="USD")
+
+    async def gateway(caller: Caller) -> None:
+        for _ in (tick_index, spread, AAPL):
+            req_id = (await caller.request(MarketData)).req_id
+            caller.send(*(TickPrice(req_id, tick_type, -1.0, 0) for tick_type in (TickType.LAST, TickType.CLOSE)))
+            caller.send(TickPrice(req_id, TickType.LAST, 7.0, 1))
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            for contract in (tick_index, AAPL):
+                manager._qualified[contract] = contract
+            shown = {}
+            for contract in (tick_index, spread, AAPL):
+                stream = await manager.subscribe(contract, "TRADES")
+                prices: list[float] = []
+                while 7.0 not in prices:
+                    prices += (await anext(stream))["price"].tolist()
+                shown[contract.sec_type] = prices, manager.feed.last["close"][stream.instrument].item()
+            np.testing.assert_equal(shown, {"IND": ([-1.0, 7.0], np.nan), "BAG": ([7.0], -1.0), "STK": ([7.0], np.nan)})
 
     run(test())
 
