@@ -1,7 +1,7 @@
 """Where settings come from: a TOML file, the environment, arguments; later ones win, field by field.
 
-The rule of the file: a name that nobody knows is refused, never skipped, and what is wrong is told with where it stood.
-It knows dataclasses and their annotations, but no setting.
+The rule of the file: an unknown name is refused, never skipped, and an error says where the wrong value stood. A value
+that another one overrides is not looked at. The file knows dataclasses and their annotations, but no setting.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, PREFIX + "DEBUG"})
 
 TOP = ""
 """The name under which the fields outside of sections are kept."""
+
+SERVICE_VARIABLE = re.compile(r"\w+_(SERVICE_(HOST|PORT(_\w+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
+"""What Kubernetes puts into the environment of every pod for a Service: for one called ibfast, IBFAST_SERVICE_HOST,
+IBFAST_PORT_7497_TCP_ADDR, … by their names, and IBFAST_PORT=tcp://10.0.0.1:7497 by name and value. Source: Kubernetes,
+"Service: environment variables"."""
 
 FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -61,7 +67,7 @@ def load_settings(
         path: of a TOML file; that in $IBFAST_CONFIG if None, no file if there is none either.
         environ: the environment, that of the process if None. IBFAST_PORT is the field `port`, IBFAST_AUTH_ACCOUNTS
             the field `accounts` of the section `auth`. Lists are separated by commas; an empty text means None where
-            None is possible.
+            None is possible. What Kubernetes sets for a Service called ibfast is no setting.
         arguments: fields by name, sections as a mapping or as a whole; None means not given.
 
     Raises:
@@ -69,11 +75,11 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     path = path or environ.get(CONFIG_VARIABLE)
-    given = _Given(cls)
+    given = _Given(cls)  # the first value of a field wins
+    _take_table(given, arguments, "argument")
+    _take_environment(given, environ)
     if path:
         _take_file(given, Path(path).expanduser())
-    _take_environment(given, environ)
-    _take_table(given, arguments, "argument")
     return given.make(cls, given.arguments())
 
 
@@ -115,7 +121,7 @@ def _own_annotations(cls: type) -> Mapping[str, Any]:
 
 
 class _Given:
-    """What was given so far, and where it stood."""
+    """What was given so far, and where it stood. The first value of a field stays."""
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
@@ -124,11 +130,17 @@ class _Given:
         self.values: dict[str, dict[str, Any]] = {TOP: {}}
         self.origins: dict[str, str] = {}
 
+    def has(self, section: str, name: str) -> bool:
+        """Tell whether the field has a value, alone or with its whole section."""
+        return name in self.values.get(section, ()) or section in self.values[TOP]
+
     def put(self, section: str, name: str, value: Any, origin: str) -> None:
-        """Take a value; a list becomes a tuple where one is wanted."""
+        """Take the first value of a field; a list becomes a tuple where one is wanted."""
         path = _path(section, name)
         if name not in self.annotations[section]:
             raise ConfigError(f"there is no setting {path!r} ({origin}): {self._hint(section, name)}")
+        if self.has(section, name):
+            return
         if isinstance(value, list) and get_origin(self.annotations[section][name]) is tuple:
             value = tuple(value)
         self.values.setdefault(section, {})[name] = value
@@ -153,10 +165,10 @@ class _Given:
     def put_section(self, name: str, value: Any, origin: str) -> None:
         """Take a section: its settings by name, or as a whole."""
         if isinstance(value, self.sections[name]):
-            self.values.pop(name, None)
             self.values[TOP][name] = value
         elif isinstance(value, Mapping):
-            self.values.setdefault(name, {})  # naming it is enough to have it
+            if name not in self.values[TOP]:
+                self.values.setdefault(name, {})  # naming it is enough to have it
             for key, item in value.items():
                 if item is not None:
                     self.put(name, key, item, origin)
@@ -193,6 +205,8 @@ def _take_file(given: _Given, path: Path) -> None:
         part = table if section == TOP else table.get(section)
         if isinstance(part, dict):
             for name in known.keys() & part.keys():
+                if given.has(section, name):
+                    continue
                 _require_toml(_path(section, name), part[name], known[name], origin)
     _take_table(given, table, origin)
 
@@ -228,17 +242,25 @@ def _take_table(given: _Given, table: Mapping[str, Any], origin: str) -> None:
 def _take_environment(given: _Given, environ: Mapping[str, str]) -> None:
     variables = variables_of(given.cls)
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES or _is_of_service(variable, text):
             continue
         if variable not in variables:
             raise _unknown_variable(variable, variables)
         section, name = variables[variable]
+        if given.has(section, name):
+            continue
         try:
             value = _parsed(text, given.annotations[section][name])
         except ValueError as error:
             path = _path(section, name)
             raise ConfigError(f"{path}={text!r} is not possible: {error} (variable {variable})") from None
         given.put(section, name, value, f"variable {variable}")
+
+
+def _is_of_service(variable: str, text: str) -> bool:
+    """Tell whether Kubernetes has set a variable for a Service."""
+    is_address = variable.endswith("_PORT") and SERVICE_ADDRESS.fullmatch(text) is not None
+    return is_address or SERVICE_VARIABLE.fullmatch(variable) is not None
 
 
 def _parsed(text: str, annotation: Any) -> Any:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ibfast import Config
 from ibfast.config import AuthConfig, HeartbeatConfig, TlsConfig
 from ibfast.errors import ConfigError
-from ibfast.settings import CONFIG_VARIABLE, paths_of, sections_of, variables_of
+from ibfast.settings import CONFIG_VARIABLE, SERVICE_VARIABLE, paths_of, sections_of, variables_of
 
 EXAMPLES: dict[str, Any] = {
     "host": "gateway.example.net",
@@ -193,6 +193,54 @@ def test_later_ones_win_field_by_field(file: Path) -> None:
     assert whole.heartbeat == HeartbeatConfig(interval_s=4.0)
 
 
+WRONG = "port = 'many'\nclient_id = -1\n[heartbeat]\ninterval_s = 'long'\ntimeout_s = []\n"
+WRONG_VARIABLES = {"IBFAST_PORT": "many", "IBFAST_CLIENT_ID": "", "IBFAST_HEARTBEAT_INTERVAL_S": "long"}
+
+
+def test_a_value_that_is_overridden_is_not_judged(file: Path) -> None:
+    file.write_text(WRONG)
+    right = {"IBFAST_PORT": "4002", "IBFAST_CLIENT_ID": "3", "IBFAST_HEARTBEAT_INTERVAL_S": "2"}
+    config = Config.load(file, environ=right | {"IBFAST_HEARTBEAT_TIMEOUT_S": "1"})
+    assert (config.port, config.client_id, config.heartbeat) == (4002, 3, HeartbeatConfig(interval_s=2, timeout_s=1))
+    by_argument = Config.load(
+        file, environ=WRONG_VARIABLES, port=4002, client_id=3, heartbeat={"interval_s": 2.0, "timeout_s": 1.0}
+    )
+    assert by_argument == config
+    whole = Config.load(file, environ=WRONG_VARIABLES, port=4002, client_id=3, heartbeat=config.heartbeat)
+    assert whole == config
+
+
+def test_a_section_as_a_whole_is_not_completed_by_others(file: Path) -> None:
+    file.write_text("[tls]\nserver_name = 'file'")
+    environ = {"IBFAST_TLS_CA_FILE": "variable"}
+    assert Config.load(file, environ=environ, tls=TlsConfig()).tls == TlsConfig()
+    assert Config.load(file, environ=environ).tls == TlsConfig(server_name="file", ca_file="variable")
+
+
+def services(name: str) -> dict[str, str]:
+    """The variables that Kubernetes sets for a Service of that name with two ports, one of them named."""
+    variables = {"SERVICE_HOST": "10.96.0.7", "SERVICE_PORT": "7497", "SERVICE_PORT_TLS_GATEWAY": "8443"}
+    variables["PORT"] = "tcp://10.96.0.7:7497"
+    for port, protocol in ((7497, "tcp"), (8443, "udp"), (9000, "sctp")):
+        form = f"PORT_{port}_{protocol.upper()}"
+        variables |= {form: f"{protocol}://10.96.0.7:{port}", f"{form}_PROTO": protocol}
+        variables |= {f"{form}_PORT": str(port), f"{form}_ADDR": "10.96.0.7"}
+    return {f"{name.upper().replace('-', '_')}_{key}": value for key, value in variables.items()}
+
+
+@pytest.mark.parametrize("name", ["ibfast", "ibfast-fanout", "ibfast-tls", "ibfast-gateway-2", "ibfast-config"])
+def test_what_kubernetes_sets_for_a_service_is_no_setting(name: str) -> None:
+    assert Config.load(environ=services(name)) == Config()
+    assert Config.load(environ=services(name) | {"IBFAST_CLIENT_ID": "7"}) == Config(client_id=7)
+
+
+def test_no_setting_has_the_name_of_a_services_variable() -> None:
+    port = {variable: "7497" for variable in variables_of(Config) if variable.endswith("PORT")}
+    config = Config.load(environ=port)
+    assert (config.port, config.fanout.port, len(port)) == (7497, 7497, 2)
+    assert not [variable for variable in variables_of(Config) if SERVICE_VARIABLE.fullmatch(variable)]
+
+
 def test_the_file_is_found_by_its_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("port = 4001")
     assert Config.load(environ={CONFIG_VARIABLE: str(file)}).port == 4001
@@ -288,6 +336,9 @@ def test_what_is_wrong_in_a_file_is_located(file: Path, text: str, told: str) ->
          "the settings are those of ibfast.Config, after IBFAST_"),
         ("IBFAST_PORT", "many", "port='many' is not possible: give a whole number (variable IBFAST_PORT)"),
         ("IBFAST_PORT", "", "port='' is not possible: give a whole number (variable IBFAST_PORT)"),
+        ("IBFAST_PORT", "ws://10.96.0.7:7497",
+         "port='ws://10.96.0.7:7497' is not possible: give a whole number (variable IBFAST_PORT)"),
+        ("IBFAST_HOST", "", "host='' is not possible: give a host name or an address (variable IBFAST_HOST)"),
         ("IBFAST_PORT", "0", "port=0 is not possible: give 1 to 65535 (variable IBFAST_PORT)"),
         ("IBFAST_HEARTBEAT_DEAD_S", "long",
          "heartbeat.dead_s='long' is not possible: give a number (variable IBFAST_HEARTBEAT_DEAD_S)"),
