@@ -233,7 +233,8 @@ class Feed(FeedView):
     Args:
         capacity: rows per ring, a power of two. A ring must hold what comes while its slowest reader looks elsewhere.
         name: makes the feed readable from other processes of this machine by `Feed.attach(name)`. The name is free
-            again when this feed is closed, or its process has ended in any way.
+            again when this feed is closed, or its process has ended in any way. The memory is freed with it, unless a
+            signal has killed the process: then it stays until the next feed of that name.
         max_instruments: bound of the instrument table (256 bytes each).
         max_texts: bound of the table of interned strings, 2 of which are taken ("" and the one for all past the bound).
 

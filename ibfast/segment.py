@@ -1,8 +1,10 @@
 """Named memory that other processes of this machine can map: a file in memory where there is such a thing.
 
 The rule of the file: a segment belongs to the process that holds the lock on it. The kernel lets go of the lock when
-that process ends, in whatever way, so a name is free exactly when nobody holds it. A child that was forked, not
-spawned, shares the lock. What is in the memory is not known here.
+that process ends, in whatever way, so a name is free exactly when nobody holds it. The process that made a segment
+removes it when it exits, or when nothing in it refers to the memory any more; only a process that is killed leaves it
+behind. A child that was forked, not spawned, shares the lock and removes nothing. What is in the memory is not known
+here.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import re
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Self
 
@@ -33,9 +36,9 @@ class Segment:
 
     memory: mmap.mmap
 
-    def __init__(self, path: Path, fd: int) -> None:
-        self._path = path
+    def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._release: weakref.finalize[[Path, int, int], mmap.mmap] | None = None
 
     @staticmethod
     def path_of(name: str) -> Path:
@@ -62,7 +65,7 @@ class Segment:
         _remove_unheld(path, name)
         # It gets its name only when it is held: nobody takes it for one that was left behind.
         fd, fresh = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-        segment = cls(path, fd)
+        segment = cls(fd)
         try:
             _lock(fd)
             # Reserve the pages now: a full /dev/shm must be an error here, not a SIGBUS at some later tick.
@@ -72,6 +75,9 @@ class Segment:
                 os.ftruncate(fd, nbytes)
             segment.memory = mmap.mmap(fd, nbytes)
             os.link(fresh, path)
+            # From here on the memory owns the descriptor, and with it the lock.
+            segment._release = weakref.finalize(segment.memory, _give_back, path, fd, os.getpid())
+            segment._fd = -1
         except FileExistsError:
             segment.close()
             raise _in_use(name) from None
@@ -91,7 +97,7 @@ class Segment:
         """
         path = cls.path_of(name)
         try:
-            segment = cls(path, _open(path))
+            segment = cls(_open(path))
             segment.memory = mmap.mmap(segment._fd, 0)
         except FileNotFoundError:
             raise FeedError(f"there is no feed named {name!r}: is the process that creates it running?") from None
@@ -104,19 +110,26 @@ class Segment:
         return _is_locked(self._fd)
 
     def remove(self) -> None:
-        """Give the name and the lock back. The memory stays mapped wherever it is."""
-        self._path.unlink(missing_ok=True)
-        _unlock(self._fd)  # closing does not: the mapping holds a copy of the descriptor
-        self.close()
+        """Give the name and the lock back, in the process that made it. The memory stays mapped wherever it is."""
+        if self._release is not None:
+            self._release()
 
     def close(self) -> None:
-        """Give the descriptor back, and leave the lock to those who share it: the mapping, a forked child."""
+        """Close the descriptor of a segment that another process has made."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def __del__(self) -> None:
         self.close()
+
+
+def _give_back(path: Path, fd: int, maker: int) -> None:
+    """Remove a segment's name and lock. A child that the maker has forked leaves them to the maker."""
+    if os.getpid() == maker:
+        path.unlink(missing_ok=True)
+        _unlock(fd)  # closing does not: the mapping holds a copy of the descriptor
+    os.close(fd)
 
 
 def _open(path: Path) -> int:

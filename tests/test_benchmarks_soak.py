@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -30,8 +31,10 @@ from benchmarks.soak.witness import Gaps, Hole, Witness
 from ibfast import Feed, Kind
 from ibfast.enums import GapCause, Scope
 from ibfast.feed import NO_INSTRUMENT
+from ibfast.segment import Segment
 from ibfast.sim.clock import Clock
 from ibfast.sim.events import Quote, Trade
+from ibfast.sim.gateway import Gateway
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 60.0
@@ -327,6 +330,32 @@ def test_a_child_that_fails_says_so_and_goes_on() -> None:
 def test_a_child_that_does_not_start_is_told() -> None:
     with pytest.raises(ChildError, match="status 1"):
         asyncio.run(Child.start("nowhere"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("benchmark", "name", "settings"),
+    [("soak", "subject", {}), ("endtoend", "server", {"lines": 100, "connections": 1, "stalled_s": 1.0})],
+)
+def test_a_child_that_is_signalled_leaves_no_memory(
+    benchmark: str, name: str, settings: dict[str, Any], number: signal.Signals
+) -> None:
+    feed_name = f"test-{os.getpid()}-{benchmark}-{number.name}"
+
+    async def test() -> None:
+        async with Gateway(port=0) as gateway:
+            child = await Child.start(name, benchmark=benchmark, port=gateway.port, feed_name=feed_name, **settings)
+            try:
+                assert Segment.path_of(feed_name).exists()
+                os.kill(child.pid, number)
+                with pytest.raises(ChildError, match="has ended"):
+                    await child._answer()
+                assert not Segment.path_of(feed_name).exists()
+            finally:
+                await child.kill()
+                Segment.path_of(feed_name).unlink(missing_ok=True)
+
+    asyncio.run(test())
 
 
 @contextmanager

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -254,6 +258,67 @@ def test_a_waiting_reader_survives_the_creator(name: str, creator: Process) -> N
     creator.kill()
     thread.join(TIMEOUT_S)
     assert woken == [False]
+
+
+# --- exits without `close` ---
+
+
+HOLDER = """
+import os, signal, sys
+from ibfast import Decoder, Feed
+
+feed = Feed(1024, name=sys.argv[1], max_instruments=8, max_texts=64)
+reader = feed.trades.reader()
+{ends}
+"""
+FORKS = """
+child = os.fork()
+if not child:
+    {ends}
+assert os.waitpid(child, 0)[1] == 0
+Feed.attach(sys.argv[1])
+assert Feed.attach(sys.argv[1]).writer_alive
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+ENDS = {
+    "its last line": ("", 0),
+    "an exception": ("raise ValueError", 1),
+    "sys.exit": ("sys.exit(3)", 3),
+    "Ctrl-C": ("signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT)",
+               -signal.SIGINT),
+    "an exception while others refer to it": ("decoder = Decoder(feed, server_version=176); del feed; 1 / 0", 1),
+    "close and then its last line": ("feed.close()", 0),
+}  # fmt: skip
+
+
+def run_holder(name: str, ends: str) -> int:
+    command = [sys.executable, "-c", HOLDER.format(ends=ends), name]
+    return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False).returncode
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_process_that_exits_leaves_no_memory(name: str, how: str) -> None:
+    ends, status = ENDS[how]
+    assert run_holder(name, ends) == status
+    assert not Segment.path_of(name).exists()
+
+
+@pytest.mark.parametrize("ends", ["sys.exit()", "feed.close(); sys.exit()", "del feed, reader; sys.exit()"])
+def test_a_forked_child_leaves_the_feed_to_its_parent(name: str, ends: str) -> None:
+    """The parent kills itself, so that only the child can have removed something."""
+    assert run_holder(name, FORKS.format(ends=ends)) == -signal.SIGKILL
+    assert Segment.path_of(name).exists()
+
+
+def test_a_feed_that_nothing_refers_to_leaves_no_memory(name: str) -> None:
+    feed = make_feed(name)
+    ring = feed.trades
+    del feed
+    gc.collect()
+    assert rows_of(Feed.attach(name)) == []
+    del ring
+    gc.collect()
+    assert not Segment.path_of(name).exists()
 
 
 # --- names ---

@@ -161,11 +161,10 @@ def say(**answer: Any) -> None:
 
 
 async def serve(verbs: Verbs) -> None:
-    """Say that a child is ready, and do what it is told until its input ends."""
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
+    """Say that a child is ready, and do what it is told until its input ends, or SIGTERM comes."""
+    reader, loop = asyncio.StreamReader(), asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    loop.add_signal_handler(signal.SIGTERM, reader.feed_eof)
     say(result=None)
     try:
         while line := await reader.readline():
