@@ -1,6 +1,7 @@
 """The embedded gateway for commands that need one: `ibfast sim` in a process of its own, as a gateway is.
 
-The rule of the file: the gateway ends with whoever started it, however that ends.
+The rule of the file: the gateway ends with whoever started it, however that ends, and is of the same ibfast. Nothing is
+imported from the current folder, which is the user's and may hold a `queue.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,20 @@ from ibfast.errors import ConfigError
 __all__ = ["HOST", "EmbeddedGateway", "Simulation", "embedded_gateway"]
 
 HOST = "127.0.0.1"
+ROOT = Path(__file__).absolute().parents[1]
+"""The folder in which this process has found ibfast."""
+
+SAME_IBFAST = """
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+spec = PathFinder.find_spec("ibfast", [sys.argv.pop(1)])
+sys.modules["ibfast"] = package = module_from_spec(spec)
+spec.loader.exec_module(package)
+from ibfast.cli import main
+sys.exit(main())
+"""
+"""Runs the command line of the ibfast in the folder that the first argument names, without that folder on the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,8 @@ async def embedded_gateway(simulation: Simulation) -> AsyncIterator[EmbeddedGate
     pipe = asyncio.subprocess.PIPE
     # In a session of its own, so that Ctrl-C is this process's alone; the gateway ends with its standard input.
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ibfast", "sim", "--port", "0", "--until-eof", *simulation.arguments(),
+        sys.executable, "-P", "-c", SAME_IBFAST, str(ROOT),
+        "sim", "--port", "0", "--until-eof", *simulation.arguments(),
         stdin=pipe, stdout=pipe, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
