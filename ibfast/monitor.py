@@ -1,7 +1,8 @@
 """What a connection does and how it fares: states, structured events, metrics for Prometheus, health.
 
-The rule of the file: it is told, and it tells; it decides nothing, and nobody who listens can hurt who tells. It knows
-no policy, no asyncio and no socket: facts are handed in, values are looked up through callables.
+The rule of the file: it is told, and it tells; it decides nothing, and nobody who listens can hurt who tells. Listeners
+are user code: they hear of a change when it is complete. It knows no policy, no asyncio and no socket: facts are handed
+in, values are looked up through callables.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -142,6 +144,9 @@ class ConnectionMonitor:
         self._clock_ns = clock_ns
         self._monotonic_ns = monotonic_ns
         self._listeners: list[Callable[[Event], object]] = []
+        self._untold: deque[Event] = deque()
+        self._holds = 0
+        self._is_telling = False
         self._entered = Counter([str(state)])
         # The state, since when, and the ns spent in all states before: replaced as a whole, so that any thread sees
         # times that fit together.
@@ -200,7 +205,7 @@ class ConnectionMonitor:
     # --- events ---
 
     def event(self, name: str, /, **fields: object) -> Event:
-        """Keep, count and log an event, and tell it to the listeners.
+        """Keep, count and log an event, and tell it to the listeners as soon as nothing holds it back.
 
         The log record (logger "ibfast") carries it as its attribute `event`.
         """
@@ -208,12 +213,25 @@ class ConnectionMonitor:
         self.events.append(event)
         self.counts[name] += 1
         logger.log(self._levels.get(name, logging.INFO), "%s", event, extra={"event": event})
-        for listener in tuple(self._listeners):
-            self._tell(listener, event)
+        self._untold.append(event)
+        self._tell_all()
         return event
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold events back from listeners until the block has ended, since a listener may call anything."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._tell_all()
+
     def listen(self, listener: Callable[[Event], object]) -> Callable[[], None]:
-        """Have `listener` called with every event, at once; what it raises is logged and counted.
+        """Have `listener` called with every event, in order; what it raises is logged and counted.
+
+        The change that an event tells of is complete by then, so a listener may subscribe and unsubscribe. Events that
+        it causes come after the present one.
 
         Returns:
             A callable that ends it.
@@ -225,6 +243,19 @@ class ConnectionMonitor:
                 self._listeners.remove(listener)
 
         return stop
+
+    def _tell_all(self) -> None:
+        """Tell listeners what they were not told yet, one event after the other."""
+        if self._holds or self._is_telling:
+            return
+        self._is_telling = True
+        try:
+            while self._untold:
+                event = self._untold.popleft()
+                for listener in tuple(self._listeners):
+                    self._tell(listener, event)
+        finally:
+            self._is_telling = False
 
     def _tell(self, listener: Callable[[Event], object], event: Event) -> None:
         try:

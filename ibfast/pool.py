@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -304,10 +305,20 @@ class ConnectionPool:
                 best, best_rank = member, rank
         return best
 
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Hold the events of all members back until the moves are complete: a listener may end any subscription."""
+        with ExitStack() as stack:
+            for member in self.members:
+                stack.enter_context(member.monitor.held())
+            yield
+
     def _move(
         self, subscription: Subscription, member: IBKRConnectionManager, candidates: Iterable[IBKRConnectionManager]
     ) -> None:
-        """Have the best of these members serve it, if there is one."""
+        """Have the best of these members serve it, if there is one, and if the move of another one has not ended it."""
+        if member.session.subscriptions.get(subscription.request) is not subscription:
+            return
         able = [other for other in candidates if subscription.request not in other.session.subscriptions]
         best = self._best(subscription.family, subscription.priority, able)
         if best is not None:
@@ -322,19 +333,25 @@ class ConnectionPool:
         """Move at once what a member served that is not connected any more."""
         connected = self._connected()
         if event.name == STATE_EVENT and connected:
-            for member in self.members:
-                if not member.session.is_connected:
-                    self._move_all(member, connected)
+            with self._moving():
+                for member in self.members:
+                    if not member.session.is_connected:
+                        self._move_all(member, connected)
 
     def _on_give_up(self, member: IBKRConnectionManager) -> None:
         """With nobody connected, what a member served waits with one that has not given up."""
         self._over.add(member)
-        self._move_all(member, self._connected() or [other for other in self.members if other not in self._over])
+        with self._moving():
+            self._move_all(member, self._connected() or [other for other in self.members if other not in self._over])
 
     def _sweep(self) -> None:
         """Look for lines for what waits for one, and for another member where one has had no data for too long."""
         now_s = time.monotonic()
         self._next_sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        with self._moving():
+            self._look(now_s)
+
+    def _look(self, now_s: float) -> None:
         linked = [member for member in self._connected() if member.session.is_link_up]
         mute = [member for member in self._connected() if member not in linked or member.session.is_suspended]
         self._mute_since_s = {member: self._mute_since_s.get(member, now_s) for member in mute}

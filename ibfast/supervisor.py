@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 from ibfast.backfill import Backfiller
 from ibfast.book import Book
@@ -40,6 +42,19 @@ LEAST_PAUSE_S = 0.001
 # The gateway may hold what an earlier connection of ours had open for so long.
 YOUNG_S = 60.0
 NS = 1_000_000_000
+
+P = ParamSpec("P")
+
+
+def complete(change: Callable[Concatenate[Supervisor, P], None]) -> Callable[Concatenate[Supervisor, P], None]:
+    """Have listeners called after a change: what they call finds it complete."""
+
+    @wraps(change)
+    def held(self: Supervisor, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        with self._monitor.held():
+            change(self, *args, **kwargs)
+
+    return held
 
 
 class Supervisor:
@@ -159,6 +174,7 @@ class Supervisor:
         await self._end()
         self._outage = None
 
+    @complete
     def act(self) -> None:
         """Send, record and tell what the session wants, and what may be sent now."""
         now_s = time.monotonic()
@@ -185,6 +201,7 @@ class Supervisor:
         """Tell whether the gateway may still hold lines of an earlier connection."""
         return now_s - self._connected_s < YOUNG_S
 
+    @complete
     def lose(self, error: Exception) -> None:
         """The connection is broken: say so everywhere."""
         link, self._link = self._link, None
@@ -364,6 +381,7 @@ class Supervisor:
             await link.close()
             raise
 
+    @complete
     def _on_connected(self) -> None:
         assert self._link is not None
         now_s = self._connected_s = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from enum import StrEnum
@@ -157,6 +158,51 @@ def test_a_listener_can_leave_even_while_it_is_told(monitor: ConnectionMonitor) 
     monitor.event("gap")
     stop()
     assert heard == ["gap", "other", "other"]
+
+
+def test_an_event_of_a_listener_comes_after_the_one_that_it_was_told(monitor: ConnectionMonitor) -> None:
+    heard: list[str] = []
+
+    def answering(event: Event) -> None:
+        if event.name == "question":
+            monitor.event("answer")
+            heard.append("the end of the listener")
+
+    monitor.listen(answering)
+    monitor.listen(lambda event: heard.append(event.name))
+    monitor.event("question")
+    assert heard == ["the end of the listener", "question", "answer"]
+    assert [event.name for event in monitor.events] == ["question", "answer"]
+
+
+def test_listeners_are_told_when_a_change_is_complete(monitor: ConnectionMonitor) -> None:
+    heard: list[str] = []
+    monitor.listen(lambda event: heard.append(event.name))
+    with monitor.held():
+        monitor.event("first")
+        with monitor.held():
+            monitor.event("second")
+        assert (heard, monitor.counts["second"]) == ([], 1)
+    assert heard == ["first", "second"]
+    with contextlib.suppress(ValueError), monitor.held():
+        monitor.event("third")
+        raise ValueError("a change that failed")
+    assert heard == ["first", "second", "third"]
+
+
+def test_listeners_are_told_of_a_change_that_a_listener_makes(monitor: ConnectionMonitor) -> None:
+    heard: list[str] = []
+
+    def changing(event: Event) -> None:
+        if event.name == "cause":
+            with monitor.held():
+                monitor.event("effect")
+            heard.append("the end of the listener")
+
+    monitor.listen(changing)
+    monitor.listen(lambda event: heard.append(event.name))
+    monitor.event("cause")
+    assert heard == ["the end of the listener", "cause", "effect"]
 
 
 def test_events_are_logged_as_loudly_as_the_table_says(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,6 +23,7 @@ from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConfigError, NotConnectedError
 from ibfast.feed import NO_INSTRUMENT
 from ibfast.manager import IBKRConnectionManager
+from ibfast.monitor import Event
 from ibfast.policy.subscription import FLOWING, SubscriptionState
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
@@ -469,6 +470,63 @@ def test_a_gateway_that_has_lost_ib_for_long_is_left(run: Run, monkeypatch: pyte
             first.faults.restore_link()
             await until(lambda: not first.subscriptions())
             assert served(pool) == [0, 5]
+
+    run(test())
+
+
+@pytest.mark.parametrize("how", ["the member fails", "its gateway loses IB", "the other member comes back"])
+@pytest.mark.parametrize("names", [("state", "link_lost"), ("moved",), ("live",)])
+def test_a_listener_that_unsubscribes_does_not_disturb_a_move(
+    run: Run, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], how: str
+) -> None:
+    """The listener ends the first stream and one in the middle, at whatever event it hears."""
+    monkeypatch.setattr("ibfast.pool.LINK_PATIENCE_S", 0.2)
+    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+
+    async def test() -> None:
+        async with (
+            gateway("DU1") as first,
+            gateway("DU2") as second,
+            behind_proxy(first) as brittle,
+            behind_proxy(second) as proxy,
+            pool_of(config(brittle.port), config(proxy.port)) as pool,
+        ):
+            lose(proxy)
+            await until(lambda: len(pool.errors) == 1)
+            streams = await subscribe(pool, SYMBOLS[:6])
+            await first_rows(streams)
+            await all_flow(streams)
+            heard: list[str] = []
+
+            def hear(event: Event) -> None:
+                if event.name in names and not heard:
+                    heard.append(event.name)
+                    for stream in (streams[0], streams[3]):
+                        stream.unsubscribe()
+
+            if how == "the other member comes back":
+                lose(brittle)
+                await until(lambda: len(pool.errors) == 2)
+            else:
+                await proxy.serve()
+                await until(lambda: not pool.errors)
+            for member in pool.members:
+                member.monitor.listen(hear)
+            if how == "the other member comes back":
+                await proxy.serve()
+            elif how == "the member fails":
+                lose(brittle)
+            else:
+                first.faults.lose_link()
+            await until(lambda: served(pool) == [0, 4])
+            assert heard
+            left = [stream for stream in streams if stream.live]
+            await all_flow(left)
+            await first_rows(left)
+            assert len(left) == 4
+            assert [member.monitor.listener_failures for member in pool.members] == [0, 0]
+            await until(lambda: len(second.subscriptions()) == 4)
+            assert not second.violations
 
     run(test())
 
