@@ -118,8 +118,15 @@ cdef struct feed_t:
     ring_t *gaps
     tables_control_t *control
     last_t *last
+    last_t no_values            # what a row of `last` is before its first value
     instrument_t *instruments
     uint32_t max_instruments
+    # Rows that were freed, a queue: the one that has been free for longest is used again first.
+    uint32_t *free_rows
+    uint32_t first_free
+    uint32_t free_count
+    uint32_t unsolicited        # the one instrument of all requests that nobody bound; NO_INSTRUMENT before the first
+    uint32_t unsolicited_requests
     request_slot_t *requests
     uint32_t requests_mask
     uint32_t requests_used
@@ -154,6 +161,7 @@ cdef class FeedCore:
     cdef readonly Ring ticks_ring, trades_ring, quotes_ring, depth_ring, bars_ring, greeks_ring, gaps_ring
 
     cdef int publish(self) except -1
+    cdef int require_instrument(self, uint32_t instrument) except -1
 
 
 cdef inline uint32_t request_hash(int32_t req_id) noexcept nogil:
@@ -161,7 +169,7 @@ cdef inline uint32_t request_hash(int32_t req_id) noexcept nogil:
 
 
 cdef inline request_slot_t *request_of(feed_t *f, int32_t req_id) noexcept nogil:
-    """A request's slot; one of a new instrument of its own if nobody bound it, `nobody` if there is no room for it."""
+    """A request's slot; one of the unsolicited instrument if nobody bound it, `nobody` if there is no room for it."""
     cdef uint32_t i = request_hash(req_id) & f.requests_mask
     while f.requests[i].instrument != NO_INSTRUMENT:
         if f.requests[i].req_id == req_id:

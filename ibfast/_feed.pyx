@@ -6,14 +6,13 @@ What a message does to this state stands in `_feed.pxd`. This module knows no wi
 
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
 import numpy as np
 
-from ibfast._atomic cimport fence_full, store_release
+from ibfast._atomic cimport fence_full, fence_release, store_relaxed, store_release
 from ibfast._records cimport (
     KIND_BACKFILL_BAR, KIND_BACKFILL_QUOTE, KIND_BACKFILL_TRADE, KIND_DEPTH_RESET, KIND_GAP, NO_INSTRUMENT, bar_t,
     depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
@@ -30,7 +29,12 @@ cdef enum:
     FIRST_REQUEST_SLOTS = 1024
     MAX_REQ_ID = 0x7FFFFFFF
     NOT_SAID = 255
-    LABEL_BYTES = 24
+    LABEL_BYTES = 52
+
+# The label of the instrument that all requests share which nobody bound.
+cdef bytes UNSOLICITED_LABEL = b"unsolicited"
+cdef const char *UNSOLICITED = UNSOLICITED_LABEL
+cdef size_t UNSOLICITED_BYTES = len(UNSOLICITED_LABEL)
 
 
 def _public_dtype(described):
@@ -38,7 +42,9 @@ def _public_dtype(described):
     dtype = np.asarray(described).dtype
     names = [name for name in dtype.names if not name.startswith("reserved")]
     fields = [dtype.fields[name] for name in names]
-    return np.dtype({"names": names, "formats": [field[0] for field in fields],
+    # Cython exports an array of char as an array of texts of one byte.
+    return np.dtype({"names": names, "formats": [f"S{field[0].itemsize}" if field[0].shape else field[0]
+                                                 for field in fields],
                      "offsets": [field[1] for field in fields], "itemsize": dtype.itemsize})
 
 
@@ -77,15 +83,41 @@ def _activity_dtype():
 ACTIVITY = _activity_dtype()
 
 
-cdef uint32_t new_instrument(feed_t *f, int32_t con_id, uint32_t label) noexcept nogil:
-    """Append to the instrument table; NO_INSTRUMENT when it is full."""
+cdef uint32_t new_instrument(feed_t *f, int32_t con_id, const char *label, size_t n) noexcept nogil:
+    """Give an instrument a free row of the table, else a new one; NO_INSTRUMENT when the table is full."""
     cdef uint32_t i = <uint32_t> f.control.instruments
-    if i == f.max_instruments:
+    cdef instrument_t *row
+    if f.free_count:
+        i = f.free_rows[f.first_free]
+        f.first_free = (f.first_free + 1) % f.max_instruments
+        f.free_count -= 1
+    elif i == f.max_instruments:
         return NO_INSTRUMENT
-    f.instruments[i].con_id = con_id
-    f.instruments[i].label = label
-    store_release(&f.control.instruments, i + 1)
+    row = f.instruments + i
+    row.con_id = con_id
+    memset(row.label, 0, LABEL_BYTES)
+    memcpy(row.label, label, min(n, <size_t> LABEL_BYTES))
+    if i == f.control.instruments:
+        store_release(&f.control.instruments, i + 1)
+    else:
+        store_release(&row.generation, row.generation + 1)
     return i
+
+
+cdef void free_row(feed_t *f, uint32_t i) noexcept nogil:
+    """Take an instrument's row back. No request is bound to it, and no ring has a row of it."""
+    cdef instrument_t *row = f.instruments + i
+    cdef last_t *last
+    store_relaxed(&row.generation, row.generation + 1)
+    fence_release()
+    row.con_id = 0
+    memset(row.label, 0, LABEL_BYTES)
+    last = last_open(f, i)
+    memcpy(<char *> last + sizeof(last.version), <char *> &f.no_values + sizeof(last.version),
+           sizeof(last_t) - sizeof(last.version))
+    last_close(last)
+    f.free_rows[(f.first_free + f.free_count) % f.max_instruments] = i
+    f.free_count += 1
 
 
 cdef bint reserve_request_slot(feed_t *f) noexcept nogil:
@@ -121,6 +153,7 @@ cdef void free_request_slot(feed_t *f, uint32_t free_) noexcept nogil:
     """Empty a slot, and move up what stands behind it and would not be found across the hole."""
     cdef uint32_t home, i = free_
     f.requests_used -= 1
+    f.unsolicited_requests -= is_unsolicited(f, f.requests[free_].instrument)
     while True:
         i = (i + 1) & f.requests_mask
         if f.requests[i].instrument == NO_INSTRUMENT:
@@ -140,6 +173,7 @@ cdef request_slot_t *bind_request(feed_t *f, int32_t req_id, uint32_t instrument
         return NULL
     request = f.requests + request_slot(f, req_id)
     f.requests_used += request.instrument == NO_INSTRUMENT
+    f.unsolicited_requests += is_unsolicited(f, instrument) - is_unsolicited(f, request.instrument)
     memset(request, 0, sizeof(request_slot_t))
     request.req_id = req_id
     request.instrument = instrument
@@ -150,27 +184,24 @@ cdef request_slot_t *bind_request(feed_t *f, int32_t req_id, uint32_t instrument
 
 
 cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
-    """An instrument of its own for a request that nobody bound; `nobody`, counted, past the table's bound.
+    """Bind a request that nobody bound to the unsolicited instrument; `nobody`, counted, where there is no room.
 
-    A late message, of a request that was bound and forgotten, belongs to nobody too: with an instrument for each the
-    table would fill up, since their ids never come again.
+    All such requests share one instrument, and there are as many of them as the instrument table has rows: a gateway
+    that sends one id after the other fills nothing up. A late message, of a request that was bound and forgotten,
+    belongs to nobody too.
     """
-    cdef char label[LABEL_BYTES]
-    cdef int n
-    cdef uint32_t text, instrument
+    cdef request_slot_t *request = NULL
     if 0 < req_id <= f.last_req_id:
         f.late += 1
         return &f.nobody
-    n = snprintf(label, LABEL_BYTES, b"req_%d", <int> req_id)
-    text = intern(f, <unsigned char *> label, n)
-    for instrument in range(f.control.instruments):
-        # A request of an earlier connection had the same id: its instrument serves again, and the table stays small.
-        if f.instruments[instrument].label == text and f.instruments[instrument].con_id == 0 and text != TEXT_OTHER:
-            return bound_or_nobody(f, req_id, instrument)
-    if f.control.instruments == f.max_instruments:
+    if f.unsolicited == NO_INSTRUMENT:
+        f.unsolicited = new_instrument(f, 0, UNSOLICITED, UNSOLICITED_BYTES)
+    if f.unsolicited != NO_INSTRUMENT and f.unsolicited_requests < f.max_instruments:
+        request = bind_request(f, req_id, f.unsolicited)
+    if request == NULL:
         f.control.instruments_refused += 1
         return &f.nobody
-    return bound_or_nobody(f, req_id, new_instrument(f, 0, text))
+    return request
 
 
 cdef void write_gap_end(feed_t *f, request_slot_t *request, int64_t recv_ns) noexcept nogil:
@@ -193,9 +224,8 @@ cdef void write_gap_end(feed_t *f, request_slot_t *request, int64_t recv_ns) noe
     request.gap_first_seq = 0
 
 
-cdef request_slot_t *bound_or_nobody(feed_t *f, int32_t req_id, uint32_t instrument) noexcept nogil:
-    cdef request_slot_t *request = bind_request(f, req_id, instrument)
-    return &f.nobody if request == NULL else request
+cdef inline bint is_unsolicited(feed_t *f, uint32_t instrument) noexcept nogil:
+    return instrument == f.unsolicited and instrument != NO_INSTRUMENT
 
 
 cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64_t hash_) noexcept nogil:
@@ -249,11 +279,13 @@ cdef class FeedCore:
             slots *= 2
         f.text_slots_mask = slots - 1
         f.text_slots = <uint32_t *> calloc(slots, sizeof(uint32_t))
+        f.free_rows = <uint32_t *> malloc(max_instruments * sizeof(uint32_t))
         f.requests_mask = FIRST_REQUEST_SLOTS - 1
         f.requests = <request_slot_t *> malloc(FIRST_REQUEST_SLOTS * sizeof(request_slot_t))
-        if f.text_slots == NULL or f.requests == NULL:
+        if f.text_slots == NULL or f.requests == NULL or f.free_rows == NULL:
             raise MemoryError
-        f.nobody.instrument = NO_INSTRUMENT
+        f.no_values = f.last[0]
+        f.nobody.instrument = f.unsolicited = NO_INSTRUMENT
         self.take_rings(rings)
         self.forget_all_requests()
         f.control.texts = 1                      # TEXT_EMPTY
@@ -263,6 +295,7 @@ cdef class FeedCore:
     def __dealloc__(self):
         free(self.c.text_slots)
         free(self.c.requests)
+        free(self.c.free_rows)
 
     def take_rings(self, dict rings):
         """Point the writer at its rings."""
@@ -313,13 +346,56 @@ cdef class FeedCore:
         return self.c.seq
 
     def add_instrument(self, str label, int32_t con_id=0):
-        """Append an instrument and return its index; FeedError when the table is full."""
-        encoded = label.encode()
-        text = intern(&self.c, <const unsigned char *> <char *> encoded, len(encoded))
-        instrument = new_instrument(&self.c, con_id, text)
+        """Give a row to an instrument and return its index; FeedError when the table is full."""
+        # Cut between characters, where it is too long.
+        encoded = label.encode("utf-8", "replace")[:LABEL_BYTES].decode("utf-8", "ignore").encode()
+        instrument = new_instrument(&self.c, con_id, encoded, len(encoded))
         if instrument == NO_INSTRUMENT:
-            raise FeedError(f"all {self.c.max_instruments} instruments are taken; make the Feed with more")
+            raise FeedError(
+                f"all {self.c.max_instruments} instruments are taken: give the Feed more max_instruments, or the Config"
+            )
         return instrument
+
+    @property
+    def is_full(self):
+        """Whether there is no row for another instrument."""
+        return self.c.control.instruments == self.c.max_instruments and not self.c.free_count
+
+    def free_instrument(self, uint32_t instrument):
+        """Take an instrument's row back. The caller has looked at `bound` and `in_rings`."""
+        self.require_instrument(instrument)
+        free_row(&self.c, instrument)
+
+    def bound(self):
+        """Which instruments requests are bound to, as a mask over the table."""
+        cdef uint32_t i
+        mask = np.zeros(self.c.max_instruments, np.bool_)
+        cdef unsigned char[::1] marks = mask.view(np.uint8)
+        for i in range(self.c.requests_mask + 1):
+            if self.c.requests[i].instrument != NO_INSTRUMENT:
+                marks[self.c.requests[i].instrument] = 1
+        return mask
+
+    def in_rings(self):
+        """Of which instruments rings hold rows, as a mask over the table."""
+        mask = np.zeros(self.c.max_instruments, np.bool_)
+        cdef unsigned char[::1] marks = mask.view(np.uint8)
+        cdef Ring ring
+        cdef uint64_t position
+        cdef uint32_t instrument
+        for ring in (self.ticks_ring, self.trades_ring, self.quotes_ring, self.depth_ring, self.bars_ring,
+                     self.greeks_ring, self.gaps_ring):
+            for position in range(ring.c.head - min(ring.c.head, ring.c.mask + 1), ring.c.head):
+                # The header is the same in all records.
+                instrument = (<tick_t *> (ring.c.rows + (position & ring.c.mask) * ring.c.itemsize)).instrument
+                if instrument < self.c.max_instruments:
+                    marks[instrument] = 1
+        return mask
+
+    cdef int require_instrument(self, uint32_t instrument) except -1:
+        if instrument >= self.c.control.instruments or self.c.instruments[instrument].generation & 1:
+            raise FeedError(f"there is no instrument {instrument}")
+        return 0
 
     @property
     def late(self):
@@ -336,8 +412,7 @@ cdef class FeedCore:
     def bind(self, int32_t req_id, uint32_t instrument, str sec_type=""):
         """Have all messages of a request belong to an instrument until it is forgotten; its activity begins anew."""
         cdef request_slot_t *request
-        if instrument >= self.c.control.instruments:
-            raise FeedError(f"there is no instrument {instrument}")
+        self.require_instrument(instrument)
         request = bind_request(&self.c, req_id, instrument)
         if request == NULL:
             raise MemoryError
@@ -351,7 +426,7 @@ cdef class FeedCore:
     def forget_all_requests(self):
         """Unbind every request, and so forget its activity and its merged quote."""
         memset(self.c.requests, 0xFF, (self.c.requests_mask + 1) * sizeof(request_slot_t))
-        self.c.requests_used = 0
+        self.c.requests_used = self.c.unsolicited_requests = 0
 
     def forget_request(self, int32_t req_id):
         """Unbind one request, if it is bound."""

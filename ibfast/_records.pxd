@@ -180,7 +180,9 @@ cdef struct last_t:
     int64_t halted_recv_ns
     uint64_t reserved
 
-# One row of the instrument table, written once when the instrument is made.
+# One row of the instrument table: a cache line. `generation` grows by one when the row is freed and when it is given to
+# another instrument, so an odd one means a free row. The writer changes `con_id` and `label` only while it is odd.
 cdef struct instrument_t:
+    uint64_t generation
     int32_t con_id
-    uint32_t label
+    char label[52]              # UTF-8, NUL-padded

@@ -251,7 +251,14 @@ class Backfiller:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._queue: list[_Job] = []
+        self._filling: _Job | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def instruments(self) -> set[int]:
+        """The instruments of which rows may still be added."""
+        jobs = [*self._queue] if self._filling is None else [*self._queue, self._filling]
+        return {job.subscription.instrument for job in jobs}
 
     def add(self, gap: Gap) -> None:
         """Have a gap filled that has ended. Call it on the event loop; the work is done in the background."""
@@ -298,6 +305,7 @@ class Backfiller:
         while self._queue and self._owner.connected:
             job = min(self._queue, key=lambda job: job.subscription.rank)
             self._queue.remove(job)
+            self._filling = job
             try:
                 await self._fill(job)
             except asyncio.CancelledError:
@@ -310,6 +318,8 @@ class Backfiller:
             except Exception as error:
                 # Whatever it is, the streams and the other gaps have nothing to do with it.
                 self._tell("backfill_failed", job, error=str(error) or repr(error))
+            finally:
+                self._filling = None
 
     async def _fill(self, job: _Job) -> None:
         """Ask page by page. `job` is what is left then; what was covered is recorded, however it ends."""

@@ -40,6 +40,7 @@ __all__ = [
 
 MAX_PORT = 65535
 MAX_TIMEOUT_S = 86_400
+MOST_INSTRUMENTS = 1 << 24
 TOKEN = re.compile(r"[!-~]+")
 """What may stand in a header as it is."""
 
@@ -274,6 +275,8 @@ class Config:
         connect_timeout_s: for TCP, handshake and start-up together.
         request_timeout_s: for one answer of the gateway.
         feed_capacity: rows per ring, a power of two, of the feed that a manager makes if it is given none.
+        max_instruments: rows of that feed's instrument table.
+        keep_instrument_s: how long an instrument keeps its row of that table when no subscription has it any more.
         time_zone: IANA name of the zone in which the gateway writes times that name none ("UTC" unless it was set so).
         tls: how to speak TLS with a proxy in front of the gateway; None: plain text, as the gateway itself speaks.
         stream_url: of a fan-out server that has the gateway: "ws://host:8765/stream", or "wss://…"; then a
@@ -291,6 +294,8 @@ class Config:
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 60.0
     feed_capacity: int = 1 << 16
+    max_instruments: int = 4096
+    keep_instrument_s: float = 3600.0
     time_zone: str = "UTC"
     tls: TlsConfig | None = None
     stream_url: str | None = None
@@ -315,6 +320,9 @@ class Config:
         capacity = self.feed_capacity
         valid = is_whole(capacity) and capacity >= 2 and capacity & (capacity - 1) == 0
         require(valid, "feed_capacity", capacity, "give a power of two")
+        valid = is_whole(self.max_instruments) and 1 <= self.max_instruments <= MOST_INSTRUMENTS
+        require(valid, "max_instruments", self.max_instruments, f"give 1 to {MOST_INSTRUMENTS}")
+        require_seconds("keep_instrument_s", self.keep_instrument_s)
         _require_zone("time_zone", self.time_zone)
         _require_stream(self.stream_url, self.stream_token)
         self._require_sections()

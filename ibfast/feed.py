@@ -12,7 +12,7 @@ import hashlib
 import mmap
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -50,7 +50,12 @@ CONTROL = np.dtype([("instruments", "u8"), ("texts", "u8"), ("text_bytes", "u8")
                     ("instruments_refused", "u8")])  # fmt: skip
 MEAN_TEXT_BYTES = 64
 RESERVED_TEXTS = 2
+MOST_INSTRUMENTS = 1 << 24
 SNAPSHOT_TRIES = 10_000
+# How often unused instruments are looked for, in parts of the time that one is kept; and how often where the table is
+# full and another one is wanted: a look at all rings takes milliseconds.
+LOOKS_PER_KEEP = 60
+FULL_LOOK_S = 1.0
 
 
 class _Layout:
@@ -113,33 +118,61 @@ class Texts:
 
 
 class Instruments:
-    """The instrument table: a row's `instrument` is an index into it, and stays so across reconnects."""
+    """The instrument table: a row's `instrument` is an index into it, and stays so across reconnects.
 
-    def __init__(self, control: NDArray[np.void], table: NDArray[np.void], texts: Texts) -> None:
+    An index is given to another instrument when nothing has used the first one for long, and no ring has a row of it.
+    Then its `generation` is another one. Code that keeps an index for long reads the generation, then the label, and
+    looks the label up again where the generation has changed.
+    """
+
+    def __init__(self, control: NDArray[np.void], table: NDArray[np.void]) -> None:
         self._control = control
         self._table = table
-        self._texts = texts
+        self._generations = table["generation"]
 
     def __len__(self) -> int:
+        """Return how many indices are, or were, in use."""
         return int(self._control["instruments"])
 
     def __getitem__(self, instrument: int) -> str:
-        """Return the label that the instrument was made with, such as "AAPL"."""
-        if not 0 <= instrument < len(self):
-            raise IndexError(f"no instrument {instrument}")
-        return self._texts[int(self._table["label"][instrument])]
+        """Return the label that the instrument was made with, such as "AAPL"; "" where the index is free."""
+        return self._entry(instrument)[1]
 
     def __iter__(self) -> Iterator[str]:
         return (self[instrument] for instrument in range(len(self)))
 
     def con_id(self, instrument: int) -> int:
         """Return IB's contract id, 0 where it is not known."""
+        return self._entry(instrument)[0]
+
+    def generation(self, instrument: int) -> int:
+        """Return how often the index was freed or given to another instrument: it is odd while the index is free.
+
+        A label or con_id that is read after a generation is of this generation or a later one.
+        """
+        self._require(instrument)
+        generation = int(self._generations[instrument])
+        fence_reads()
+        return generation
+
+    def _entry(self, instrument: int) -> tuple[int, str]:
+        """Return con_id and label as of one moment."""
+        for _ in range(SNAPSHOT_TRIES):
+            generation = self.generation(instrument)
+            if generation & 1:
+                break
+            _, con_id, label = self._table[instrument].item()
+            fence_reads()
+            if generation == self._generations[instrument]:
+                return con_id, label.decode("utf-8", "replace")
+        return 0, ""
+
+    def _require(self, instrument: int) -> None:
         if not 0 <= instrument < len(self):
             raise IndexError(f"no instrument {instrument}")
-        return int(self._table["con_id"][instrument])
 
     def index(self, label: str) -> int:
-        """Return the newest instrument with that label.
+        """Return the last index of an instrument with that label.
 
         Raises:
             KeyError: there is none.
@@ -163,7 +196,7 @@ class FeedView:
         last: the last-value table, a structured array of shape (max_instruments,), row = instrument: `last["bid"]` is
             the whole market as one vector. Live and read-only; `snapshot()` gives consistent rows.
         texts: interned strings by id.
-        instruments: labels and contract ids by instrument index.
+        instruments: labels, contract ids and generations by instrument index.
     """
 
     dtypes: Mapping[str, np.dtype[Any]] = MappingProxyType(DTYPES)
@@ -188,7 +221,7 @@ class FeedView:
             self._array(layout, "text_offsets", np.dtype(np.uint32)),
             self._array(layout, "text_arena", np.dtype(np.uint8)),
         )
-        self.instruments = Instruments(control, self._array(layout, "instruments", DTYPES["instruments"]), self.texts)
+        self.instruments = Instruments(control, self._array(layout, "instruments", DTYPES["instruments"]))
         self.last = self._array(layout, "last", DTYPES["last"])
 
     def _array(self, layout: _Layout, part: str, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -235,26 +268,42 @@ class Feed(FeedView):
         name: makes the feed readable from other processes of this machine by `Feed.attach(name)`. The name is free
             again when this feed is closed, or its process has ended in any way. The memory is freed with it, unless a
             signal has killed the process: then it stays until the next feed of that name.
-        max_instruments: bound of the instrument table (256 bytes each).
+        max_instruments: bound of the instrument table (320 bytes each).
         max_texts: bound of the table of interned strings, 2 of which are taken ("" and the one for all past the bound).
+        keep_instrument_s: how long an instrument of `instrument_of` keeps its index when nothing uses it any more.
+        clock: seconds that never decrease.
 
     Raises:
         FeedError: the name is in use, a bound is out of range, or there is not enough memory.
     """
 
     def __init__(
-        self, capacity: int = 1 << 16, *, name: str | None = None, max_instruments: int = 4096, max_texts: int = 1 << 16
+        self,
+        capacity: int = 1 << 16,
+        *,
+        name: str | None = None,
+        max_instruments: int = 4096,
+        max_texts: int = 1 << 16,
+        keep_instrument_s: float = 3600.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if capacity < 2 or capacity & (capacity - 1):
             raise FeedError(f"a feed's capacity is a power of two, not {capacity}")
-        if max_instruments < 1 or max_texts < RESERVED_TEXTS:
-            raise FeedError(f"max_instruments is 1 or more and max_texts {RESERVED_TEXTS} or more")
+        if not 1 <= max_instruments <= MOST_INSTRUMENTS or max_texts < RESERVED_TEXTS:
+            raise FeedError(
+                f"max_instruments is 1 to {MOST_INSTRUMENTS:,} and max_texts {RESERVED_TEXTS} or more, not "
+                f"{max_instruments} and {max_texts}"
+            )
         layout = _Layout(capacity, max_instruments, max_texts)
         self.name = name
         self._claiming = threading.Lock()
-        self._owners: list[object] = []
+        self._owners: list[tuple[object, Callable[[], Iterable[int]]]] = []
         self._thread_id = 0
-        self._by_con_id: dict[int, int] = {}
+        self._keep_s = keep_instrument_s
+        self._clock = clock
+        self._looked_s = clock()
+        self._indices: dict[Hashable, int] = {}  # of the instruments that are freed when nothing uses them
+        self._unused_since_s: dict[int, float] = {}
         self._segment = Segment.create(name, layout.total_bytes) if name else None
         memory = self._segment.memory if self._segment else _own_memory(layout.total_bytes)
         super().__init__(memory, layout, writable=True)
@@ -279,17 +328,70 @@ class Feed(FeedView):
         return AttachedFeed(name)
 
     def add_instrument(self, label: str, con_id: int = 0) -> int:
-        """Make a new instrument and return its index; FeedError when the table is full."""
+        """Make a new instrument, which keeps its index as long as the feed lives; FeedError when the table is full."""
         return self.core.add_instrument(label, con_id)
 
-    def instrument_of(self, con_id: int, label: str) -> int:
-        """Return the instrument of a contract id, made with that label on first use; FeedError if the table is full."""
-        if con_id not in self._by_con_id:
-            self._by_con_id[con_id] = self.add_instrument(label, con_id)
-        return self._by_con_id[con_id]
+    def instrument_of(self, con_id: int, label: str, description: Hashable = None) -> int:
+        """Return the index of a contract, made with that label on first use.
 
-    def claim(self, owner: object) -> None:
+        The index is the contract's for `keep_instrument_s` after this call, and as long as a request is bound to it or
+        an owner uses it (see `claim`). A later caller asks again.
+
+        Args:
+            con_id: of the contract; 0 where it has none.
+            label: what the contract is called.
+            description: by which a contract without con_id is known.
+
+        Raises:
+            FeedError: the table is full.
+        """
+        key = con_id or description
+        index = self._indices.get(key)
+        if index is None:
+            if self.core.is_full and self._clock() - self._looked_s >= min(FULL_LOOK_S, self._keep_s):
+                self._free_unused()
+            index = self._indices[key] = self.add_instrument(label, con_id)
+        self._unused_since_s.pop(index, None)
+        return index
+
+    def has_instrument(self, con_id: int, description: Hashable = None) -> bool:
+        """Tell whether `instrument_of` would return an index that is there already."""
+        return (con_id or description) in self._indices
+
+    def free_unused(self) -> None:
+        """Free the indices that nothing has used for `keep_instrument_s`. Call it often, in the thread that fills.
+
+        Whatever may be found under an index is gone before the index is free: no request is bound to it, no owner uses
+        it, and no ring has a row of it. Its last values are void.
+        """
+        if self._clock() - self._looked_s >= self._keep_s / LOOKS_PER_KEEP:
+            self._free_unused()
+
+    def _free_unused(self) -> None:
+        now_s = self._looked_s = self._clock()
+        in_use = self.core.bound()
+        for _, used in self._owners:
+            in_use[list(used())] = True
+        since_s = self._unused_since_s
+        over: list[Hashable] = []
+        for key, index in self._indices.items():
+            if in_use[index]:
+                since_s.pop(index, None)
+            elif now_s - since_s.setdefault(index, now_s) >= self._keep_s:
+                over.append(key)
+        in_rings = self.core.in_rings() if over else in_use
+        for key in over:
+            if not in_rings[self._indices[key]]:
+                index = self._indices.pop(key)
+                del since_s[index]
+                self.core.free_instrument(index)
+
+    def claim(self, owner: object, uses: Callable[[], Iterable[int]] = tuple) -> None:
         """Take the feed for a connection. Several may have it, but all in one thread: a feed has one writer.
+
+        Args:
+            owner: who has it, until `release`.
+            uses: returns the instruments whose indices the owner keeps: they are not freed.
 
         Raises:
             FeedError: a connection of another thread has it.
@@ -299,13 +401,13 @@ class Feed(FeedView):
             if self._owners and thread_id != self._thread_id:
                 raise FeedError("this feed is filled in another thread: give the connections of each thread a Feed")
             self._thread_id = thread_id
-            if not any(other is owner for other in self._owners):
-                self._owners.append(owner)
+            if not any(other is owner for other, _ in self._owners):
+                self._owners.append((owner, uses))
 
     def release(self, owner: object) -> None:
         """Give the feed back."""
         with self._claiming:
-            self._owners = [other for other in self._owners if other is not owner]
+            self._owners = [(other, uses) for other, uses in self._owners if other is not owner]
 
     def next_req_id(self) -> int:
         """Return a request id: 1, 2, 3 …, never the same again, whichever connections share the feed."""

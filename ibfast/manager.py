@@ -36,7 +36,7 @@ from ibfast.supervisor import Supervisor
 from ibfast.wire.requests import HistoricalBars
 from ibfast.wire.responses import HistoricalData, HistoricalDataEnd, Response
 
-__all__ = ["IBKRConnectionManager", "limits_of"]
+__all__ = ["IBKRConnectionManager", "feed_of", "limits_of"]
 
 logger = logging.getLogger("ibfast")
 
@@ -58,8 +58,8 @@ class IBKRConnectionManager(Questions):
 
     Args:
         config: where and how to connect.
-        feed: where market data goes; made with `config.feed_capacity` if None. It outlives every connection, and
-            several managers of one thread may fill the same one.
+        feed: where market data goes; made as configured if None. It outlives every connection, and several managers of
+            one thread may fill the same one.
         errors: what IB's messages mean and who is told; by default IB's table, and failures of callbacks are logged.
         account: limits that are shared with other connections of the same account.
 
@@ -82,7 +82,7 @@ class IBKRConnectionManager(Questions):
         account: AccountLimits | None = None,
     ) -> None:
         config = config or Config()
-        feed = feed or Feed(config.feed_capacity)
+        feed = feed or feed_of(config)
         self.membership = Membership(tuple(range(config.client_id + 1, config.client_id + 1 + SPARE_CLIENT_IDS)))
         self.monitor = ConnectionMonitor()
         self.errors = errors or ErrorHandler(report=report)
@@ -92,7 +92,6 @@ class IBKRConnectionManager(Questions):
         super().__init__(config, Protocol(feed, config.client_id, zone=config.zone), feed, outbox)
         self.session = SessionManager(lambda family: self._supervisor.lines.room(family), feed.next_req_id)
         self._supervisor = Supervisor(self)
-        self._combos: dict[Contract, int] = {}
         self._streams: dict[Subscription, list[Stream]] = {}
         self._histories: dict[Subscription, BarHistory] = {}
         self.monitor.watch("stream_rows_lost", self._rows_lost, "Rows that live streams lost to the ring's lapping")
@@ -267,7 +266,7 @@ class IBKRConnectionManager(Questions):
 
     def share_contracts(self, other: IBKRConnectionManager) -> None:
         """Know of contracts what another manager knows, which fills the same feed."""
-        self._qualified, self._details, self._combos = other._qualified, other._details, other._combos
+        self._qualified, self._details = other._qualified, other._details
 
     def unsent(self, family: str) -> int:
         """Return how many subscriptions of a family are declared and not asked for: what is free is theirs first."""
@@ -367,13 +366,9 @@ class IBKRConnectionManager(Questions):
         return frozenset().union(*(stream.kinds for stream in self._streams.get(subscription, ())))
 
     def instrument_of(self, contract: Contract) -> int:
-        """Return the feed's index of a contract: made once, the same across reconnects."""
+        """Return the feed's index of a contract: the same across reconnects, and while a subscription has it."""
         label = contract.symbol if contract.sec_type == "STK" else contract.local_symbol or contract.symbol
-        if contract.con_id:
-            return self.feed.instrument_of(contract.con_id, label)
-        if contract not in self._combos:
-            self._combos[contract] = self.feed.add_instrument(label)
-        return self._combos[contract]
+        return self.feed.instrument_of(contract.con_id, label, contract)
 
     def release(self, stream: Stream) -> None:
         """End a stream's share of its subscription, which ends with the last one. Called by `Stream.unsubscribe`."""
@@ -393,6 +388,15 @@ class IBKRConnectionManager(Questions):
 def report(callback: Callable[..., object], error: Exception) -> None:
     """Log that a callback for IB's messages failed: the `report` of an ErrorHandler."""
     logger.error("a callback for IB's messages failed: %r", callback, exc_info=error)
+
+
+def feed_of(*configs: Config) -> Feed:
+    """Return a new feed that is as large as any of these wants it."""
+    return Feed(
+        max(config.feed_capacity for config in configs),
+        max_instruments=max(config.max_instruments for config in configs),
+        keep_instrument_s=max(config.keep_instrument_s for config in configs),
+    )
 
 
 def limits_of(config: Config) -> AccountLimits:

@@ -22,7 +22,7 @@ from ibfast.contracts import Contract
 from ibfast.enums import MarketDataType
 from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.feed import Feed
-from ibfast.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, limits_of
+from ibfast.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, feed_of, limits_of
 from ibfast.monitor import STATE_EVENT, Event, Health
 from ibfast.policy.pacing import AccountLimits
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState, family_of
@@ -75,7 +75,7 @@ class ConnectionPool:
 
     Args:
         configs: one for each member.
-        feed: where all market data goes; made with the largest `feed_capacity` if None.
+        feed: where all market data goes; made as large as any of `configs` wants it if None.
 
     Attributes:
         members: the managers, in the order of `configs`.
@@ -93,7 +93,7 @@ class ConnectionPool:
 
     def __init__(self, configs: Sequence[Config], feed: Feed | None = None) -> None:
         _check(configs)
-        self.feed = feed or Feed(max(config.feed_capacity for config in configs))
+        self.feed = feed or feed_of(*configs)
         self._of_gateway: dict[tuple[str, int], AccountLimits] = {}
         self._of_accounts: dict[frozenset[str], AccountLimits] = {}
         self.members: list[IBKRConnectionManager] = []

@@ -142,7 +142,7 @@ class Supervisor:
                 return await self._is_ready_in_time()
             if self._task is not None:
                 await asyncio.wait([self._task])
-            self._feed.claim(self)
+            self._feed.claim(self, self._used_instruments)
             try:
                 self._begin()
                 ready = await self._attempt()
@@ -196,6 +196,11 @@ class Supervisor:
         for happening in decided.happenings:
             self._monitor.event(happening.name, **happening.fields)
         self._wake.set()
+
+    def _used_instruments(self) -> set[int]:
+        """Return the instruments of all that is declared, and of all that is filled in afterwards."""
+        declared = {subscription.instrument for subscription in self._session.subscriptions.values()}
+        return declared | self._backfiller.instruments
 
     def is_young(self, now_s: float) -> bool:
         """Tell whether the gateway may still hold lines of an earlier connection."""
@@ -292,6 +297,7 @@ class Supervisor:
             return 0.0
         self.lines.judge(now_s, time.time())
         self._session.tick(now_s)
+        self._feed.free_unused()
         self.book.note_alive(now_s, self._client_id)
         self._tell_quarantine()
         self.limits = self._outbox.limiter.limits(now_s)
@@ -516,7 +522,7 @@ class Supervisor:
             self._monitor.event("quarantined", messages=self._quarantined)
         if self._feed.instruments.refused and not self._refused_instruments_told:
             self._refused_instruments_told = True
-            self._monitor.event("instruments_full", remedy="make the Feed with more max_instruments")
+            self._monitor.event("instruments_full", remedy="set more max_instruments")
 
     def _observe_read(self, decode_ns: int, messages: int) -> None:
         self._monitor.decode_read.observe(decode_ns)

@@ -52,6 +52,8 @@ def test_settings_are_kept_and_frozen() -> None:
         ("connect_timeout_s", float("nan")), ("connect_timeout_s", True),
         ("request_timeout_s", 0), ("request_timeout_s", float("-inf")), ("request_timeout_s", "60"),
         ("feed_capacity", 0), ("feed_capacity", 1), ("feed_capacity", 3), ("feed_capacity", 4.0), ("feed_capacity", -4),
+        ("max_instruments", 0), ("max_instruments", (1 << 24) + 1), ("max_instruments", 8.0), ("max_instruments", True),
+        ("keep_instrument_s", 0), ("keep_instrument_s", float("inf")), ("keep_instrument_s", "3600"),
         ("time_zone", ""), ("time_zone", "Mars/Olympus"), ("time_zone", "America"), ("time_zone", "../etc/passwd"),
         ("time_zone", "/etc/localtime"), ("time_zone", None), ("time_zone", "UTC\0"),
     ],

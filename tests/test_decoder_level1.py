@@ -251,12 +251,12 @@ def test_a_last_size_before_any_last_price_is_no_trade() -> None:
     assert decoded.rows["trades"]["size"].tolist() == [50.0]
 
 
-def test_a_request_id_that_comes_again_has_its_instrument_again() -> None:
+def test_request_ids_that_nobody_asked_for_take_one_instrument() -> None:
     decoded = Decoded(176)
-    for _ in range(5):
-        decoded.give([framed(price(BID, "10", 1, req_id=5))])
+    for req_id in range(5):
+        decoded.give([framed(price(BID, "10", 1, req_id=req_id))])
         decoded.feed.forget_requests()
-    assert list(decoded.feed.instruments) == ["req_5"]
+    assert list(decoded.feed.instruments) == ["unsolicited"]
 
 
 def bound(sec_type: str, server_version: int = 176) -> Decoded:

@@ -33,8 +33,11 @@ HEADER = ["seq", "recv_ns", "instrument", "req_id", "kind"]
 SOURCES = Path(ibfast.__file__).parent
 
 
-def feed_of(*payloads: bytes, recv_ns: int = 0, **bounds: Any) -> tuple[Feed, Decoder]:
+def feed_of(*payloads: bytes, recv_ns: int = 0, instruments: int = 0, **bounds: Any) -> tuple[Feed, Decoder]:
+    """Return a feed with these messages in it; requests 1, 2, … have instruments of their own, so many."""
     feed = Feed(capacity=1 << 6, **bounds)
+    for req_id in range(1, instruments + 1):
+        feed.bind(req_id, feed.add_instrument(f"X{req_id}"))
     decoder = Decoder(feed, server_version=VERSION)
     decoder.feed_bytes(framed(*payloads), recv_ns)
     return feed, decoder
@@ -136,10 +139,30 @@ def test_rows_belong_to_the_instrument_of_their_request() -> None:
         feed.bind(9, 2)
 
 
-def test_a_request_that_nobody_bound_gets_an_instrument_of_its_own() -> None:
-    feed, _ = feed_of(last_trade(5, 1.5), last_trade(-1, 2.5), last_trade(5, 3.5))
-    assert rows_of(feed, "trades")["instrument"].tolist() == [0, 1, 0]
-    assert list(feed.instruments) == ["req_5", "req_-1"]
+def test_all_requests_that_nobody_bound_share_one_instrument() -> None:
+    feed, decoder = feed_of(last_trade(1, 1.5), last_trade(5, 2.5), last_trade(-1, 3.5), instruments=1)
+    assert rows_of(feed, "trades")["instrument"].tolist() == [0, 1, 1]
+    decoder.feed_bytes(
+        framed(*(price(req_id, TickType.BID, req_id, 5) for req_id in (5, 6)), price(5, TickType.ASK, 7, 1))
+    )
+    quotes = rows_of(feed, "quotes")
+    assert quotes["instrument"].tolist() == [1, 1, 1]
+    np.testing.assert_equal(quotes[["bid", "ask"]].tolist(), [(5, np.nan), (6, np.nan), (5, 7)])
+    assert list(feed.instruments) == ["X1", "unsolicited"]
+    assert feed.activity([5, 6])["messages"].tolist() == [3, 1]
+
+
+def test_ids_that_nobody_bound_take_a_bounded_part_of_the_request_table() -> None:
+    feed, decoder = feed_of(*(last_trade(req_id, 1.5) for req_id in range(10, 16)), max_instruments=4, instruments=1)
+    assert rows_of(feed, "trades")["instrument"].tolist() == [1] * 4 + [NO_INSTRUMENT] * 2
+    feed.forget_requests([10])
+    feed.bind(11, 0)
+    decoder.feed_bytes(framed(*(last_trade(req_id, 1.5) for req_id in (11, 14, 15, 10))))
+    assert rows_of(feed, "trades")["instrument"][6:].tolist() == [0, 1, 1, NO_INSTRUMENT]
+    feed.forget_requests()
+    decoder.feed_bytes(framed(*(last_trade(req_id, 1.5) for req_id in range(20, 24))))
+    assert rows_of(feed, "trades")["instrument"][10:].tolist() == [1] * 4
+    assert feed.instruments.refused == 3
 
 
 def test_thousands_of_requests() -> None:
@@ -164,7 +187,7 @@ def test_forgotten_requests_are_bound_to_nothing_and_quotes_start_anew() -> None
     quote = rows_of(feed, "quotes")[-1]
     assert np.isnan([quote["bid"], quote["bid_size"]]).all()
     assert (quote["ask"], quote["ask_size"], quote["instrument"]) == (12, 7, apple)
-    assert feed.instruments[rows_of(feed, "trades")["instrument"][-1]] == "req_1"
+    assert feed.instruments[rows_of(feed, "trades")["instrument"][-1]] == "unsolicited"
 
 
 def test_a_full_instrument_table_is_told_once_and_counted() -> None:
@@ -172,7 +195,7 @@ def test_a_full_instrument_table_is_told_once_and_counted() -> None:
     messages += [price(5, TickType.BID, 10, 1), text_payload(VERSION, TICK_GENERIC, 6, 5, TickType.HALTED, 1)]
     messages += [text_payload(VERSION, TICK_OPTION, 5, TickType.MODEL_OPTION, 0, *["0.5"] * 8)]
     messages += [text_payload(VERSION, TICK_STRING, 6, 5, TickType.RT_VOLUME, "1;2;3;4;5;true")]
-    feed, decoder = feed_of(*messages, max_instruments=2)
+    feed, decoder = feed_of(*messages, max_instruments=2, instruments=2)
     trades = rows_of(feed, "trades")
     assert trades["instrument"].tolist() == [0, 1, NO_INSTRUMENT, NO_INSTRUMENT, 0, NO_INSTRUMENT, NO_INSTRUMENT]
     assert trades["price"].tolist() == [1.5, 2.5, 3.5, 4.5, 1.5, 3.5, 1.0]
@@ -257,6 +280,177 @@ def test_a_hundred_thousand_renewals_leave_nothing_behind() -> None:
 
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE if sys.platform == "linux" else 0
+
+
+# --- indices that are used again ---
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Shop:
+    """A feed with room for few instruments, and how to let time pass.
+
+    Attributes:
+        used: indices that an owner of the feed uses.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = Clock()
+        self.used: list[int] = []
+        self.feed = Feed(8, **{"max_instruments": 2, "clock": self.clock} | options)
+        self.decoder = Decoder(self.feed, server_version=VERSION)
+        self.feed.claim(self, lambda: self.used)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and look every minute."""
+        until_s = self.clock.now_s + seconds
+        while self.clock.now_s < until_s:
+            self.clock.now_s = min(until_s, self.clock.now_s + 60)
+            self.feed.free_unused()
+
+    def fill(self, *rings: str) -> None:
+        """Have rings hold nothing but rows of other instruments."""
+        for name in rings or RINGS:
+            ring = getattr(self.feed, name)
+            rows = np.zeros(ring.capacity, ring.dtype)
+            rows["instrument"] = NO_INSTRUMENT
+            ring.append(rows)
+
+
+def test_an_index_that_nothing_uses_for_an_hour_is_used_again() -> None:
+    shop = Shop()
+    feed = shop.feed
+    apple, microsoft = feed.instrument_of(265598, "AAPL"), feed.instrument_of(272093, "MSFT")
+    shop.used = [microsoft]
+    feed.bind(1, apple)
+    shop.decoder.feed_bytes(framed(price(1, TickType.BID, 10, 5), last_trade(1, 1.5)), 70)
+    feed.forget_requests()
+    shop.fill()
+    shop.wait(3600)
+    assert (feed.instruments[apple], feed.last["bid"][apple], feed.has_instrument(265598)) == ("AAPL", 10, True)
+    shop.wait(60)
+    assert list(feed.instruments) == ["", "MSFT"]
+    assert [feed.instruments.generation(index) for index in (apple, microsoft)] == [1, 0]
+    assert (feed.instruments.con_id(apple), feed.has_instrument(265598)) == (0, False)
+    with pytest.raises(FeedError, match="no instrument 0"):
+        feed.bind(2, apple)
+    assert feed.instrument_of(4815747, "NVDA") == apple
+    assert (list(feed.instruments), feed.instruments.con_id(apple)) == (["NVDA", "MSFT"], 4815747)
+    assert [feed.instruments.generation(index) for index in (apple, microsoft)] == [2, 0]
+    row = feed.last[apple]
+    assert row["version"] % 2 == 0
+    for field in set(row.dtype.names) - {"version"}:
+        assert np.isnan(row[field]) if row.dtype[field].kind == "f" else row[field] == 0
+    assert feed.instrument_of(272093, "MSFT") == microsoft
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_an_index_of_which_a_ring_holds_a_row_is_kept(ring: str) -> None:
+    shop = Shop()
+    apple = shop.feed.instrument_of(265598, "AAPL")
+    rows = np.zeros(1, Feed.dtypes[ring])
+    rows["instrument"] = apple
+    getattr(shop.feed, ring).append(rows)
+    shop.wait(2 * 3600)
+    others = np.zeros(shop.feed.ticks.capacity - 1, Feed.dtypes[ring])
+    others["instrument"] = NO_INSTRUMENT
+    getattr(shop.feed, ring).append(others)
+    shop.wait(3600)
+    assert list(shop.feed.instruments) == ["AAPL"]
+    getattr(shop.feed, ring).append(others[:1])
+    shop.wait(60)
+    assert list(shop.feed.instruments) == [""]
+
+
+def test_what_uses_an_index_keeps_it() -> None:
+    """Each keeps it for an hour after its end: a bound request, an owner of the feed, a call of `instrument_of`."""
+    shop = Shop()
+    feed = shop.feed
+    apple = feed.instrument_of(265598, "AAPL")
+    feed.bind(1, apple)
+    shop.wait(5 * 3600)
+    feed.forget_requests([1])
+    shop.used = [apple]
+    shop.wait(5 * 3600)
+    shop.used = []
+    for _ in range(5):
+        shop.wait(3600)
+        assert feed.instrument_of(265598, "AAPL") == apple
+    assert feed.instruments.generation(apple) == 0
+    feed.release(shop)
+    shop.wait(3660)
+    assert feed.instruments.generation(apple) == 1
+
+
+def test_indices_that_are_not_freed() -> None:
+    """That of the requests which nobody bound, and those of whoever has added an instrument without a contract."""
+    shop = Shop(max_instruments=3)
+    own = shop.feed.add_instrument("AAPL", 265598)
+    shop.decoder.feed_bytes(framed(last_trade(7, 1.5)))
+    shop.feed.forget_requests()
+    shop.fill()
+    shop.wait(5 * 3600)
+    assert list(shop.feed.instruments) == ["AAPL", "unsolicited"]
+    assert shop.feed.instruments.generation(own) == 0
+
+
+def test_a_contract_without_an_id_is_known_by_its_description() -> None:
+    shop = Shop()
+    spread, other = ("AAPL", "MSFT"), ("AAPL", "NVDA")
+    index = shop.feed.instrument_of(0, "IBKR", spread)
+    assert shop.feed.instrument_of(0, "IBKR", other) == 1
+    assert (shop.feed.instrument_of(0, "IBKR", spread), shop.feed.has_instrument(0, spread)) == (index, True)
+    shop.wait(3661)
+    assert (shop.feed.has_instrument(0, spread), shop.feed.instruments.generation(index)) == (False, 1)
+
+
+def test_a_full_table_is_looked_through_when_another_instrument_is_wanted() -> None:
+    shop = Shop(keep_instrument_s=600)
+    feed = shop.feed
+    for con_id in (1, 2):
+        feed.instrument_of(con_id, str(con_id))
+    with pytest.raises(FeedError, match="all 2 instruments are taken"):
+        feed.instrument_of(3, "3")
+    shop.clock.now_s += 10
+    feed.free_unused()
+    shop.clock.now_s += 600
+    assert feed.instrument_of(3, "3") == 0
+    assert list(feed.instruments) == ["3", ""]
+    assert feed.instrument_of(4, "4") == 1
+
+
+def test_ten_thousand_instruments_in_a_table_of_four() -> None:
+    """Each comes, has data, goes and is forgotten: nothing grows, and the longest free index is used next."""
+    shop = Shop(max_instruments=4, keep_instrument_s=60)
+    feed = shop.feed
+    texts, memory_before = len(feed.texts), _resident_bytes()
+    for con_id in range(1, 10_001):
+        index = feed.instrument_of(con_id, f"X{con_id}")
+        assert np.isnan(feed.last["last"][index])
+        feed.bind(con_id, index)
+        shop.decoder.feed_bytes(framed(last_trade(con_id, con_id)))
+        assert (feed.instruments[index], feed.last["last"][index]) == (f"X{con_id}", con_id)
+        feed.forget_requests([con_id])
+        if con_id % 4 == 0:
+            shop.fill("trades")
+            shop.wait(61 + 60)
+            assert [feed.instruments.generation(each) for each in range(4)] == [con_id // 2 - 1] * 4
+    assert (len(feed.instruments), len(feed.texts), feed.instruments.refused) == (4, texts, 0)
+    assert _resident_bytes() - memory_before < 4 << 20
+
+
+@pytest.mark.parametrize(("label", "kept"), [("A" * 60, "A" * 52), ("ü" * 30, "ü" * 26), ("Aü" * 20, "Aü" * 17 + "A")])
+def test_a_long_label_is_cut_between_characters(label: str, kept: str) -> None:
+    feed = Feed(2)
+    assert feed.instruments[feed.add_instrument(label)] == kept
 
 
 # --- activity ---
@@ -357,8 +551,8 @@ def test_texts_are_interned_once() -> None:
     feed, _ = feed_of(*(last_trade(1, 1.5, exchange) for exchange in ("ARCA", "", "ISLAND", "ARCA", "Zürich")))
     exchanges = [feed.texts[text] for text in rows_of(feed, "trades")["exchange"]]
     assert exchanges == ["ARCA", "", "ISLAND", "ARCA", "Zürich"]
-    assert list(feed.texts) == ["", "<other>", "req_1", "ARCA", "ISLAND", "Zürich"]
-    for wrong in (-1, 6):
+    assert list(feed.texts) == ["", "<other>", "ARCA", "ISLAND", "Zürich"]
+    for wrong in (-1, 5):
         with pytest.raises(IndexError):
             feed.texts[wrong]
 
@@ -367,9 +561,9 @@ def test_texts_past_the_bound_share_one_id_and_are_counted() -> None:
     names = [f"exchange {n}" for n in range(10)]
     feed, _ = feed_of(*(last_trade(1, 1.5, name) for name in [*names, *names]), max_texts=8)
     exchanges = [feed.texts[text] for text in rows_of(feed, "trades")["exchange"]]
-    assert exchanges == ([*names[:5]] + ["<other>"] * 5) * 2
+    assert exchanges == ([*names[:6]] + ["<other>"] * 4) * 2
     assert len(feed.texts) == 8
-    assert feed.texts.refused == 10
+    assert feed.texts.refused == 8
 
 
 def test_long_texts_are_bounded_by_their_bytes() -> None:
@@ -384,8 +578,9 @@ def test_long_texts_are_bounded_by_their_bytes() -> None:
 
 def test_the_last_value_table_is_the_market_as_columns() -> None:
     feed, decoder = feed_of(
-        price(1, TickType.BID, 10.5, 3), price(1, TickType.ASK, 10.75, 4), price(2, TickType.BID, 20, 5), recv_ns=111
-    )
+        price(1, TickType.BID, 10.5, 3), price(1, TickType.ASK, 10.75, 4), price(2, TickType.BID, 20, 5), recv_ns=111,
+        instruments=2,
+    )  # fmt: skip
     decoder.feed_bytes(framed(last_trade(2, 20.25), size(1, TickType.VOLUME, 1000)), recv_ns=222)
     last = feed.last
     assert last["bid"][:3].tolist()[:2] == [10.5, 20.0]
@@ -416,6 +611,8 @@ def test_a_snapshot_is_never_torn() -> None:
     instruments, changes = 40, 400
     feed = Feed(capacity=1 << 10)
     decoder = Decoder(feed, server_version=VERSION)
+    for req_id in range(instruments):
+        feed.bind(req_id, feed.add_instrument(str(req_id)))
     quotes = framed(
         *(
             text_payload(VERSION, TICK_BY_TICK, req_id, 3, 0, n, n + 1, 2 * n, 3 * n, 0)
@@ -449,7 +646,7 @@ def test_a_snapshot_is_never_torn() -> None:
 
 
 def test_a_row_whose_writer_died_in_it_is_marked() -> None:
-    feed, _ = feed_of(price(1, TickType.BID, 10, 5), price(2, TickType.BID, 20, 5))
+    feed, _ = feed_of(price(1, TickType.BID, 10, 5), price(2, TickType.BID, 20, 5), instruments=2)
     version = ctypes.c_uint64.from_address(feed.last.ctypes.data)
     version.value += 1
     rows = feed.snapshot()
@@ -483,9 +680,9 @@ def test_a_capacity_is_a_power_of_two(capacity: int) -> None:
         Feed(capacity)
 
 
-@pytest.mark.parametrize("bounds", [{"max_instruments": 0}, {"max_instruments": -1}, {"max_texts": 1}])
-def test_bounds_have_a_minimum(bounds: dict[str, int]) -> None:
-    with pytest.raises(FeedError, match="or more"):
+@pytest.mark.parametrize("bounds", [{"max_instruments": 0}, {"max_instruments": (1 << 24) + 1}, {"max_texts": 1}])
+def test_the_tables_have_bounds(bounds: dict[str, int]) -> None:
+    with pytest.raises(FeedError, match=r"max_instruments is 1 to 16,777,216 and max_texts 2 or more"):
         Feed(4, **bounds)
 
 
@@ -502,7 +699,7 @@ def test_the_smallest_feed_works() -> None:
     rows = rows_of(feed, "trades")
     assert rows["price"].tolist() == [1.5, 2.5]
     assert [feed.texts[text] for text in rows["exchange"]] == ["<other>", "<other>"]
-    assert list(feed.instruments) == ["<other>"]
+    assert list(feed.instruments) == ["unsolicited"]
 
 
 # --- in other libraries' hands ---

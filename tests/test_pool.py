@@ -928,6 +928,7 @@ def test_members_that_can_not_be(configs: list[Config], problem: str) -> None:
 
 
 def test_a_feed_is_made_for_the_largest_member() -> None:
-    pool = ConnectionPool([config(7497, 1), replace(config(7497, 2), feed_capacity=1 << 17)])
+    pool = ConnectionPool([config(7497, 1), replace(config(7497, 2), feed_capacity=1 << 17, max_instruments=5000)])
     assert pool.feed.ticks.capacity == 1 << 17
+    assert len(pool.feed.last) == 5000
     assert all(member.feed is pool.feed for member in pool.members)

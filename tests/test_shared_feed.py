@@ -232,10 +232,43 @@ def test_a_killed_creator_leaves_its_readers_what_is_there(name: str, creator: P
     assert not reader.wait(0)
     assert feed.snapshot()["bid"].tolist() == [10.0]
     assert list(feed.instruments) == ["AAPL"]
-    assert list(feed.texts) == ["", "<other>", "AAPL", "ARCA"]
+    assert list(feed.texts) == ["", "<other>", "ARCA"]
     late = Feed.attach(name)
     assert rows_of(late) == [0.5, 1.5, 2.5]
     assert not late.writer_alive
+
+
+def read_labels(name: str, pipe: Connection, last: int) -> None:
+    """Attach, and read generation and label of the first instrument until its label is the last one."""
+    instruments = Feed.attach(name).instruments
+    pipe.send("ready")
+    wrong: list[tuple[int, str, int]] = []
+    seen: set[str] = set()
+    while f"X{last}" not in seen:
+        generation = instruments.generation(0)
+        label, con_id = instruments[0], instruments.con_id(0)
+        seen.add(label)
+        # The index had X1 in generation 0, X2 in generation 2, and so on. A free one has no label.
+        is_older = label != "" and 2 * int(label[1:]) - 2 < generation
+        if is_older or (con_id and 2 * con_id - 2 < generation):
+            wrong.append((generation, label, con_id))
+    pipe.send((wrong, len(seen)))
+
+
+def test_no_reader_sees_a_new_generation_with_an_old_label(name: str) -> None:
+    clock = iter(range(1 << 40))
+    with Feed(2, name=name, max_instruments=1, keep_instrument_s=1e-6, clock=lambda: next(clock)) as feed:
+        feed.instrument_of(1, "X1")
+        reader = Process(read_labels, name, 20_000)
+        assert reader.receive() == "ready"
+        for con_id in range(2, 20_001):
+            feed.free_unused()
+            feed.free_unused()
+            assert feed.instrument_of(con_id, f"X{con_id}") == 0
+        wrong, seen = reader.receive()
+        reader.end()
+    assert wrong == []
+    assert seen > 2  # it was a race
 
 
 def test_a_killed_creators_name_is_free(name: str, creator: Process) -> None:

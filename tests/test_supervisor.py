@@ -10,16 +10,18 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Run, until
-from conversations import AAPL, answer_details, small_feed, trade
+from conversations import AAPL, MSFT, answer_details, small_feed, trade
 from peer import Caller, Peer, Script
 
 from ibfast import Config, ErrorHandler, IBKRConnectionManager
-from ibfast.config import AuthConfig, HeartbeatConfig, ReconnectionConfig, SessionConfig
+from ibfast.config import AuthConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConnectError, NotConnectedError
 from ibfast.feed import NO_INSTRUMENT
@@ -59,6 +61,48 @@ async def stays(caller: Caller) -> None:
 
 def names(manager: IBKRConnectionManager) -> list[str]:
     return [event.name for event in manager.monitor.events]
+
+
+def test_an_index_is_used_again_when_no_subscription_has_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AAPL's is freed; MSFT's has data, and NVDA's waits for a line, so theirs are not; IBM gets AAPL's."""
+    nvda = replace(AAPL, con_id=4815747, symbol="NVDA", local_symbol="NVDA")
+    ibm = replace(AAPL, con_id=8314, symbol="IBM", local_symbol="IBM")
+    monkeypatch.setattr("ibfast.lines.KEEP_BINDING_S", 0.01)
+
+    async def gateway(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        caller.send(TickPrice((await caller.request(MarketData)).req_id, 4, 10.5, 2))
+        await caller.request(CancelMarketData)
+        await answer_details(caller, MSFT)
+        msft = (await caller.request(MarketData)).req_id
+        await answer_details(caller, nvda)
+        await seen.wait()
+        caller.send(*(TickPrice(msft, 4, price, 2) for price in range(1, 9)))
+        await answer_details(caller, ibm)
+        await caller.gone()
+
+    seen = asyncio.Event()
+
+    async def test() -> None:
+        config = {"max_instruments": 3, "keep_instrument_s": 0.1, "feed_capacity": 4, "pacing": PacingConfig(lines=1)}
+        async with Peer(gateway) as peer, IBKRConnectionManager(Config(port=peer.port, **config)) as manager:
+            instruments = manager.feed.instruments
+            apple = await manager.subscribe("AAPL", "TRADES")
+            assert (await anext(apple))["price"].tolist() == [10.5]
+            apple.unsubscribe()
+            microsoft = await manager.subscribe("MSFT", "TRADES")
+            nvidia = await manager.subscribe("NVDA", "TRADES")
+            await until(lambda: nvidia.state is SubscriptionState.WAITING)
+            seen.set()
+            await until(lambda: instruments.generation(0) == 1)
+            assert np.isnan(manager.feed.last["last"][0])
+            other = await manager.subscribe("IBM", "TRADES")
+            assert list(instruments) == ["IBM", "MSFT", "NVDA"]
+            assert [each.instrument for each in (microsoft, nvidia, other)] == [1, 2, 0]
+            assert [instruments.generation(index) for index in range(3)] == [2, 0, 0]
+
+    run(test())
 
 
 def test_a_stream_goes_on_after_a_reconnect_and_tells_its_gap(run: Run) -> None:
