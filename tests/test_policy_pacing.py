@@ -57,6 +57,16 @@ def all_sent(limiter: RateLimiter, requests: list[Request], now_s: float) -> lis
     return tickets
 
 
+def sent_until(limiter: RateLimiter, now_s: float, until_s: float) -> list[tuple[float, Ticket]]:
+    """Send all that may be sent up to some time, each at its moment."""
+    told = []
+    at_s: float | None = now_s
+    while at_s is not None and at_s <= until_s:
+        told += [(at_s, ticket) for ticket in limiter.due(at_s)]
+        at_s = limiter.next_s(at_s)
+    return told
+
+
 def filled(limiter: RateLimiter, seconds_apart: float = 1.25) -> float:
     """Use up the sixty historical requests; return the time."""
     for number in range(60):
@@ -76,23 +86,27 @@ def test_what_there_is_room_for_is_sent_at_once() -> None:
     assert (limiter.counters.sent, limiter.counters.waited_s) == (1, 1.0)
 
 
-def test_fifty_in_a_second_and_a_margin_for_the_network() -> None:
+@pytest.mark.parametrize(("lines", "burst", "per_second"), [(20, 5, 50), (100, 5, 50), (300, 15, 150)])
+def test_a_small_burst_then_evenly_and_half_the_lines_in_a_second_and_a_margin(
+    lines: int, burst: int, per_second: int
+) -> None:
+    limiter = RateLimiter(lines)
+    for number in range(2 * per_second):
+        limiter.submit(ContractDetailsRequest(number, contract()), 0.0)
+    times_s = [at_s for at_s, _ in sent_until(limiter, 0.0, 10.0)]
+    assert times_s[:burst] == [0.0] * burst
+    interval_s = 1.5 / (per_second - burst)
+    assert times_s[burst:] == pytest.approx([interval_s * turn for turn in range(1, 2 * per_second - burst + 1)])
+    assert times_s[-1] < 3.2
+    assert all(before + 1.5 <= after for before, after in zip(times_s, times_s[per_second:], strict=False))
+
+
+def test_a_quiet_time_saves_up_no_more_than_the_burst() -> None:
     limiter = RateLimiter()
-    for number in range(101):
+    for number in range(15):
         limiter.submit(ContractDetailsRequest(number, contract()), 0.0)
-    assert len(limiter.due(0.0)) == 50
-    assert limiter.due(1.249) == []
-    assert limiter.next_s(1.249) == 1.25
-    assert len(limiter.due(1.25)) == 50
-    assert limiter.next_s(1.25) == 2.5
-    assert len(limiter.due(2.5)) == 1
-
-
-def test_more_lines_are_more_requests_per_second() -> None:
-    limiter = RateLimiter(300)
-    for number in range(200):
-        limiter.submit(ContractDetailsRequest(number, contract()), 0.0)
-    assert len(limiter.due(0.0)) == 150
+    assert [len(limiter.due(at_s)) for at_s in (0.0, 0.033, 0.101, 60.0)] == [5, 0, 3, 5]
+    assert limiter.limits(60.0)["request_rate"] == (5, 50)
 
 
 def test_service_is_by_lane_then_priority_then_age() -> None:
@@ -101,7 +115,8 @@ def test_service_is_by_lane_then_priority_then_age() -> None:
     for request in requests:
         limiter.submit(request, 0.0, priority=7 if request == subscription(6) else 0)
     history, first, clock, cancel, second, urgent = requests
-    assert sent(limiter, 0.0) == [cancel, clock, urgent, first, second, history]
+    tickets = [ticket for _, ticket in sent_until(limiter, 0.0, 1.0)]
+    assert [ticket.request for ticket in tickets] == [cancel, clock, urgent, first, second, history]
 
 
 def test_a_cancel_overtakes_what_waits_for_the_rate() -> None:
@@ -109,8 +124,8 @@ def test_a_cancel_overtakes_what_waits_for_the_rate() -> None:
     for number in range(60):
         limiter.submit(ContractDetailsRequest(number, contract()), 0.0)
     limiter.due(0.0)
-    limiter.submit(CancelMarketData(99), 0.5)
-    assert sent(limiter, 1.25)[0] == CancelMarketData(99)
+    limiter.submit(CancelMarketData(99), 0.01)
+    assert sent(limiter, 0.034) == [CancelMarketData(99)]
 
 
 def test_who_waits_holds_up_nobody_of_other_rules() -> None:
@@ -131,10 +146,10 @@ def test_light_requests_do_not_overtake_a_heavy_one_at_its_rule() -> None:
     filled(limiter)
     heavy = limiter.submit(bars(1, what="BID_ASK"), 300.0)
     light = limiter.submit(bars(2, con_id=2), 300.0)
-    assert limiter.due(600.25) == []
-    assert limiter.next_s(600.25) == pytest.approx(601.5)
-    assert limiter.due(601.51) == [heavy]
-    assert limiter.due(602.76) == [light]
+    assert limiter.due(600.5) == []
+    assert limiter.next_s(600.5) == pytest.approx(601.75)
+    assert limiter.due(601.76) == [heavy]
+    assert limiter.due(603.01) == [light]
 
 
 def test_a_withdrawn_one_makes_way_for_the_light_ones_behind_it() -> None:
@@ -142,10 +157,10 @@ def test_a_withdrawn_one_makes_way_for_the_light_ones_behind_it() -> None:
     filled(limiter)
     heavy = limiter.submit(bars(1, what="BID_ASK"), 300.0)
     light = limiter.submit(bars(2, con_id=2), 300.0)
-    assert limiter.due(600.26) == []
+    assert limiter.due(600.51) == []
     limiter.withdraw(heavy)
-    assert limiter.next_s(600.26) == 600.26
-    assert limiter.due(600.26) == [light]
+    assert limiter.next_s(600.51) == 600.51
+    assert limiter.due(600.51) == [light]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +178,7 @@ def test_so_many_at_once(make: Callable[[int], Request], limit: int) -> None:
     limiter = RateLimiter()
     for number in range(limit + 1):
         limiter.submit(make(number), 0.0)
-    tickets = [ticket for now_s in (0.0, 1.1, 2.2, 3.3) for ticket in limiter.due(now_s)]
+    tickets = [ticket for _, ticket in sent_until(limiter, 0.0, 5.0)]
     assert len(tickets) == limit
     limiter.finish(tickets[7 % limit])
     assert len(limiter.due(5.0)) == (0 if limit == 60 else 1)
@@ -175,7 +190,7 @@ def test_snapshots_take_no_line() -> None:
     all_sent(limiter, [MarketData(2, contract(), snapshot=True), MarketData(3, contract(), snapshot=True)], 0.0)
     for req_id in (4, 5):
         limiter.submit(MarketData(req_id, contract(), regulatory_snapshot=True), 0.0)
-    assert [len(limiter.due(now_s)) for now_s in (0.0, 1.0, 1.25)] == [1, 0, 1]
+    assert [len(limiter.due(now_s)) for now_s in (0.0, 1.0, 1.5)] == [1, 0, 1]
 
 
 def test_the_same_instrument_tick_by_tick_waits_15_s() -> None:
@@ -184,8 +199,8 @@ def test_the_same_instrument_tick_by_tick_waits_15_s() -> None:
     limiter.finish(ticket)
     limiter.submit(ticks(2), 1.0)
     assert limiter.due(15.0) == []
-    assert limiter.next_s(15.0) == 15.25
-    assert sent(limiter, 15.25) == [ticks(2)]
+    assert limiter.next_s(15.0) == 15.5
+    assert sent(limiter, 15.5) == [ticks(2)]
 
 
 def test_a_slot_that_another_connection_gives_back_is_seen() -> None:
@@ -206,11 +221,11 @@ def test_connections_share_windows_of_the_account_and_no_rate() -> None:
     all_sent(one, [bars(1)], 0.0)
     other.submit(bars(2), 0.0)
     assert other.due(0.0) == []
-    assert other.next_s(0.0) == 15.25
+    assert other.next_s(0.0) == 15.5
     for _ in range(60):
         one.submit(CurrentTimeRequest(), 0.0)
         other.submit(CurrentTimeRequest(), 0.0)
-    assert (len(one.due(0.0)), len(other.due(0.0))) == (49, 50)
+    assert (len(sent_until(one, 0.0, 1.45)), len(sent_until(other, 0.0, 1.45))) == (47, 48)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +244,7 @@ def test_identical_historical_requests_are_one(request_: Request) -> None:
     again = limiter.submit(replace(request_, req_id=4), 17.0)
     assert again is not ticket
     assert limiter.due(30.0) == []
-    assert limiter.due(30.25) == [again]
+    assert limiter.due(30.5) == [again]
 
 
 def test_a_sharer_can_hurry_it() -> None:
@@ -245,7 +260,7 @@ def test_bars_that_are_kept_up_to_date_are_not_shared_but_identical() -> None:
     first, second = limiter.submit(bars(1, kept=True), 0.0), limiter.submit(bars(2, kept=True), 0.0)
     behind = limiter.submit(bars(3, "x"), 0.0)
     assert limiter.due(0.0) == [first, behind]
-    assert limiter.due(15.25) == [second]
+    assert limiter.due(15.5) == [second]
 
 
 def test_what_expires_is_told_once_and_never_sent() -> None:
@@ -332,18 +347,18 @@ def test_a_lost_connection_gives_back_its_slots_and_keeps_the_windows_of_the_acc
     (open_ticket,) = all_sent(limiter, [bars(1, kept=True)], 0.0)
     for number in range(60):
         limiter.submit(subscription(number), 0.0)
-    limiter.due(0.0)
+    sent_until(limiter, 0.0, 1.49)
     waiting = limiter.connection_lost()
-    assert len(waiting) == 11
+    assert len(waiting) == 12
     assert {ticket.state for ticket in waiting} == {TicketState.WITHDRAWN}
     assert open_ticket.state is TicketState.DONE
-    assert {name: used for name, (used, _) in limiter.limits(0.0).items() if used} == {
+    assert {name: used for name, (used, _) in limiter.limits(1.49).items() if used} == {
         "historical_identical": 1, "historical_source": 1, "historical": 1,
     }  # fmt: skip
-    assert (len(limiter), limiter.next_s(0.0), limiter.counters.withdrawn) == (0, None, 11)
+    assert (len(limiter), limiter.next_s(1.49), limiter.counters.withdrawn) == (0, None, 12)
     for number in range(60):
-        limiter.submit(subscription(number), 0.1)
-    assert len(limiter.due(0.1)) == 50
+        limiter.submit(subscription(number), 1.49)
+    assert len(sent_until(limiter, 1.49, 2.98)) == 49
 
 
 @pytest.mark.parametrize("was_sent", [True, False])
@@ -355,14 +370,14 @@ def test_nothing_joins_what_ended_with_its_connection(was_sent: bool) -> None:
     limiter.connection_lost()
     again = limiter.submit(bars(2), 0.0)
     assert again is not lost
-    assert limiter.due(15.25) == [again]
+    assert limiter.due(15.5) == [again]
 
 
 def test_an_eta_is_known_before_anything_is_submitted() -> None:
     limiter = RateLimiter()
     assert limiter.eta_s(subscription(), 0.0) == 0.0
     now_s = filled(limiter)
-    assert limiter.eta_s(bars(9), now_s) == pytest.approx(600.25 - now_s)
+    assert limiter.eta_s(bars(9), now_s) == pytest.approx(600.5 - now_s)
     assert len(limiter) == 0
     ticket = limiter.submit(bars(9), now_s)
     assert limiter.eta_s(ticket, now_s) == limiter.eta_s(replace(bars(9), req_id=10), now_s)
@@ -386,9 +401,11 @@ def test_an_eta_assumes_that_questions_are_answered() -> None:
     limiter = RateLimiter()
     for number in range(101):
         limiter.submit(long_bars(number), 0.0)
-    assert [eta_s for _, eta_s in limiter.plan(0.0)] == [0.0] * 50 + [1.25] * 50 + [2.5]
-    assert len(limiter.due(0.0)) == 50
-    assert limiter.eta_s(long_bars(999), 1.25) == 1.25
+    etas_s = [eta_s for _, eta_s in limiter.plan(0.0)]
+    assert etas_s == pytest.approx([0.0] * 5 + [turn / 30 for turn in range(1, 97)])
+    assert limiter.eta_s(long_bars(999), 0.0) == pytest.approx(97 / 30)
+    assert len(limiter.due(0.0)) == 5
+    assert limiter.eta_s(long_bars(999), 0.0) == pytest.approx(97 / 30)
 
 
 def test_error_100_slows_the_connection_down_for_long() -> None:
@@ -398,12 +415,26 @@ def test_error_100_slows_the_connection_down_for_long() -> None:
         assert limiter.learn(100, 0.0)
     assert limiter.limits(0.0)["request_rate"] == (0, 40)
     assert limiter.due(1.0) == []
-    assert limiter.next_s(1.0) == 1.25
-    assert len(limiter.due(1.25)) == 1
+    assert limiter.next_s(1.0) == 1.5
+    assert len(limiter.due(1.5)) == 1
     assert limiter.limits(599.9)["request_rate"][1] == 40
     assert limiter.limits(600.0)["request_rate"][1] == 41
     assert limiter.limits(1e6)["request_rate"][1] == 50
     assert limiter.counters.learned == 3
+
+
+def test_error_100_slows_down_what_is_queued_already() -> None:
+    limiter = RateLimiter()
+    for number in range(100):
+        limiter.submit(ContractDetailsRequest(number, contract()), 0.0)
+    before = sent_until(limiter, 0.0, 0.51)
+    assert len(before) == 20
+    limiter.learn(100, 0.51)
+    plan = limiter.plan(0.51)
+    times_s = [at_s for at_s, _ in sent_until(limiter, 0.51, 10.0)]
+    assert [0.51 + eta_s for _, eta_s in plan] == pytest.approx(times_s)
+    assert times_s[:4] == [2.01] * 4
+    assert times_s[4:] == pytest.approx([2.01 + turn / 24 for turn in range(1, 77)])
 
 
 def test_error_100_may_tell_the_rate() -> None:
@@ -458,8 +489,8 @@ def test_error_10190_for_the_same_instrument_holds_that_instrument() -> None:
     limiter.finish(refused)
     limiter.submit(ticks(2), 2.0)
     assert sent(limiter, 17.0) == []
-    assert sent(limiter, 17.25) == [ticks(2)]
-    assert limiter.limits(17.25)["tick_by_tick"] == (1, 5)
+    assert sent(limiter, 17.5) == [ticks(2)]
+    assert limiter.limits(17.5)["tick_by_tick"] == (1, 5)
     assert not limiter.learn(10190, 18.0, None, text)
 
 
@@ -528,9 +559,9 @@ def test_what_may_have_arrived_late_counts_from_the_first_sign_of_it() -> None:
     assert limiter.arrived(late, 9.0) == []
     limiter.finish(early)
     limiter.submit(ticks(3), 7.0)
-    assert limiter.due(15.25) == []
-    assert limiter.next_s(15.25) == 21.25
-    assert sent(limiter, 21.25) == [ticks(3)]
+    assert limiter.due(15.5) == []
+    assert limiter.next_s(15.5) == 21.5
+    assert sent(limiter, 21.5) == [ticks(3)]
 
 
 def test_what_arrives_at_once_counts_from_its_sending() -> None:
@@ -540,7 +571,7 @@ def test_what_arrives_at_once_counts_from_its_sending() -> None:
     assert limiter.arrived(ticket, 0.2) == []
     limiter.finish(ticket)
     limiter.submit(ticks(2), 1.0)
-    assert sent(limiter, 15.25) == [ticks(2)]
+    assert sent(limiter, 15.5) == [ticks(2)]
 
 
 def test_what_was_cancelled_before_any_sign_of_it_may_still_arrive_late() -> None:
@@ -551,4 +582,4 @@ def test_what_was_cancelled_before_any_sign_of_it_may_still_arrive_late() -> Non
     assert limiter.arrived(None, 4.0) == [ticket]
     limiter.submit(ticks(2), 5.0)
     assert limiter.due(5.0) == []
-    assert limiter.next_s(5.0) == 19.25
+    assert limiter.next_s(5.0) == 19.5

@@ -38,7 +38,9 @@ MAKERS: tuple[Callable[[int, int], AnyRequest], ...] = (
     lambda n, k: MarketData(n, contract(k), snapshot=True, regulatory_snapshot=True),
 )
 
-# Times are multiples of 1/8 s, so that they stay exact when clocks are translated.
+# Times are binary fractions, so that they stay exact when clocks are translated: pauses are multiples of 1/8 s, and
+# with so many lines requests are 1/32 s apart.
+LINES = 106
 pauses = st.one_of(st.just(0), st.integers(0, 40), st.integers(0, 8 * 700)).map(lambda eighths: eighths / 8)
 asked = st.tuples(pauses, st.sampled_from(MAKERS), st.integers(1, 30), st.integers(1, 3))
 lives = st.lists(asked, min_size=1, max_size=12)
@@ -67,11 +69,11 @@ def answered(limiter: RateLimiter, now_s: float) -> Iterator[tuple[AnyRequest, f
 def test_who_continues_waits_as_who_has_never_stopped(
     before: list[tuple], pause_s: float, after: list[tuple], clock_s: int, data: st.DataObject
 ) -> None:
-    one = RateLimiter()
+    one = RateLimiter(LINES)
     sent = list(play(one, before, 0.0))
     now_s = sent[-1][1] + pause_s
     one.connection_lost()
-    other = RateLimiter()
+    other = RateLimiter(LINES)
     known_to = data.draw(st.lists(st.booleans(), min_size=len(sent), max_size=len(sent)))
     for source in (True, False):  # in which order sources tell is no matter
         told = [

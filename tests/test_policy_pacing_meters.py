@@ -13,7 +13,7 @@ from ibfast.policy.pacing_rules import EVERYTHING, RULES
 
 LINES = ("lines", EVERYTHING)
 SIXTY = ("historical", EVERYTHING)
-SPAN_S = 600.25
+SPAN_S = 600.5
 
 
 def ledger() -> Ledger:

@@ -7,7 +7,7 @@ without need, and that the gateway's own, independent enforcement refuses nothin
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +35,7 @@ from ibfast.wire.requests import (
 
 HISTORICAL = (HistoricalBars, HistoricalTicks, HeadTimestamp)
 
+RATE, BURST = 50, 5
 # The oracle: what a request counts for, as (rule, key) → (weight, limit, seconds or None for what is open at once).
 Owed = dict[tuple[str, Hashable], tuple[int, int, float | None]]
 
@@ -46,7 +47,7 @@ def is_small(request: Request) -> bool:
 
 
 def owed(request: Request, connection: int, lines: int) -> Owed:
-    owes: Owed = {("rate", connection): (1, 50, 1.0)}
+    owes: Owed = {("rate", connection): (1, RATE, 1.0), ("ahead", connection): (1, BURST, None)}
     if isinstance(request, HISTORICAL):
         owes["open", 0] = 1, 50, None
     if is_small(request):
@@ -163,6 +164,16 @@ class World:
         next_s = limiter.next_s(self.now_s)
         assert next_s is None or next_s > self.now_s
 
+    def ahead(self, connection: int) -> int:
+        """How many requests are ahead of the even rate: a burst, and then one after the other over the rest."""
+        turns_s = [-math.inf]
+        for event in self.log:
+            if event.connection == connection and event.what == "lost":
+                turns_s = [-math.inf]
+            elif event.connection == connection and event.what == "sent":
+                turns_s.append(max(turns_s[-1], event.at_s) + (1.0 + MARGIN_S) / (RATE - BURST))
+        return sum(turn_s > self.now_s for turn_s in turns_s)
+
     def used(self) -> Counter[tuple[str, Hashable]]:
         """What counts now, recomputed from the whole log."""
         used: Counter[tuple[str, Hashable]] = Counter()
@@ -174,12 +185,16 @@ class World:
             if event.what != "sent":
                 continue
             for key, (weight, _, window_s) in self.of[event.ticket].items():
+                if key[0] == "ahead":
+                    continue
                 if window_s is None:
                     counts = event.ticket in self.open[event.connection]
                 else:
                     counts = event.at_s + (window_s + MARGIN_S) > self.now_s
                 if counts and not (key[0] == "rate" and index < lost_s[event.connection]):
                     used[key] += weight
+        for connection in (0, 1):
+            used["ahead", connection] = self.ahead(connection)
         return used
 
     def blocked(self, queued: list[Ticket], used: Counter[tuple[str, Hashable]]) -> set[Ticket]:
@@ -241,7 +256,9 @@ submissions = st.tuples(
     st.just("submit"), connections, st.sampled_from([*MAKERS]), st.sampled_from([1, 50]),
     st.sampled_from([60, 20, 5, 2, 1]), st.integers(0, 1), st.sampled_from([math.inf, 30.0, 0.5]),
 )  # fmt: skip
-pauses = st.tuples(st.just("pass"), st.one_of(st.floats(0, 3), st.floats(0, 700), st.sampled_from([0.25, 1.25, 15.25])))
+pauses = st.tuples(
+    st.just("pass"), st.one_of(st.floats(0, 3), st.floats(0, 700), st.sampled_from([1 / 30, 0.5, 1.5, 15.5]))
+)
 steps = st.lists(
     st.one_of(
         submissions,
@@ -367,3 +384,54 @@ def test_the_gateway_refuses_nothing_though_the_network_jitters(
             adversary.end(event.ticket.request)
         else:
             adversary.rate = gateway.RequestRate(lines)
+
+
+def errors_of_a_gateway_that_pauses(pauses: list[tuple[float, float]], latency_s: float) -> int:
+    """Send 200 requests to a gateway that reads nothing for a while, now and then; return how many it refuses.
+
+    It counts a request when it reads it, and its error comes back as late as the request came.
+    """
+    limiter, rate = RateLimiter(), gateway.RequestRate()
+    for number in range(200):
+        limiter.submit(MAKERS["details"](number, 1), 0.0)
+    now_s, read_s, errors = 0.0, 0.0, 0
+    news_s: deque[float] = deque()
+    while (next_s := limiter.next_s(now_s)) is not None:
+        if news_s and news_s[0] <= next_s:
+            now_s = news_s.popleft()
+            limiter.learn(100, now_s)
+            continue
+        now_s = next_s
+        for _ in limiter.due(now_s):
+            arrives_s = now_s + latency_s
+            paused = [
+                begins_s + length_s for begins_s, length_s in pauses if begins_s <= arrives_s < begins_s + length_s
+            ]
+            read_s = max(read_s, arrives_s, *paused)
+            refusal = rate.request(read_s)
+            if refusal is not None:
+                assert not refusal.ends_session
+                errors += 1
+                news_s.append(read_s + latency_s)
+    return errors
+
+
+@quick
+@given(st.lists(st.tuples(st.floats(0, 7), st.floats(0, 0.499)), max_size=5), st.floats(0, 0.2))
+def test_pauses_of_the_gateway_within_the_margin_cost_no_error(
+    pauses: list[tuple[float, float]], latency_s: float
+) -> None:
+    separate = [pause for n, pause in enumerate(pauses) if all(apart(pause, other) for other in pauses[:n])]
+    assert errors_of_a_gateway_that_pauses(separate, latency_s) == 0
+
+
+def apart(pause: tuple[float, float], other: tuple[float, float]) -> bool:
+    return pause[0] > sum(other) or other[0] > sum(pause)
+
+
+@quick
+@given(st.floats(0, 7), st.floats(0, 1.25), st.floats(0, 0.015))
+def test_a_longer_pause_of_the_gateway_costs_one_error_and_not_the_session(
+    begins_s: float, length_s: float, latency_s: float
+) -> None:
+    assert errors_of_a_gateway_that_pauses([(begins_s, length_s)], latency_s) <= 1

@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, replace
 import pytest
 
 from ibfast.contracts import Contract, Forex, Stock
-from ibfast.policy.pacing_rules import RULES, Lane, charges, identity, lane_of, windows_of
+from ibfast.policy.pacing_rules import MARGIN_S, RULES, Lane, charges, identity, lane_of, windows_of
 from ibfast.sim.history import BAR_SECONDS
 from ibfast.sim.pacing import AccountLimits as GatewayLimits
 from ibfast.sim.pacing import RequestRate
@@ -75,7 +75,7 @@ def test_other_limits_are_fixed(name: str, limit: int, window_s: float | None) -
     assert RULES[name].limit(100) == RULES[name].limit(1000) == limit
     assert RULES[name].window_s == window_s
     if window_s is not None:
-        assert RULES[name].span_s == window_s + 0.25
+        assert RULES[name].span_s == window_s + MARGIN_S
 
 
 def test_only_windows_have_keys() -> None:

@@ -1,8 +1,9 @@
 """What has been counted against limits, exactly.
 
 The rule of the file: sums of weights and times; which request counts for what is said by `pacing_rules`. Windows
-slide: every weight ends a fixed time after it was counted. No token or leaky bucket, since those let through bursts
-that break a window. `now_s` never decreases.
+slide: every weight ends a fixed time after it was counted. No token or leaky bucket stands in for a window, since
+those let through bursts that break it; where a rule spreads its requests, the burst is bounded besides.
+`now_s` never decreases.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from ibfast.policy.pacing_rules import EVERYTHING, Charges, Meter, Rule
+from ibfast.policy.pacing_rules import BURST_SHARE, EVERYTHING, Charges, Meter, Rule
 
 __all__ = ["Ledger"]
 
@@ -94,6 +95,34 @@ class _Count:
         return twin
 
 
+class _Spread:
+    """Requests that are ahead of an even rate; each is until its turn at that rate has passed.
+
+    The burst and the even rate fill one window together, so that a window never holds a second burst.
+    """
+
+    __slots__ = ("_turns",)
+
+    def __init__(self) -> None:
+        self._turns: deque[float] = deque()
+
+    def room_s(self, weight: int, limit: int, now_s: float) -> float:
+        while self._turns and self._turns[0] <= now_s:
+            self._turns.popleft()
+        excess = len(self._turns) + weight - max(weight, limit // BURST_SHARE)
+        return now_s if excess <= 0 else self._turns[excess - 1]
+
+    def add(self, weight: int, limit: int, span_s: float, at_s: float) -> None:
+        interval_s = span_s / max(1, limit - max(1, limit // BURST_SHARE))
+        for _ in range(weight):
+            self._turns.append(max(at_s, self._turns[-1] if self._turns else at_s) + interval_s)
+
+    def copy(self) -> _Spread:
+        twin = _Spread()
+        twin._turns = self._turns.copy()
+        return twin
+
+
 class Ledger:
     """What counts against the rules of one scope.
 
@@ -106,6 +135,7 @@ class Ledger:
         self._rules = {rule.name: rule for rule in rules}
         self._limits = {name: _Limit(rule.limit(lines), rule.recovery_s) for name, rule in self._rules.items()}
         self._counts: dict[Meter, _Count] = {}
+        self._spreads = {name: _Spread() for name, rule in self._rules.items() if rule.is_spread}
         # When the counts of single keys end, so that they can be forgotten.
         self._ends: dict[str, deque[tuple[float, Meter]]] = {
             name: deque() for name, rule in self._rules.items() if rule.key is not None
@@ -113,7 +143,10 @@ class Ledger:
 
     def room_s(self, meter: Meter, weight: int, now_s: float) -> float:
         """Return the first time from `now_s` on at which there is room, if nothing else is counted or given back."""
-        return self._counts.get(meter, _NOTHING).room_s(weight, self._limits[meter[0]], now_s)
+        name, limit = meter[0], self._limits[meter[0]]
+        room_s = self._counts.get(meter, _NOTHING).room_s(weight, limit, now_s)
+        spread = self._spreads.get(name)
+        return room_s if spread is None else max(room_s, spread.room_s(weight, limit.at(now_s), now_s))
 
     def take(self, owed: Charges, at_s: float) -> None:
         """Count weights from a time on, which may lie in the past."""
@@ -121,6 +154,8 @@ class Ledger:
             rule = self._rules[meter[0]]
             ends_s = None if rule.window_s is None else at_s + rule.span_s
             self._counts.setdefault(meter, _Count()).add(weight, ends_s)
+            if rule.is_spread:
+                self._spreads[rule.name].add(weight, self._limits[rule.name].at(at_s), rule.span_s, at_s)
             if rule.key is not None and ends_s is not None:
                 self._forget(rule.name, at_s)
                 self._ends[rule.name].append((ends_s, meter))
@@ -172,6 +207,7 @@ class Ledger:
     def clear(self) -> None:
         """Forget what was counted; what was learned stays."""
         self._counts.clear()
+        self._spreads = {name: _Spread() for name in self._spreads}
         for ends in self._ends.values():
             ends.clear()
 
@@ -180,6 +216,7 @@ class Ledger:
         twin = Ledger(self._rules.values(), 0)
         twin._limits = {name: limit.copy() for name, limit in self._limits.items()}
         twin._counts = {meter: count.copy() for meter, count in self._counts.items()}
+        twin._spreads = {name: spread.copy() for name, spread in self._spreads.items()}
         twin._ends = {name: ends.copy() for name, ends in self._ends.items()}
         return twin
 

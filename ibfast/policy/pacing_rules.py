@@ -23,6 +23,7 @@ from ibfast.wire.requests import Request
 __all__ = [
     "ACCOUNT_RULES",
     "AT_ONCE",
+    "BURST_SHARE",
     "CONNECTION_RULES",
     "EVERYTHING",
     "LEAST_LINES",
@@ -46,8 +47,12 @@ __all__ = [
 LEAST_LINES = 100
 """Every account has so many market-data lines; fewer are a wish of the user, who keeps some for the windows of TWS."""
 
-MARGIN_S = 0.25
-"""Added to every window: a gateway that stalls for so long takes in requests nearer to each other than they left."""
+MARGIN_S = 0.5
+"""Added to every window: a gateway counts a request when it reads it, and one that pauses for so long reads requests
+nearer to each other than they were sent."""
+
+BURST_SHARE = 10
+"""One of so many requests of a full window may be sent at once where the rule spreads them; the rest is sent evenly."""
 
 EVERYTHING = ""
 """The key of a rule that counts all its requests together."""
@@ -103,6 +108,8 @@ class Rule:
         key: what is counted separately; None counts everything together. Only windows have keys.
         weight: of a request.
         singles_out: the key belongs to a single request, so that no other has to wait behind it.
+        is_spread: requests are sent in a small burst and then evenly, so that a pause of the gateway longer than
+            `MARGIN_S` breaks the limit by one request, whose error stops the rest, and not by a whole burst.
         recovery_s: a learned limit rises by one again after so many seconds, up to what the rule says.
     """
 
@@ -114,6 +121,7 @@ class Rule:
     key: Callable[[Any], Hashable] | None = None
     weight: Callable[[Any], int] = lambda request: 1
     singles_out: bool = False
+    is_spread: bool = False
     recovery_s: float = _SLOT_RECOVERY_S
 
     @property
@@ -193,7 +201,7 @@ RULES = {
         ),
         Rule(
             "request_rate", Scope.CONNECTION, lambda lines: max(LEAST_LINES, lines) // _LINES_PER_REQUEST_PER_S,
-            applies=lambda request: True, window_s=1.0, recovery_s=_RATE_RECOVERY_S,
+            applies=lambda request: True, window_s=1.0, is_spread=True, recovery_s=_RATE_RECOVERY_S,
         ),
     )
 }  # fmt: skip
@@ -204,7 +212,7 @@ _UNLIMITED = 1 << 40
 
 def unlimited(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """Return the rules without their limits: they count, and nothing ever waits."""
-    return tuple(replace(rule, limit=lambda lines: _UNLIMITED) for rule in rules)
+    return tuple(replace(rule, limit=lambda lines: _UNLIMITED, is_spread=False) for rule in rules)
 
 
 ONCE = frozenset({"tick_by_tick_instrument", "historical_identical"})
