@@ -63,11 +63,10 @@ def names(manager: IBKRConnectionManager) -> list[str]:
     return [event.name for event in manager.monitor.events]
 
 
-def test_an_index_is_used_again_when_no_subscription_has_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_is_used_again_when_no_subscription_has_it(run: Run) -> None:
     """AAPL's is freed; MSFT's has data, and NVDA's waits for a line, so theirs are not; IBM gets AAPL's."""
     nvda = replace(AAPL, con_id=4815747, symbol="NVDA", local_symbol="NVDA")
     ibm = replace(AAPL, con_id=8314, symbol="IBM", local_symbol="IBM")
-    monkeypatch.setattr("ibfast.lines.KEEP_BINDING_S", 0.01)
 
     async def gateway(caller: Caller) -> None:
         await caller.start()
