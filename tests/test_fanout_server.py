@@ -52,6 +52,36 @@ def test_every_row_comes_once_and_in_order(run: Run, interval_ms: int) -> None:
     run(test())
 
 
+def test_a_window_that_ends_while_a_capped_client_goes_is_for_all_others(run: Run) -> None:
+    """Its session is in the audience still, though its connection is forgotten."""
+
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as honest:
+            await honest.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            async with client_of(server) as capped:
+                await capped.ask("limit", max_bytes_per_s=20_000)
+                await capped.ask("subscribe", symbol="AAPL", data_type="TRADES")
+                forget = server.left
+                ended: list[int] = []
+
+                def left(connection: Any) -> None:
+                    forget(connection)
+                    desk.trade("AAPL", 1.5)
+                    server._hub.batcher.flush(10)
+                    ended.append(desk.feed.seq)
+
+                server.left = left  # type: ignore[method-assign]
+                next(
+                    each for each in server.connections if each.session and each.session.max_bytes_per_s
+                ).transport.abort()
+                await until(lambda: ended)
+                server.left = forget  # type: ignore[method-assign]
+                assert prices(await honest.news("trades", 1)) == [1.5]
+                assert honest.heard[-1]["seq"] == ended[0]
+
+    run(test())
+
+
 def test_a_row_in_json(run: Run) -> None:
     async def test() -> None:
         async with serving() as (server, desk), client_of(server) as client:

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
@@ -307,11 +307,18 @@ class FanoutServer:
         members = audience.members
         assert isinstance(members, Members)
         refused = self.broadcaster.write(frames, members)
-        for writer in refused:
-            self._of_writer[writer].offer(frames, now_s)
+        for connection in self._present_of(refused):
+            connection.offer(frames, now_s)
         if audience.is_capped:
-            for writer in tuple(members):
-                self._of_writer[writer].spend(len(frames), now_s)
+            for connection in self._present_of(tuple(members)):
+                connection.spend(len(frames), now_s)
+
+    def _present_of(self, writers: Iterable[Writer]) -> Iterator[Connection]:
+        """Yield the connections of writers. One that is gone can be in its audience still, until its session ends."""
+        for writer in writers:
+            connection = self._of_writer.get(writer)
+            if connection is not None:
+                yield connection
 
     def _on_window(self, interval_ms: int) -> None:
         """Begin to end the windows of an interval."""
