@@ -8,14 +8,15 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from ibfast._feed cimport (
     TEXT_EMPTY, TICK_DELAYED_HALTED, TICK_DELAYED_LAST_TIMESTAMP, TICK_HALTED, TICK_LAST_TIMESTAMP, TICK_RT_TRD_VOLUME,
-    TICK_RT_VOLUME, feed_t, intern, is_no_data, known, source, source_t, write_greeks, write_halted,
+    TICK_RT_VOLUME, feed_t, intern, is_no_data, known, source, source_t, write_bar, write_greeks, write_halted,
     write_level1_price, write_level1_size, write_quote, write_rt_volume, write_tick, write_trade,
 )
 from ibfast._records cimport (
-    KIND_ALL_LAST, KIND_BID_ASK, KIND_GENERIC, KIND_LAST, KIND_MIDPOINT, KIND_PRICE, KIND_SIZE, KIND_STRING, greeks_t,
+    KIND_ALL_LAST, KIND_BID_ASK, KIND_GENERIC, KIND_LAST, KIND_MIDPOINT, KIND_PRICE, KIND_SIZE, KIND_STRING, bar_t,
+    greeks_t,
 )
 from ibfast._wire cimport (
-    STATUS_OK, STATUS_RANGE, STATUS_SHORT, cursor_t, fail, span_integer, span_number, span_size, span_t,
+    STATUS_OK, STATUS_RANGE, STATUS_SHORT, UNSET_INTEGER, cursor_t, fail, span_integer, span_number, span_size, span_t,
 )
 
 
@@ -37,6 +38,9 @@ cdef enum:
     TBT_ALL_LAST = 2
     TBT_BID_ASK = 3
     TBT_MIDPOINT = 4
+
+    # how many trades a bar has, where that is not known
+    ABSENT_COUNT = -1
 
     # `attribs` of a depth row
     ATTRIB_SMART_DEPTH = 1
@@ -143,6 +147,16 @@ cdef inline int write_option_message(feed_t *f, greeks_t *row, int64_t recv_ns) 
     row.theta = computed(row.theta, -2)
     row.und_price = computed(row.und_price, -1)
     write_greeks(f, row, recv_ns)
+    return STATUS_OK
+
+
+cdef inline int write_bar_message(feed_t *f, bar_t *row, int64_t recv_ns) noexcept nogil:
+    """Bars of quotes have a volume, a WAP and a count of -1, "not there": NaN, and -1 as the count."""
+    row.volume = known(row.volume)
+    row.wap = known(row.wap)
+    if row.count == UNSET_INTEGER:
+        row.count = ABSENT_COUNT
+    write_bar(f, row, recv_ns)
     return STATUS_OK
 
 

@@ -8,11 +8,11 @@ from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memset
 
-from ibfast._feed cimport feed_t, intern, write_bar, write_depth
+from ibfast._feed cimport feed_t, intern, write_depth
 from ibfast._messages cimport (
-    ATTRIB_SMART_DEPTH, IN_HISTORICAL_DATA_UPDATE, IN_MARKET_DEPTH, IN_MARKET_DEPTH_L2, IN_REAL_TIME_BARS,
+    ABSENT_COUNT, ATTRIB_SMART_DEPTH, IN_HISTORICAL_DATA_UPDATE, IN_MARKET_DEPTH, IN_MARKET_DEPTH_L2, IN_REAL_TIME_BARS,
     IN_TICK_BY_TICK, IN_TICK_GENERIC, IN_TICK_OPTION_COMPUTATION, IN_TICK_PRICE, IN_TICK_SIZE, IN_TICK_STRING,
-    TBT_ALL_LAST, TBT_BID_ASK, TBT_LAST, TBT_MIDPOINT, write_generic_message, write_last_message,
+    TBT_ALL_LAST, TBT_BID_ASK, TBT_LAST, TBT_MIDPOINT, write_bar_message, write_generic_message, write_last_message,
     write_option_message, write_price_message, write_quote_message, write_size_message, write_string_message,
 )
 from ibfast._records cimport (
@@ -232,6 +232,7 @@ cdef inline int proto_real_time_bar(feed_t *f, cursor_t *c) noexcept nogil:
     row.kind = KIND_REALTIME_BAR
     row.req_id = -1
     row.open = row.high = row.low = row.close = row.volume = row.wap = NAN
+    row.count = ABSENT_COUNT
     while tag:
         if tag == VARINT_1:
             row.req_id = proto_int32(c)
@@ -254,9 +255,9 @@ cdef inline int proto_real_time_bar(feed_t *f, cursor_t *c) noexcept nogil:
         else:
             proto_other(c, tag, 9)
         tag = proto_tag(c)
-    if c.status == STATUS_OK:
-        write_bar(f, &row, c.context.recv_ns)
-    return c.status
+    if c.status != STATUS_OK:
+        return c.status
+    return write_bar_message(f, &row, c.context.recv_ns)
 
 
 cdef inline int proto_bar_update(feed_t *f, cursor_t *c) noexcept nogil:
@@ -268,6 +269,7 @@ cdef inline int proto_bar_update(feed_t *f, cursor_t *c) noexcept nogil:
     row.kind = KIND_UPDATE_BAR
     row.req_id = -1
     row.open = row.high = row.low = row.close = row.volume = row.wap = NAN
+    row.count = ABSENT_COUNT
     while tag:
         if tag == VARINT_1:
             row.req_id = proto_int32(c)
@@ -283,8 +285,7 @@ cdef inline int proto_bar_update(feed_t *f, cursor_t *c) noexcept nogil:
         return c.status
     if not present:
         return STATUS_ASIDE
-    write_bar(f, &row, c.context.recv_ns)
-    return STATUS_OK
+    return write_bar_message(f, &row, c.context.recv_ns)
 
 
 cdef inline int proto_historical_bar(cursor_t *c, bar_t *row) noexcept nogil:

@@ -7,11 +7,11 @@ from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
-from ibfast._feed cimport feed_t, intern, write_bar, write_depth
+from ibfast._feed cimport feed_t, intern, write_depth
 from ibfast._messages cimport (
-    ATTRIB_SMART_DEPTH, IN_HISTORICAL_DATA_UPDATE, IN_MARKET_DEPTH, IN_MARKET_DEPTH_L2, IN_REAL_TIME_BARS,
+    ABSENT_COUNT, ATTRIB_SMART_DEPTH, IN_HISTORICAL_DATA_UPDATE, IN_MARKET_DEPTH, IN_MARKET_DEPTH_L2, IN_REAL_TIME_BARS,
     IN_TICK_BY_TICK, IN_TICK_GENERIC, IN_TICK_OPTION_COMPUTATION, IN_TICK_PRICE, IN_TICK_SIZE, IN_TICK_STRING,
-    TBT_ALL_LAST, TBT_BID_ASK, TBT_LAST, TBT_MIDPOINT, write_generic_message, write_last_message,
+    TBT_ALL_LAST, TBT_BID_ASK, TBT_LAST, TBT_MIDPOINT, write_bar_message, write_generic_message, write_last_message,
     write_option_message, write_price_message, write_quote_message, write_size_message, write_string_message,
 )
 from ibfast._records cimport (
@@ -156,11 +156,11 @@ cdef inline int text_real_time_bar(feed_t *f, cursor_t *c) noexcept nogil:
     row.close = text_number(c)
     row.volume = text_size(c)
     row.wap = text_size(c)
-    row.count = text_int32(c, 0)
+    row.count = text_int32(c, ABSENT_COUNT)
     text_end(c)
-    if c.status == STATUS_OK:
-        write_bar(f, &row, c.context.recv_ns)
-    return c.status
+    if c.status != STATUS_OK:
+        return c.status
+    return write_bar_message(f, &row, c.context.recv_ns)
 
 
 cdef inline int text_bar_update(feed_t *f, cursor_t *c) noexcept nogil:
@@ -169,7 +169,7 @@ cdef inline int text_bar_update(feed_t *f, cursor_t *c) noexcept nogil:
     memset(&row, 0, sizeof(row))
     row.kind = KIND_UPDATE_BAR
     row.req_id = text_int32(c, -1)
-    row.count = text_int32(c, 0)
+    row.count = text_int32(c, ABSENT_COUNT)
     date = text_span(c)
     row.open = text_number(c)
     row.close = text_number(c)
@@ -179,9 +179,9 @@ cdef inline int text_bar_update(feed_t *f, cursor_t *c) noexcept nogil:
     row.volume = text_size(c)
     text_end(c)
     row.event_ns = bar_time(c, date)
-    if c.status == STATUS_OK:
-        write_bar(f, &row, c.context.recv_ns)
-    return c.status
+    if c.status != STATUS_OK:
+        return c.status
+    return write_bar_message(f, &row, c.context.recv_ns)
 
 
 cdef inline int text_tick_by_tick(feed_t *f, cursor_t *c) noexcept nogil:

@@ -21,7 +21,7 @@ HISTORICAL_BAR = np.dtype(
         ("count", "i4"),
     ]
 )
-"""A bar; `event_ns` is its begin."""
+"""A bar; `event_ns` is its begin. Bars of quotes have a NaN volume and WAP, and a count of -1."""
 
 HISTORICAL_TICK_MIDPOINT = np.dtype([("event_ns", "i8"), ("price", "f8"), ("size", "f8")])
 """A midpoint; its size is 0."""

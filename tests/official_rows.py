@@ -232,9 +232,9 @@ def expected_bar(message: Message, calls: list[Any]) -> list[Row]:
                 "high": price(values["high"], high),
                 "low": price(values["low"], low),
                 "close": price(values["close"], close),
-                "volume": size(values["volume"], volume),
-                "wap": size(values["wap"], wap),
-                "count": integer(values["count"], count, absent=0),
+                "volume": known(size(values["volume"], volume)),
+                "wap": known(size(values["wap"], wap)),
+                "count": -1 if values["count"] in ("", None) or count == OFFICIAL_UNSET_INTEGER else count,
             },
         )
     ]

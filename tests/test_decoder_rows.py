@@ -81,7 +81,11 @@ MESSAGES: list[tuple[int, dict[str, Any], dict[str, Any], str, dict[str, Any]]] 
     (BAR_UPDATE, {"req_id": 7, "time": "1641561000", "open": 1.5, "high": 2.5, "low": 0.5, "close": 1.25,
                   "volume": "-1", "wap": "-1", "count": -1}, {}, "bars",
      {"kind": Kind.UPDATE_BAR, "event_ns": 1641561000 * NS_PER_S, "open": 1.5, "high": 2.5, "low": 0.5, "close": 1.25,
-      "volume": -1.0, "wap": -1.0, "count": -1}),
+      "volume": NAN, "wap": NAN, "count": -1}),
+    (REAL_TIME_BAR, {"req_id": 7, "time": 1641561000, "open": -1.0, "high": 0.0, "low": -1.5, "close": -1.0,
+                     "volume": "-1", "wap": "-1", "count": 2147483647}, {}, "bars",
+     {"kind": Kind.REALTIME_BAR, "event_ns": 1641561000 * NS_PER_S, "open": -1.0, "high": 0.0, "low": -1.5,
+      "close": -1.0, "volume": NAN, "wap": NAN, "count": -1}),
     (TICK_OPTION, {"req_id": 7, "tick_type": 10, "attribs": 1, "implied_vol": -0.5, "delta": -2.0, "option_price": -1.0,
                    "pv_dividend": -1.0, "gamma": -2.0, "vega": -2.0, "theta": -2.0, "und_price": -1.0}, {}, "greeks",
      {"kind": Kind.OPTION, "tick_type": 10, "attribs": 1, "implied_vol": NAN, "delta": NAN, "option_price": NAN,
@@ -190,7 +194,7 @@ def test_what_protobuf_leaves_out_is_absent_and_not_zero() -> None:
             close=NAN,
             volume=NAN,
             wap=NAN,
-            count=0,
+            count=-1,
         )
     assert_row(decoded, "greeks", kind=Kind.OPTION, req_id=-1, tick_type=-1, attribs=0, implied_vol=NAN, und_price=NAN)
 

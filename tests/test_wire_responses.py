@@ -12,10 +12,11 @@ from message_samples import all_messages, normalized, official_calls
 from oracles import NEW_CLIENT, Oracle, OracleError
 from wire_samples import ALL_VERSIONS
 
-from ibfast.enums import INCOMING_PROTOBUF_SINCE, UNSET_INTEGER, Incoming
+from ibfast.enums import INCOMING_PROTOBUF_SINCE, UNSET_DOUBLE, UNSET_INTEGER, Incoming
 from ibfast.errors import DecodeError, UnsupportedError
 from ibfast.sim import codec
 from ibfast.wire import protobuf, responses, schema
+from ibfast.wire.text import UNSET
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,46 @@ def test_absent_prices_and_sizes_are_nan():
     body = protobuf.encode("HistoricalData", {"historicalDataBars": [{"date": "20240109"}]})
     message = responses.decode(17, body, True, 226)
     assert message.req_id == -1
-    np.testing.assert_equal(message.bars[0].item()[1:], (*[np.nan] * 6, 0))
+    np.testing.assert_equal(message.bars[0].item()[1:], (*[np.nan] * 6, -1))
+
+
+@pytest.mark.parametrize("unset", sorted({"", "-1", str(2**127 - 1), *UNSET}))
+@pytest.mark.parametrize("price", ["", "1.7976931348623157E308", "1.7976931348623157e+308"])
+@pytest.mark.parametrize("count", ["", "-1", str(UNSET_INTEGER)])
+def test_bars_without_prices_volume_wap_or_count(unset, price, count):
+    """The bars of quotes have -1 for what only trades have, in both dialects."""
+    fields = ["3", "1", "20240109", price, price, "-1", "0", unset, unset, count]
+    body = "".join(field + "\0" for field in fields).encode()
+    wanted = (np.nan, np.nan, -1.0, 0.0, np.nan, np.nan, -1)
+    np.testing.assert_equal(responses.decode(17, body, False, 200).bars[0].item()[1:], wanted)
+    bar = {"date": "20240109", "low": -1.0, "close": 0.0, "volume": unset, "WAP": unset}
+    bar |= {"open": UNSET_DOUBLE, "high": UNSET_DOUBLE} if price else {}
+    bar |= {"barCount": int(count)} if count else {}
+    body = protobuf.encode("HistoricalData", {"historicalDataBars": [bar]})
+    np.testing.assert_equal(responses.decode(17, body, True, 226).bars[0].item()[1:], wanted)
+
+
+@pytest.mark.parametrize("unset", sorted({"", str(2**127 - 1), *UNSET}))
+def test_unset_numbers_of_historical_ticks_are_nan(unset):
+    names = {
+        96: ("HistoricalTicks", "historicalTicks", {"price": UNSET_DOUBLE, "size": unset}),
+        97: (
+            "HistoricalTicksBidAsk",
+            "historicalTicksBidAsk",
+            {"priceBid": UNSET_DOUBLE, "priceAsk": UNSET_DOUBLE, "sizeBid": unset, "sizeAsk": unset},
+        ),
+        98: ("HistoricalTicksLast", "historicalTicksLast", {"price": UNSET_DOUBLE, "size": unset}),
+    }
+    prices = "1.7976931348623157E308\0"
+    tails = {96: prices + f"{unset}\0", 97: prices * 2 + f"{unset}\0" * 2, 98: prices + f"{unset}\0A\0\0"}
+    for msg_id, (message, field, values) in names.items():
+        text = f"1\x001\x001700000000\x000\0{tails[msg_id]}1\0".encode()
+        binary = protobuf.encode(message, {"reqId": 1, field: [{"time": 1700000000, **values}]})
+        for decoded in (responses.decode(msg_id, text, False, 200), responses.decode(msg_id, binary, True, 226)):
+            row = decoded.ticks[0]
+            floats = [name for name in decoded.ticks.dtype.names if decoded.ticks.dtype[name].kind == "f"]
+            assert len(floats) == len(values)
+            assert all(np.isnan(row[name]) for name in floats), msg_id
 
 
 def test_bits_of_historical_quotes_differ_between_text_and_records():

@@ -1,7 +1,8 @@
 """How historical bars and ticks are written: rows of arrays, in text and in protobuf.
 
 The rule of the file: for each dtype of `history` one function per dialect reads an array, and beside it one writes it
-for the embedded gateway. Prices and sizes that are absent are NaN, where IB's client shows 0.0 and an unset decimal.
+for the embedded gateway. Prices and sizes that are absent or unset are NaN, where IB's client shows 0.0 and an unset
+decimal. Bars of quotes have a volume, a WAP and a count of -1, "not there": NaN, and -1 as the count.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ibfast.enums import UNSET_INTEGER
 from ibfast.errors import DecodeError
 from ibfast.history import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
 from ibfast.times import NS_PER_S, parse_bar_time, seconds_to_ns
-from ibfast.wire.text import FieldReader, parse_size, size_to_field
+from ibfast.wire.text import FieldReader, parse_size, price_or_nan, size_to_field
 
 __all__ = [
     "Records",
@@ -38,6 +40,7 @@ _FIELDS_PER_BAR = 8
 _FIELDS_PER_TICK = {HISTORICAL_TICK_MIDPOINT: 4, HISTORICAL_TICK_BID_ASK: 6, HISTORICAL_TICK_LAST: 6}
 _FIRST_BIT, _SECOND_BIT = 1, 2
 _NO_MASK = 0
+_NOT_THERE = -1
 
 
 def read_bars(reader: FieldReader, zone: tzinfo) -> Records:
@@ -46,9 +49,9 @@ def read_bars(reader: FieldReader, zone: tzinfo) -> Records:
         (
             _bar_time(reader.text("date"), zone),
             *(reader.price(name) for name in ("open", "high", "low", "close")),
-            reader.size("volume"),
-            reader.size("wap"),
-            reader.integer("count"),
+            _known(reader.size("volume")),
+            _known(reader.size("wap")),
+            _known_count(reader.integer("count", _NOT_THERE)),
         )
         for _ in range(reader.count("bars", _FIELDS_PER_BAR))
     ]
@@ -67,10 +70,10 @@ def bars_from_protobuf(bars: Iterable[_Values], zone: tzinfo) -> Records:
     rows = [
         (
             _bar_time(bar.get("date", ""), zone),
-            *(bar.get(name, math.nan) for name in ("open", "high", "low", "close")),
-            _size(bar, "volume"),
-            _size(bar, "WAP"),
-            bar.get("barCount", 0),
+            *(_price(bar, name) for name in ("open", "high", "low", "close")),
+            _known(_size(bar, "volume")),
+            _known(_size(bar, "WAP")),
+            _known_count(bar.get("barCount", _NOT_THERE)),
         )
         for bar in bars
     ]
@@ -126,16 +129,16 @@ def ticks_from_protobuf(ticks: Sequence[_Values], dtype: np.dtype[np.void]) -> R
 def _tick_from_protobuf(tick: _Values, dtype: np.dtype[np.void]) -> tuple[Any, ...]:
     event_ns = _epoch_ns(tick.get("time", 0))
     if dtype == HISTORICAL_TICK_MIDPOINT:
-        return event_ns, tick.get("price", math.nan), _size(tick, "size")
+        return event_ns, _price(tick, "price"), _size(tick, "size")
     if dtype == HISTORICAL_TICK_BID_ASK:
         flags = tick.get("tickAttribBidAsk", {})
         attribs = _attribs(flags.get("bidPastLow"), flags.get("askPastHigh"))
-        prices = tick.get("priceBid", math.nan), tick.get("priceAsk", math.nan)
+        prices = _price(tick, "priceBid"), _price(tick, "priceAsk")
         return event_ns, attribs, *prices, _size(tick, "sizeBid"), _size(tick, "sizeAsk")
     flags = tick.get("tickAttribLast", {})
     attribs = _attribs(flags.get("pastLimit"), flags.get("unreported"))
     texts = tick.get("exchange", ""), tick.get("specialConditions", "")
-    return event_ns, attribs, tick.get("price", math.nan), _size(tick, "size"), *texts
+    return event_ns, attribs, _price(tick, "price"), _size(tick, "size"), *texts
 
 
 def ticks_to_protobuf(ticks: Records) -> list[dict[str, Any]]:
@@ -185,6 +188,18 @@ def _attribs(first: object, second: object) -> int:
 
 def _flags(names: tuple[str, str], attribs: int) -> dict[str, bool]:
     return {name: True for name, bit in zip(names, (_FIRST_BIT, _SECOND_BIT), strict=True) if attribs & bit}
+
+
+def _known(value: float) -> float:
+    return math.nan if value == _NOT_THERE else value
+
+
+def _known_count(count: int) -> int:
+    return _NOT_THERE if count == UNSET_INTEGER else count
+
+
+def _price(values: _Values, name: str) -> float:
+    return price_or_nan(values[name]) if name in values else math.nan
 
 
 def _size(values: _Values, name: str) -> float:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal
 
-from ibfast.enums import ServerVersion
+from ibfast.enums import UNSET_DOUBLE, ServerVersion
 from ibfast.errors import DecodeError
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "parse_number",
     "parse_size",
     "payload",
+    "price_or_nan",
     "size_to_field",
     "split",
     "to_field",
@@ -31,7 +32,9 @@ __all__ = [
 ID_LENGTH = 4
 """Bytes of a raw message id, big endian."""
 
-UNSET = frozenset({"", "2147483647", "9223372036854775807", "1.7976931348623157E308", "-9223372036854775808"})
+UNSET = frozenset(
+    {"", "2147483647", "9223372036854775807", "1.7976931348623157E308", "-9223372036854775808", str(2**127 - 1)}
+)
 """How gateways write that a number is not set."""
 
 _NUL = "\0"
@@ -130,11 +133,11 @@ class FieldReader:
         """Pass over a field."""
         self.text(name)
 
-    def integer(self, name: str) -> int:
-        """Read an int; absent is 0."""
+    def integer(self, name: str, absent: int = 0) -> int:
+        """Read an int; where there is none it is `absent`."""
         field = self.text(name)
         try:
-            return int(field or 0)
+            return int(field or absent)
         except ValueError:
             raise DecodeError(f"{name} is not an integer: {field!r}") from None
 
@@ -152,9 +155,9 @@ class FieldReader:
         return None if field in UNSET else parse_number(name, field)
 
     def price(self, name: str) -> float:
-        """Read a price of a record; absent is NaN."""
+        """Read a price of a record; absent and unset are NaN."""
         field = self.text(name)
-        return parse_number(name, field) if field else math.nan
+        return price_or_nan(parse_number(name, field)) if field else math.nan
 
     def size(self, name: str) -> float:
         """Read a size; unset is NaN."""
@@ -191,4 +194,9 @@ def parse_size(name: str, field: str) -> float:
     Raises:
         DecodeError: it shows no number.
     """
-    return math.nan if field in UNSET else parse_number(name, field)
+    return math.nan if field in UNSET else price_or_nan(parse_number(name, field))
+
+
+def price_or_nan(value: float) -> float:
+    """Return a price of a record, NaN for the largest double, by which gateways say that a price is not set."""
+    return math.nan if value == UNSET_DOUBLE else value
