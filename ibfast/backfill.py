@@ -15,7 +15,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -240,9 +240,10 @@ def _keys(rows: NDArray[np.void], ring: str) -> list[tuple[int, ...]]:
 class Backfiller:
     """Fills the gaps of one manager's subscriptions, the most important ones first.
 
-    Lost connections interrupt it until data flows again; `stop` ends it. It tells by events: `backfilled` (a range, and
-    how many rows it had), `backfill_impossible` (there is no such history), `backfill_dropped` (a range that will not
-    be asked for, and why), `backfill_failed` (a range that was refused).
+    Lost connections interrupt it until data flows again; `stop` ends it. What is left of a subscription that moves to
+    another manager moves with it. Of every range an event is the end: `backfilled` (with the number of its rows),
+    `backfill_impossible` (there is no such history), `backfill_dropped` (the range will not be asked for, and why) or
+    `backfill_failed` (the range was refused).
 
     Args:
         owner: of the connection.
@@ -251,8 +252,8 @@ class Backfiller:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._queue: list[_Job] = []
-        self._filling: _Job | None = None
         self._task: asyncio.Task[None] | None = None
+        self._filling: _Job | None = None  # not in the queue
 
     @property
     def instruments(self) -> set[int]:
@@ -272,6 +273,30 @@ class Backfiller:
             at_s, end_s = range_of(source, gap.first_ns, gap.last_ns)
             if at_s < end_s:
                 self._enqueue(_Job(subscription, source, at_s, end_s))
+        self._start()
+
+    def surrender(self, subscription: Subscription) -> list[_Job]:
+        """Give away what is left to fill of a subscription, which another manager serves from now on."""
+        jobs = [job for job in self._queue if job.subscription is subscription]
+        self._queue = [job for job in self._queue if job.subscription is not subscription]
+        job = self._filling
+        if job is not None and job.subscription is subscription:
+            assert self._task is not None
+            jobs.insert(0, replace(job))  # what has come of it already is recorded here
+            self._filling = None
+            self._task.cancel()  # it goes on with the next range
+        return jobs
+
+    def adopt(self, jobs: Iterable[_Job]) -> None:
+        """Fill what another manager had to fill before. Call it on the event loop."""
+        for job in jobs:
+            if self._owner.config.session.backfill:
+                self._enqueue(job)
+            else:
+                self._tell("backfill_dropped", job, reason="the connection that serves it now does not backfill")
+        self._start()
+
+    def _start(self) -> None:
         if self._queue and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._run(), name="ibfast backfill")
 
@@ -281,9 +306,13 @@ class Backfiller:
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
+        self.drop("the connection was closed")
+
+    def drop(self, reason: str) -> None:
+        """Ask for nothing of what is left."""
         jobs, self._queue = self._queue, []
         for job in jobs:
-            self._tell("backfill_dropped", job, reason="the connection was closed")
+            self._tell("backfill_dropped", job, reason=reason)
 
     def _sources(self, subscription: Subscription) -> list[Source]:
         """Return what to ask for: of level 1, only what its streams show, if it has any."""
@@ -309,8 +338,12 @@ class Backfiller:
             try:
                 await self._fill(job)
             except asyncio.CancelledError:
-                self._enqueue(job)
-                raise
+                if self._filling is job:
+                    self._enqueue(job)
+                    raise
+                this = asyncio.current_task()
+                if this is None or this.uncancel():  # surrendered, and stopped too
+                    raise
             except NotConnectedError:
                 # The end of a subscription's gap, after the reconnection, starts the task again.
                 self._enqueue(job)
@@ -324,10 +357,16 @@ class Backfiller:
     async def _fill(self, job: _Job) -> None:
         """Ask page by page. `job` is what is left then; what was covered is recorded, however it ends."""
         await asyncio.sleep(min(job.end_s + SETTLE_S - time.time(), 1 + SETTLE_S))
+        if job.at_s > time.time():
+            self._tell("backfill_dropped", job, reason="the clock was set back: this time is to come")
+            return
         filled = _Filled(job.at_s)
         try:
             for _ in range(MOST_PAGES):
-                if job.at_s >= job.end_s or job.subscription.state in OVER:
+                if job.at_s >= job.end_s:
+                    return
+                if job.subscription.state in OVER:
+                    self._tell("backfill_dropped", job, reason="the subscription has ended")
                     return
                 await self._fill_page(job, filled)
         finally:

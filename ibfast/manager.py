@@ -286,19 +286,21 @@ class IBKRConnectionManager(Questions):
             pause_s: how long until it is asked for, at least.
         """
         now_s = time.monotonic()
-        self._supervisor.lines.forget(subscription)
-        self.session.surrender(subscription, now_s)
-        self._supervisor.act()
-        streams = self._streams.pop(subscription, [])
-        for stream in streams:
-            stream.released_by(other.release)
-        history = self._histories.pop(subscription, None)
-        if history is not None:
-            other._histories[subscription] = history
-        other._adopt(subscription, streams, now_s, now_s + pause_s)
-        if self._book != other._book:
-            self._supervisor.book.write(subscription)
-        self.monitor.event("moved", subscription=subscription.name, to=other.address)
+        with self.monitor.held(), other.monitor.held():
+            self._supervisor.lines.forget(subscription)
+            self.session.surrender(subscription, now_s)
+            self._supervisor.act()
+            streams = self._streams.pop(subscription, [])
+            for stream in streams:
+                stream.released_by(other.release)
+            history = self._histories.pop(subscription, None)
+            if history is not None:
+                other._histories[subscription] = history
+            other._adopt(subscription, streams, now_s, now_s + pause_s)
+            self._supervisor.hand_over_gaps(subscription, other._supervisor)
+            if self._book != other._book:
+                self._supervisor.book.write(subscription)
+            self.monitor.event("moved", subscription=subscription.name, to=other.address)
 
     @property
     def _book(self) -> tuple[object, str]:

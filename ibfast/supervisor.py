@@ -26,7 +26,7 @@ from ibfast.policy.auth import AuthManager
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
 from ibfast.policy.reconnection import LinkState, Reconnection
-from ibfast.policy.subscription import FLOWING, Gap, SubscriptionState
+from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
 from ibfast.protocol import Arrival, Protocol, State
 from ibfast.reactions import Reactions
 from ibfast.wire import requests, responses
@@ -121,7 +121,7 @@ class Supervisor:
         self._heard_s = 0.0
         # As of the last look: health is read by other threads too, and to look is to note that one has looked.
         self._link_health = LinkHealth.ALIVE
-        self._outage: tuple[int, int] | None = None
+        self._outage: tuple[int, int, float] | None = None
         self._quarantined = 0
         self._refused_instruments_told = False
         self._monitor.health_source = self._against_health
@@ -192,7 +192,8 @@ class Supervisor:
             if awaited is None:
                 self._feed.hold_gap(req_id)
             else:
-                self._feed.end_gap(req_id, awaited.scope, awaited.cause, awaited.first_seq, awaited.first_ns)
+                first_ns = awaited.begin_ns(now_s, time.time_ns())
+                self._feed.end_gap(req_id, awaited.scope, awaited.cause, awaited.first_seq, first_ns)
         for happening in decided.happenings:
             self._monitor.event(happening.name, **happening.fields)
         self._wake.set()
@@ -219,8 +220,9 @@ class Supervisor:
         self.lines.poll(now_s)
         self.last_error = error
         # Nothing has come since the last bytes, however long it took to notice.
-        self._outage = self._feed.seq + 1, time.time_ns() - int((now_s - self._heard_s) * NS)
-        self._record_outage(*self._outage)
+        first_seq, first_ns = self._feed.seq + 1, time.time_ns() - int((now_s - self._heard_s) * NS)
+        self._outage = first_seq, first_ns, self._heard_s
+        self._record_outage(first_seq, first_ns)
         self._forget_link()
         if not isinstance(error, NotConnectedError):
             error, cause = NotConnectedError(f"the connection was lost: {error}"), error
@@ -231,6 +233,10 @@ class Supervisor:
         self._monitor.event("planned_outage" if is_planned else "connection_lost", error=str(error))
         self._monitor.transition(self.reconnection.state.name, str(error))
         self.act()
+
+    def hand_over_gaps(self, subscription: Subscription, other: Supervisor) -> None:
+        """Have another supervisor backfill what of a subscription's gaps is not backfilled yet."""
+        other._backfiller.adopt(self._backfiller.surrender(subscription))
 
     def move_to(self, port: int) -> None:
         """The gateway listens elsewhere from now on."""
@@ -398,7 +404,8 @@ class Supervisor:
         self.book.begin(now_s, self._client_id)
         self._outbox.begin(self._link.protocol, self._link.flush)
         if self._outage is not None:
-            self._record_outage(*self._outage, self._feed.seq, time.time_ns())
+            (first_seq, first_ns, first_s), last_ns = self._outage, time.time_ns()
+            self._record_outage(first_seq, begin_ns(first_ns, last_ns, now_s - first_s), self._feed.seq, last_ns)
             self._outage = None
         self._session.connected(now_s)
         self._ready.set()
@@ -455,6 +462,7 @@ class Supervisor:
             self._monitor.event("gave_up", error=str(reason), attempts=self.reconnection.attempts)
         for subscription in list(self._session.subscriptions.values()):
             self._manager.fail_streams(subscription, reason)
+        self._backfiller.drop("there will be no connection again")
         self._session.clear()
         self._feed.release(self)
         self.book.close()

@@ -28,7 +28,7 @@ from ibfast.backfill import Backfiller, Source, bar_page, bar_step, range_of, ro
 from ibfast.config import BreakerConfig, PacingConfig, ReconnectionConfig, SessionConfig
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError, NotConnectedError, RequestError
-from ibfast.feed import BACKFILL_KINDS, Feed
+from ibfast.feed import BACKFILL_KINDS, NO_INSTRUMENT, Feed
 from ibfast.history import (
     HISTORICAL_BAR,
     HISTORICAL_TICK_BID_ASK,
@@ -254,6 +254,7 @@ class Historian:
     def __init__(self, history: Any = None, feed: Feed | None = None) -> None:
         self.feed = feed or small_feed()
         self.monitor = ConnectionMonitor()
+        self.config = Config(session=SessionConfig(backfill=True))
         self.connected = True
         self.history = np.zeros(0, HISTORICAL_TICK_LAST) if history is None else history
         self.kinds: frozenset[Kind] = frozenset()
@@ -555,7 +556,7 @@ def test_a_stop_drops_what_is_left_and_says_so(run: Run) -> None:
     run(test())
 
 
-def test_a_subscription_that_is_over_is_left_alone(run: Run) -> None:
+def test_a_subscription_that_is_over_is_left_alone_and_that_is_told(run: Run) -> None:
     async def test() -> None:
         owner = Historian()
         subscription = subscription_of(owner)
@@ -565,6 +566,105 @@ def test_a_subscription_that_is_over_is_left_alone(run: Run) -> None:
             filler.add(gap_of(subscription_of(owner), T0 + 50, T0 + 51))
             await until(lambda: owner.events("backfilled"))
         assert len(owner.asked) == 1
+        (dropped,) = owner.events("backfill_dropped")
+        assert (dropped["first_ns"], dropped["reason"]) == ((T0 - 1) * NS, "the subscription has ended")
+
+    run(test())
+
+
+@pytest.mark.parametrize("end", ["an answer", "the loss of the connection"])
+def test_what_moves_is_filled_by_its_new_owner_once(run: Run, end: str) -> None:
+    """One range of it is being asked for, another one waits; a third is of a subscription that stays."""
+
+    async def test() -> None:
+        former = Historian(ticks_at(T0, T0 + 50, T0 + 100))
+        latter = Historian(former.history, former.feed)
+        moving, staying = subscription_of(former, priority=1), subscription_of(former)
+        former.gate.clear()
+        async with filling(former) as filler, filling(latter) as other:
+            filler.add(gap_of(moving, T0, T0 + 1))
+            filler.add(gap_of(moving, T0 + 50, T0 + 51))
+            filler.add(gap_of(staying, T0 + 100, T0 + 101))
+            await until(lambda: former.asked)
+            if end == "the loss of the connection":
+                former.errors.append(NotConnectedError("lost"))
+                former.connected = False
+                former.gate.set()
+                await asyncio.sleep(0)
+            other.adopt(filler.surrender(moving))
+            former.gate.set()
+            await until(lambda: len(latter.events("backfilled")) == 2)
+            if not former.connected:
+                former.connected = True
+                filler.add(gap_of(staying, T0 + 100, T0 + 101))
+            await until(lambda: former.events("backfilled"))
+        ranges = [(told["first_ns"] // NS - T0, told["rows"]) for told in latter.events("backfilled")]
+        assert sorted(ranges) == [(-1, 1), (49, 1)]
+        assert [told["first_ns"] // NS - T0 for told in former.events("backfilled")] == [99]
+        rows = former.feed.trades.reader(start="oldest").read()
+        assert sorted(rows["event_ns"] // NS - T0) == [0, 50, 100]
+        assert not former.events("backfill_dropped") + latter.events("backfill_dropped")
+
+    run(test())
+
+
+def test_what_moves_goes_on_where_its_former_owner_was(run: Run) -> None:
+    async def test() -> None:
+        history = ticks_at(*(T0 + second for second in range(2000)))
+        former = Historian(history, Feed(1 << 12, max_instruments=8, max_texts=64))
+        latter = Historian(history, former.feed)
+        subscription = subscription_of(former)
+        async with filling(former) as filler, filling(latter) as other:
+            former.gate.clear()
+            filler.add(gap_of(subscription, T0, T0 + 1999))
+            await until(lambda: len(former.asked) == 1)
+            former.gate.set()  # for the question that waits, and no other
+            former.gate.clear()
+            await until(lambda: len(former.asked) == 2)
+            other.adopt(filler.surrender(subscription))
+            await until(lambda: latter.events("backfilled") and former.events("backfilled"))
+        (first,), (second,) = former.events("backfilled"), latter.events("backfilled")
+        assert (first["first_ns"], second["last_ns"]) == ((T0 - 1) * NS, (T0 + 2000) * NS)
+        assert first["last_ns"] == second["first_ns"]
+        assert (first["rows"], second["rows"]) == (999, 1001)
+        rows = former.feed.trades.reader(start="oldest").read()
+        assert (rows["event_ns"] // NS - T0).tolist() == list(range(2000))
+
+    run(test())
+
+
+def test_what_moves_to_a_connection_that_does_not_backfill_is_told(run: Run) -> None:
+    async def test() -> None:
+        former, latter = Historian(), Historian()
+        latter.config = Config()
+        former.gate.clear()
+        subscription = subscription_of(former)
+        async with filling(former) as filler, filling(latter) as other:
+            filler.add(gap_of(subscription, T0, T0 + 1))
+            filler.add(gap_of(subscription, T0 + 50, T0 + 51))
+            await until(lambda: former.asked)
+            other.adopt(filler.surrender(subscription))
+        assert latter.asked == []
+        told = latter.events("backfill_dropped")
+        assert [(each["first_ns"] // NS - T0, each["reason"]) for each in told] == [
+            (-1, "the connection that serves it now does not backfill"),
+            (49, "the connection that serves it now does not backfill"),
+        ]
+        assert former.events("backfill_dropped") == []
+
+    run(test())
+
+
+def test_a_time_that_is_to_come_is_not_asked_for_and_that_is_told(run: Run) -> None:
+    async def test() -> None:
+        owner = Historian()
+        later_s = int(time.time()) + 3600
+        async with filling(owner) as filler:
+            filler.add(gap_of(subscription_of(owner), later_s, later_s + 1))
+            await until(lambda: owner.events("backfill_dropped"))
+        assert owner.asked == []
+        (dropped,) = owner.events("backfill_dropped")
+        assert (dropped["first_ns"], dropped["last_ns"]) == ((later_s - 1) * NS, (later_s + 2) * NS)
 
     run(test())
 
@@ -710,6 +810,35 @@ def test_live_and_filled_trades_are_the_gateways_own_history(
             told = stream.take_gaps()
             assert told["count"][told["cause"] == GapCause.BACKFILLED].sum() == len(filled) == count
             assert not world.gateway.violations
+
+    run(test())
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600, -86_400 * 400])
+def test_a_clock_that_is_set_in_an_outage_leaves_gaps_that_are_filled_or_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, step_s: int
+) -> None:
+    true_s, true_ns = time.time, time.time_ns
+    steps = [0]
+    monkeypatch.setattr(time, "time", lambda: true_s() + steps[-1])
+    monkeypatch.setattr(time, "time_ns", lambda: true_ns() + steps[-1] * NS)
+
+    async def test() -> None:
+        async with World() as world:
+            await world.subscribe("AAPL", "LAST")
+            world.proxy.refuse()
+            world.proxy.reset()
+            await until(lambda: not world.manager.connected)
+            steps.append(step_s)
+            await world.proxy.listen()
+            await until(lambda: world.told("backfilled") or world.told("backfill_dropped"))
+            rows = world.manager.feed.gaps.reader(start="oldest").read()
+            ended = rows[rows["recovered"] == 1]
+            assert {GapCause(cause) for cause in ended["cause"]} >= {GapCause.CONNECTION_LOST}
+            assert len(ended[ended["instrument"] != NO_INSTRUMENT]) < len(ended)
+            assert (ended["first_ns"] <= ended["last_ns"]).all()
+            if step_s < 0:
+                assert (ended["last_ns"] - ended["first_ns"] < 60 * NS).all()
 
     run(test())
 

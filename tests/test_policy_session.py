@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -16,7 +16,7 @@ from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import RequestError
 from ibfast.policy import session as policy
 from ibfast.policy.session import SessionManager
-from ibfast.policy.subscription import Gap, Subscription, SubscriptionState
+from ibfast.policy.subscription import Gap, Subscription, SubscriptionState, begin_ns
 from ibfast.wire.requests import (
     CancelMarketData,
     CancelMarketDepth,
@@ -27,6 +27,7 @@ from ibfast.wire.requests import (
     TickByTick,
 )
 
+NS = 1_000_000_000
 LIMITS = {"lines": 3, "tick_by_tick": 2, "depth": 1, "historical_open": 5}
 REFUSED = RequestError(1, 354, "no permission")
 
@@ -417,6 +418,41 @@ def test_two_notices_that_data_was_lost_leave_one_request_at_the_gateway() -> No
     cancels = [request.req_id for request in desk.sent() if isinstance(request, CancelMarketData)]
     assert cancels == [1, 2]
     assert stream.req_id == 3
+
+
+@pytest.mark.parametrize("step_s", [0, 3600, -3600, -30, -86_400 * 400])
+def test_a_gap_has_its_begin_on_the_clock_of_its_end(step_s: int) -> None:
+    """The wall clock is set in an outage of a minute; a clock that was set forward makes the gap longer."""
+    desk = Desk()
+    (stream,) = desk.live(trades(1))
+    desk.gaps()
+    wall_ns, outage_s = 1_700_000_000 * NS, 60
+    desk.session.progress(stream, desk.now_s, 2, (1, wall_ns), (2, wall_ns))
+    desk.session.disconnected()
+    desk.now_s += outage_s
+    desk.session.connected(desk.now_s)
+    after_ns = wall_ns + (outage_s + step_s) * NS
+    desk.session.progress(stream, desk.now_s, 1, (9, after_ns), (9, after_ns))
+    begin, end = desk.gaps()
+    assert (begin.first_ns, end.last_ns) == (wall_ns, after_ns)
+    hole_s = (end.last_ns - end.first_ns) / NS
+    assert outage_s <= hole_s <= outage_s + (max(step_s, 0) or 1)
+    assert end.first_ns == wall_ns or step_s < 0
+
+
+def test_a_gap_since_another_process_has_no_begin_if_the_clock_was_set_back() -> None:
+    desk = Desk()
+    stream = desk.declare(trades(1))
+    desk.session.continue_from(stream, 1_700_000_000 * NS)
+    desk.session.progress(stream, desk.now_s, 1, (9, 5 * NS), (9, 5 * NS))
+    (gap,) = desk.gaps()
+    assert (gap.first_ns, gap.last_ns) == (0, 5 * NS)
+
+
+@given(st.integers(0, 1 << 62), st.integers(0, 1 << 62), st.none() | st.floats(0, 1e7))
+def test_nothing_ends_before_it_begins(first_ns: int, last_ns: int, elapsed_s: float | None) -> None:
+    assert begin_ns(first_ns, last_ns, elapsed_s) <= last_ns
+    assert begin_ns(first_ns, first_ns + int((elapsed_s or 0) * NS), elapsed_s) == first_ns
 
 
 def test_a_refusal_of_a_live_stream_is_a_gap() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -527,6 +528,53 @@ def test_a_listener_that_unsubscribes_does_not_disturb_a_move(
             assert [member.monitor.listener_failures for member in pool.members] == [0, 0]
             await until(lambda: len(second.subscriptions()) == 4)
             assert not second.violations
+
+    run(test())
+
+
+def test_what_is_left_to_backfill_moves_with_the_subscription(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It moves twice: the member that is to fill the first gap is lost before it has asked, and stays away."""
+    monkeypatch.setattr("ibfast.backfill.SETTLE_S", 3.0)
+    apart_s = 2.2  # so that the range of the second gap does not reach back to the first one
+    settings = {"session": SessionConfig(backfill=True)}
+
+    async def test() -> None:
+        async with (
+            gateway("DU1") as first,
+            gateway("DU2") as second,
+            behind_proxy(first) as brittle,
+            behind_proxy(second) as proxy,
+            pool_of(config(brittle.port, **settings), config(proxy.port, **settings)) as pool,
+        ):
+            stream = await pool.subscribe("SYM000", "TRADES")
+            await first_rows([stream])
+            for ours, other in ((brittle, proxy), (proxy, brittle)):
+                assert server_of(pool, stream) is pool.members[[brittle, proxy].index(ours)]
+                await all_flow([stream])
+                lose(ours)
+                await until(lambda: len(pool.errors) == 1)
+                assert server_of(pool, stream) is pool.members[[brittle, proxy].index(other)]
+                await until(lambda: stream.state is SubscriptionState.LIVE)
+                if ours is brittle:
+                    await ours.serve()
+                    moved_s = time.time()
+                    await until(lambda: not pool.errors and time.time() > moved_s + apart_s)  # noqa: B023
+            rows = pool.feed.gaps.reader(start="oldest").read()
+            gaps = rows[(rows["recovered"] == 1) & (rows["cause"] == GapCause.CONNECTION_LOST)]
+            assert len(gaps) == 2
+
+            def filled() -> list[tuple[int, int]]:
+                events = [event for member in pool.members for event in member.monitor.events]
+                return [
+                    (event.fields["first_ns"], event.fields["last_ns"])
+                    for event in events
+                    if event.name == "backfilled"
+                ]
+
+            for first_ns, last_ns in gaps[["first_ns", "last_ns"]].tolist():
+                await until(lambda: any(begin <= first_ns and last_ns <= end for begin, end in filled()))  # noqa: B023
+            names = {event.name for member in pool.members for event in member.monitor.events}
+            assert not names & {"backfill_dropped", "backfill_failed"}
 
     run(test())
 

@@ -367,16 +367,17 @@ class SessionManager:
             return
         subscription.messages = messages
         subscription.last_seq, subscription.last_ns = last
+        subscription.last_s = now_s
         subscription.was_live = True
         if subscription.state is SubscriptionState.OPENING:
             self._set(subscription, SubscriptionState.LIVE)
             self._tell("live", subscription=subscription.name)
         if self._holds:
             if subscription.gap is None:  # the first records of all: the hole may come after any of them
-                self._begin_gap(subscription, *self._newest_hold, *first)
+                self._begin_gap(subscription, *self._newest_hold, *first, now_s)
             return
         if subscription.gap is not None and first[0]:
-            self._decided.ended.append(replace(subscription.gap, last_seq=first[0], last_ns=first[1]))
+            self._decided.ended.append(subscription.gap.ended(now_s, *first))
             subscription.gap = None
         subscription.verify_at_s = None
         subscription.refusals = subscription.renewals = 0
@@ -559,14 +560,23 @@ class SessionManager:
     def _interrupt(self, subscription: Subscription, scope: Scope, cause: GapCause, *, tell: bool = True) -> None:
         """Begin a gap, unless it is in one; a gap that is not told yet becomes a row when it proves real, or ends."""
         if subscription.gap is None and subscription.last_seq:
-            self._begin_gap(subscription, scope, cause, subscription.last_seq, subscription.last_ns)
+            seq, recv_ns, noticed_s = subscription.last_seq, subscription.last_ns, subscription.last_s
+            self._begin_gap(subscription, scope, cause, seq, recv_ns, noticed_s)
         if tell and subscription.gap is not None and not subscription.gap_told:
             subscription.gap_told = True
             self._decided.gaps.append(subscription.gap)
 
-    def _begin_gap(self, subscription: Subscription, scope: Scope, cause: GapCause, seq: int, recv_ns: int) -> None:
+    def _begin_gap(
+        self,
+        subscription: Subscription,
+        scope: Scope,
+        cause: GapCause,
+        seq: int,
+        recv_ns: int,
+        noticed_s: float | None,
+    ) -> None:
         """Begin a gap behind a record."""
-        subscription.gap = Gap(subscription, scope, cause, seq + 1, recv_ns)
+        subscription.gap = Gap(subscription, scope, cause, seq + 1, recv_ns, first_s=noticed_s)
         subscription.gap_told = False
 
     def _tell(self, name: str, **fields: object) -> None:

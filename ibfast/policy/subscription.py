@@ -34,6 +34,7 @@ __all__ = [
     "Subscription",
     "SubscriptionRequest",
     "SubscriptionState",
+    "begin_ns",
     "cancel_of",
     "family_of",
 ]
@@ -42,6 +43,13 @@ SubscriptionRequest: TypeAlias = MarketData | TickByTick | MarketDepth | RealTim
 Cancel: TypeAlias = CancelMarketData | CancelTickByTick | CancelMarketDepth | CancelRealTimeBars | CancelHistoricalBars
 SUBSCRIPTION_REQUESTS = (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)
 CANCELS = (CancelMarketData, CancelTickByTick, CancelMarketDepth, CancelRealTimeBars, CancelHistoricalBars)
+
+
+NS = 1_000_000_000
+# A record is noticed up to so much later than it was read, by a clock that never steps.
+NOTICED_S = 0.25
+# So far apart two clocks must be before one of them counts as set back.
+STEP_NS = NS
 
 
 class SubscriptionState(StrEnum):
@@ -72,7 +80,9 @@ class Gap:
         scope, cause: what broke.
         first_seq, last_seq: feed-wide sequence numbers: one past the last record before, and the first record after (0:
             not yet).
-        first_ns, last_ns: UTC times of those two records; 0 where there is none.
+        first_ns, last_ns: UTC times of those two records; 0 where there is none. Where the wall clock was set back
+            between them, `first_ns` is what the clock would have said as it was set afterwards.
+        first_s: monotonic seconds at which the last record before was noticed; None if another process read it.
     """
 
     subscription: Subscription
@@ -82,6 +92,15 @@ class Gap:
     first_ns: int
     last_seq: int = 0
     last_ns: int = 0
+    first_s: float | None = None
+
+    def ended(self, now_s: float, last_seq: int, last_ns: int) -> Gap:
+        """Return the gap with its end: seq and time of the first record after it, which is noticed at `now_s`."""
+        return replace(self, first_ns=self.begin_ns(now_s, last_ns), last_seq=last_seq, last_ns=last_ns)
+
+    def begin_ns(self, now_s: float, now_ns: int) -> int:
+        """Return `first_ns` by the wall clock as it is set now; see `begin_ns`."""
+        return begin_ns(self.first_ns, now_ns, None if self.first_s is None else now_s - self.first_s)
 
     @property
     def recovered(self) -> bool:
@@ -121,6 +140,7 @@ class Subscription:
     messages: int = 0
     last_seq: int = 0
     last_ns: int = 0
+    last_s: float | None = None
     was_live: bool = False
     refusals: int = 0
     renewals: int = 0
@@ -158,6 +178,23 @@ class Subscription:
     def opening_request(self) -> SubscriptionRequest:
         """Return the request with its id, to be sent."""
         return replace(self.request, req_id=self.req_id)
+
+
+def begin_ns(first_ns: int, last_ns: int, elapsed_s: float | None) -> int:
+    """Return when something began that has ended, by the wall clock as it is set at the end.
+
+    Args:
+        first_ns, last_ns: the begin and the end, as the wall clock said then; 0 for a begin that is not known.
+        elapsed_s: the time between them by a clock that never steps; None if that is not known.
+
+    Returns:
+        `first_ns`, unless the wall clock was set back in between: then the measured time before `last_ns`, or 0 (not
+        known) where it was not measured. A clock that was set forward makes the interval longer, so it stays.
+    """
+    if elapsed_s is None:
+        return first_ns if first_ns <= last_ns else 0
+    measured_ns = last_ns - int((elapsed_s + NOTICED_S) * NS)
+    return measured_ns if first_ns > min(last_ns, measured_ns + STEP_NS) else first_ns
 
 
 def family_of(request: SubscriptionRequest) -> str:
