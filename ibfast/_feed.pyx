@@ -402,6 +402,11 @@ cdef class FeedCore:
         """How many messages came of requests that had been forgotten."""
         return self.c.late
 
+    @property
+    def last_req_id(self):
+        """The newest request id that `next_req_id` has given; 0 before the first."""
+        return self.c.last_req_id
+
     def next_req_id(self):
         """A request id that was never given before."""
         if self.c.last_req_id == MAX_REQ_ID:

@@ -34,7 +34,9 @@ async def engine(config: Config) -> AsyncIterator[tuple[IBKRConnectionManager, s
     async with IBKRConnectionManager(config) as manager:
         token, security = secrets.token_urlsafe(TOKEN_BYTES), SecurityConfig()
         own = StaticToken("provider", digest_of(token), Permissions(symbols=("*",)))
-        tokens = Tokens((own,), max_subscriptions=security.max_subscriptions)
+        tokens = Tokens(
+            (own,), max_subscriptions=security.max_subscriptions, max_new_instruments=config.max_instruments
+        )
         async with FanoutServer(manager.feed, manager, FanoutConfig(port=0), security, tokens=tokens) as server:
             host, port = server.address
             yield manager, f"ws://{host}:{port}", token

@@ -273,6 +273,9 @@ class Feed(FeedView):
         keep_instrument_s: how long an instrument of `instrument_of` keeps its index when nothing uses it any more.
         clock: seconds that never decrease.
 
+    Attributes:
+        freed: how many indices of instruments were freed so far.
+
     Raises:
         FeedError: the name is in use, a bound is out of range, or there is not enough memory.
     """
@@ -304,6 +307,7 @@ class Feed(FeedView):
         self._looked_s = clock()
         self._indices: dict[Hashable, int] = {}  # of the instruments that are freed when nothing uses them
         self._unused_since_s: dict[int, float] = {}
+        self.freed = 0
         self._segment = Segment.create(name, layout.total_bytes) if name else None
         memory = self._segment.memory if self._segment else _own_memory(layout.total_bytes)
         super().__init__(memory, layout, writable=True)
@@ -385,6 +389,7 @@ class Feed(FeedView):
                 index = self._indices.pop(key)
                 del since_s[index]
                 self.core.free_instrument(index)
+                self.freed += 1
 
     def claim(self, owner: object, uses: Callable[[], Iterable[int]] = tuple) -> None:
         """Take the feed for a connection. Several may have it, but all in one thread: a feed has one writer.

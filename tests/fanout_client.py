@@ -88,15 +88,16 @@ BEARER = {"additional_headers": {"Authorization": f"Bearer {TOKEN}"}}
 def token_of(expires_s: float | None = None, **permissions: Any) -> Tokens:
     """The one token that a server wants, and what it permits."""
     permitted = Permissions(**({"symbols": ("*",)} | permissions))
-    return Tokens((StaticToken("analyst", digest_of(TOKEN), permitted, expires_s),), max_subscriptions=500)
+    known = (StaticToken("analyst", digest_of(TOKEN), permitted, expires_s),)
+    return Tokens(known, max_subscriptions=500, max_new_instruments=1000)
 
 
 @contextlib.asynccontextmanager
 async def serving(
     security: dict[str, Any] | None = None, tokens: Tokens | None = None, **config: Any
 ) -> AsyncIterator[tuple[FanoutServer, Desk]]:
-    """A server of a desk's data."""
-    desk = Desk(config.pop("capacity", 1 << 12))
+    """A server of a desk's data; `capacity` and `feed` are options of the desk's feed."""
+    desk = Desk(config.pop("capacity", 1 << 12), **config.pop("feed", {}))
     settings = FanoutConfig(**({"port": 0} | config))
     async with FanoutServer(desk.feed, desk, settings, SecurityConfig(**(security or {})), tokens=tokens) as server:
         yield server, desk

@@ -30,8 +30,8 @@ class Desk:
         error: raised by what is asked for next.
     """
 
-    def __init__(self, capacity: int = 1 << 12) -> None:
-        self.feed = Feed(capacity, max_instruments=64, max_texts=64)
+    def __init__(self, capacity: int = 1 << 12, **options: Any) -> None:
+        self.feed = Feed(capacity, **{"max_instruments": 64, "max_texts": 64} | options)
         self.asked: list[tuple[str, str]] = []
         self.cancelled: list[str] = []
         self.answer = asyncio.Event()
@@ -69,6 +69,21 @@ class Desk:
         subscription.req_ids[subscription.req_id] = 0
         subscription.state = SubscriptionState.LIVE
         self.feed.bind(subscription.req_id, subscription.instrument)
+
+    def free_unused(self, symbol: str) -> None:
+        """Have the feed free the indices of what nobody subscribes to, once the rings have rows of a symbol only.
+
+        Of that one there are trades, quotes and a book; and the feed's `keep_instrument_s` is next to nothing.
+        """
+        served = {line[0].req_id for line in self.lines.values()}
+        self.feed.forget_requests(set(range(1, self.feed.core.last_req_id + 1)) - served)
+        for n in range(self.feed.ticks.capacity):
+            self.trade(symbol, 1.0)
+            self.quote(symbol, 1.0 + n, 2.0 + n)
+            self.book(symbol, (0, 1, 0, 1.0, 1.0))
+        for _ in range(2):
+            time.sleep(0.001)
+            self.feed.free_unused()
 
     def _release(self, stream: Stream) -> None:
         request = stream.subscription.request

@@ -18,7 +18,7 @@ from fanout_desk import Desk
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from ibfast.errors import NotConnectedError, RequestError
+from ibfast.errors import FeedError, NotConnectedError, RequestError
 from ibfast.fanout.messages import Code
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.tokens import Tokens
@@ -80,6 +80,8 @@ CASES: dict[Code, list[Case]] = {
     Code.TOO_MANY: [
         Case(asked=(SUBSCRIBE, SUBSCRIBE, {**SUBSCRIBE, "id": 1}), security={"max_subscriptions": 2}),
         Case(asked=(SUBSCRIBE, {**SUBSCRIBE, "id": 1}), tokens=lambda: token_of(subscriptions=1)),
+        Case(asked=(SUBSCRIBE, {**SUBSCRIBE, "symbol": "IBM", "id": 1}), tokens=lambda: token_of(new_instruments=1)),
+        Case(asked=({**SUBSCRIBE, "id": 1},), error=FeedError("all 8 instruments are taken")),
     ],
     Code.TOO_FAST: [
         Case(asked=({"op": "ping"},) * 3 + ({"op": "ping", "id": 1},), security={"max_control_per_s": 3}),

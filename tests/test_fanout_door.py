@@ -36,7 +36,7 @@ def door(tally: Tally, *, is_open: bool = False) -> Door:
         StaticToken("analyst", digest_of(TOKEN), Permissions(symbols=("AAPL",))),
         StaticToken("former", digest_of(EXPIRED), Permissions(symbols=("*",)), expires_s=NOW_S),
     ]
-    tokens = Tokens(() if is_open else known, max_subscriptions=9)
+    tokens = Tokens(() if is_open else known, max_subscriptions=9, max_new_instruments=1000)
     present = Present({}, 0, 0, 0, {}, 0, 0)
     pages = Pages(lambda: Health(ok=True, reasons=("a secret",)), (), lambda: present)
     return Door(tokens, Origins(("https://desk.example.com",)), pages, tally)

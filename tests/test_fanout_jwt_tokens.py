@@ -381,7 +381,12 @@ def test_what_is_no_key_is_refused(read: Callable[[bytes], object], content: byt
 
 def test_no_key_is_shown() -> None:
     signer = JwtSigner(SECRET, audience="ibfast", issuer="ibfast")
-    shown = repr(BY_SECRET) + repr(BY_PUBLIC_KEY) + repr(signer) + repr(Tokens((), BY_SECRET, max_subscriptions=1))
+    shown = (
+        repr(BY_SECRET)
+        + repr(BY_PUBLIC_KEY)
+        + repr(signer)
+        + repr(Tokens((), BY_SECRET, max_subscriptions=1, max_new_instruments=1000))
+    )
     assert SECRET.decode() not in shown
     assert repr(BY_SECRET) == "<JwtVerifier: HS256, audience 'ibfast', issuer 'ibfast'>"
     assert "EdDSA" in repr(BY_PUBLIC_KEY)

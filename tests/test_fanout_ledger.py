@@ -142,6 +142,34 @@ def test_a_subscription_that_was_opened_anew_begins_with_nothing() -> None:
     assert ledger.rows(channel).keys() == {"trades", "ticks"}
 
 
+def test_an_index_that_was_freed_has_no_state_of_its_former_instrument() -> None:
+    async def test() -> None:
+        desk = Desk(CAPACITY, keep_instrument_s=1e-9)
+        ledger = Ledger(desk.feed, keeps_all)
+        apple = [await desk.subscribe("AAPL", data_type) for data_type in ("TICKS", "DEPTH")]
+        for data_type in ("TICKS", "DEPTH"):
+            await desk.subscribe("MSFT", data_type)
+        channel = begun(desk, ledger)
+        desk.trade("AAPL", 1.0)
+        desk.quote("AAPL", 1.0, 2.0)
+        desk.book("AAPL", (0, 0, 0, 1.0, 1.0))
+        assert ledger.rows(channel).keys() == set(FAMILIES)
+        for stream in apple:
+            stream.unsubscribe()
+        desk.free_unused("MSFT")
+        kept = begun(desk, ledger, "MSFT")
+        assert ledger.rows(kept).keys() == {"quotes", "trades", "ticks"}
+        for data_type in ("TICKS", "DEPTH"):
+            await desk.subscribe("NVDA", data_type)
+        again = begun(desk, ledger, "NVDA")  # its rows are known from the same number on
+        assert again == channel
+        assert ledger.rows(again) == {}
+        desk.trade("NVDA", 3.0)
+        assert ledger.rows(again)["trades"]["price"].tolist() == [3.0]
+
+    asyncio.run(test())
+
+
 def test_rows_that_are_nobody_s_are_none_of_a_state() -> None:
     desk = desk_of("AAPL")
     own = desk.subscription("AAPL").req_id

@@ -7,7 +7,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibfast.errors import ConfigError
-from ibfast.fanout.limits import ConnectionCaps, ControlRate, Origins, Verdict, check_bind, is_loopback
+from ibfast.fanout.limits import (
+    ConnectionCaps,
+    ControlRate,
+    InstrumentBudgets,
+    Origins,
+    Verdict,
+    check_bind,
+    is_loopback,
+)
+
+# --- instruments ---
+
+
+def test_a_holder_has_so_many_new_instruments_in_an_hour() -> None:
+    budgets = InstrumentBudgets()
+    assert [budgets.take("a", 2, now_s) for now_s in (0, 1000, 2000, 3599)] == [0, 0, 1600, 1]
+    assert budgets.take("b", 2, 3599) == 0
+    assert [budgets.take("a", 2, now_s) for now_s in (3600, 3601, 4600)] == [0, 999, 0]
+    assert budgets.take("c", 0, 4600) == 3600
+    budgets.give_back("a")
+    budgets.give_back("nobody")
+    assert [budgets.take("a", 2, 4601) for _ in range(2)] == [0, 2599]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2000), st.booleans()), max_size=60))
+def test_budgets_agree_with_a_list_and_forget_who_was_here_long_ago(steps: list[tuple[str, int, bool]]) -> None:
+    budgets, taken, now_s = InstrumentBudgets(), list[tuple[str, int]](), 0
+    asked = list[tuple[str, int]]()
+    for name, pause_s, comes_to_nothing in steps:
+        now_s += pause_s
+        asked.append((name, now_s))
+        recent = [at_s for other, at_s in taken if other == name and at_s > now_s - 3600]
+        wait_s = budgets.take(name, 3, now_s)
+        assert wait_s == (0 if len(recent) < 3 else recent[0] + 3600 - now_s)
+        if not wait_s and comes_to_nothing:
+            budgets.give_back(name)
+        elif not wait_s:
+            taken.append((name, now_s))
+        assert len(budgets) <= len({other for other, at_s in asked if at_s > now_s - 3600})
+
 
 # --- connections ---
 

@@ -129,10 +129,9 @@ def test_derivatives_count_by_their_underlying() -> None:
 
 
 def test_the_server_caps_subscriptions() -> None:
-    assert EVERYTHING.capped(500).subscriptions == 500
-    assert Permissions(symbols=("*",), subscriptions=20).capped(500).subscriptions == 20
-    assert Permissions(symbols=("*",), subscriptions=2000).capped(500).subscriptions == 500
-    assert Permissions(symbols=("*",), subscriptions=0).capped(500).subscriptions == 0
+    for name in ("subscriptions", "new_instruments"):
+        for own, capped in ((None, 500), (20, 20), (2000, 500), (0, 0)):
+            assert getattr(Permissions(symbols=("*",), **{name: own}).capped(500, 500), name) == capped
 
 
 @pytest.mark.parametrize(("permitted", "asked", "given"), [(0, 0, 0), (0, 5, 5), (5, 0, 5), (5, 3, 3), (5, 9, 5)])
@@ -143,13 +142,13 @@ def test_the_lower_bandwidth_counts(permitted: int, asked: int, given: int) -> N
 def test_a_table_and_back() -> None:
     permissions = Permissions(
         symbols=("AAPL", "ES*"), data_types=("TRADES",), modes=("snapshot",), least_interval_ms=10, subscriptions=3,
-        max_bytes_per_s=1000,
+        max_bytes_per_s=1000, new_instruments=5,
     )  # fmt: skip
     assert Permissions.of(permissions.as_table()) == permissions
     assert Permissions.of({"symbols": ["*"]}) == EVERYTHING
-    assert EVERYTHING.capped(500).as_table() == {
+    assert EVERYTHING.capped(500, 1000).as_table() == {
         "symbols": ["*"], "data_types": ["*"], "modes": ["*"], "least_interval_ms": 0, "subscriptions": 500,
-        "max_bytes_per_s": 0,
+        "max_bytes_per_s": 0, "new_instruments": 1000,
     }  # fmt: skip
 
 

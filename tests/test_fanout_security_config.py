@@ -77,6 +77,7 @@ def test_what_is_wrong_is_located(tmp_path: Path) -> None:
         ({"origins": ("example.com",)}, "security.origins='example.com' is not possible: give scheme and host"),
         ({"max_connections": 0}, "security.max_connections=0 is not possible: give 1 or more"),
         ({"max_per_address": -1}, "security.max_per_address=-1 is not possible: give 1 or more"),
+        ({"max_new_instruments": 0}, "security.max_new_instruments=0 is not possible: give 1 or more"),
         ({"max_subscriptions": 1.5}, "security.max_subscriptions=1.5 is not possible: give 1 or more"),
         ({"max_control_per_s": True}, "security.max_control_per_s=True is not possible: give 1 or more"),
         ({"max_message_bytes": 1023}, "security.max_message_bytes=1023 is not possible: give 1024 or more"),

@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ibfast.config import FanoutConfig
-from ibfast.errors import ConfigError
+from ibfast.errors import ConfigError, FeedError, NotConnectedError
 from ibfast.fanout.jwt_tokens import JwtSigner
 from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.security_config import SecurityConfig
@@ -245,6 +245,60 @@ def test_an_interval_is_not_changed_more_often_than_the_token_permits(run: Run) 
             assert (await client.ask("subscribe", symbol="AAPL", interval_ms=500))["op"] == "subscribed"
             assert (await client.ask("update", subscription=1, interval_ms=1000))["code"] == "TOO_FAST"
             assert (await client.ask("list"))["subscriptions"][0]["interval_ms"] == 500
+
+    run(test())
+
+
+def test_a_token_has_a_budget_of_new_instruments(run: Run) -> None:
+    """For all its connections; what somebody has, and what the gateway refuses, costs nothing."""
+
+    async def test() -> None:
+        async with (
+            serving(tokens=token_of(new_instruments=2), linger_s=0) as (server, desk),
+            client_of(server, **BEARER) as client,
+            client_of(server, **BEARER) as other,
+        ):
+            desk.feed.instrument_of(CON_IDS["IBM"], "IBM")
+            assert client.welcome["permissions"]["new_instruments"] == 2
+            for error in (NotConnectedError("no session"), FeedError("no room")):
+                desk.error = error
+                assert (await client.ask("subscribe", symbol="AAPL"))["op"] == "error"
+            desk.error = None
+            for symbol in ("AAPL", "IBM", "AAPL", "MSFT", "MSFT"):
+                assert (await client.ask("subscribe", symbol=symbol))["op"] == "subscribed"
+            for each in (client, other):
+                refusal = await each.ask("subscribe", symbol="NVDA")
+                assert refusal["code"] == "TOO_MANY"
+                assert refusal["message"].startswith("the token permits 2 new instruments in an hour: ask for another")
+                assert (await each.ask("subscribe", symbol="IBM", data_type="DEPTH"))["op"] == "subscribed"
+            assert not desk.feed.has_instrument(CON_IDS["NVDA"])
+
+    run(test())
+
+
+def test_an_index_that_was_freed_shows_nothing_of_its_former_instrument(run: Run) -> None:
+    async def test() -> None:
+        feed = {"keep_instrument_s": 1e-9}
+        async with (
+            serving(linger_s=0, capacity=64, feed=feed) as (server, desk),
+            client_of(server) as client,
+            client_of(server) as other,
+        ):
+            first = await client.ask("subscribe", symbol="AAPL", data_type="ALL")
+            desk.trade("AAPL", 666.0)
+            for data_type in ("QUOTES", "DEPTH"):
+                await other.ask("subscribe", symbol="MSFT", data_type=data_type)
+            await client.ask("unsubscribe", subscription=1)
+            desk.free_unused("MSFT")
+            again = await client.ask("subscribe", symbol="NVDA", data_type="ALL")
+            former, channel = first["channels"][0], again["channels"][0]
+            assert (channel["symbol"], channel["con_id"]) == ("NVDA", CON_IDS["NVDA"])
+            assert channel["instrument"] == former["instrument"]
+            late = await other.ask("subscribe", symbol="NVDA", data_type="ALL")
+            snapshot = await other.until("snapshot")
+            assert (late["channels"][0]["symbol"], snapshot["rows"]) == ("NVDA", {})
+            desk.trade("NVDA", 3.0)
+            assert [row["price"] for row in await other.news("trades", 1)] == [3.0]
 
     run(test())
 

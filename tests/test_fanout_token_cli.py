@@ -54,10 +54,11 @@ def test_a_static_token_is_let_in_and_kept_nowhere(made, tmp_path: Path) -> None
     token, said = made(
         "analyst", "--tokens-file", path, "--symbols", "AAPL, ES*", "--data-types", "TRADES,QUOTES", "--modes",
         "conflate", "--least-interval-ms", 100, "--subscriptions", 20, "--max-bytes-per-s", 9000,
+        "--new-instruments", 50,
     )  # fmt: skip
     permissions = Permissions(
         symbols=("AAPL", "ES*"), data_types=("TRADES", "QUOTES"), modes=("conflate",), least_interval_ms=100,
-        subscriptions=20, max_bytes_per_s=9000,
+        subscriptions=20, max_bytes_per_s=9000, new_instruments=50,
     )  # fmt: skip
     assert checked(token, tokens_file=path) == Grant("analyst", permissions)
     assert token not in path.read_text()
@@ -74,7 +75,7 @@ def test_tokens_are_added_whatever_the_file_ends_with(made, tmp_path: Path) -> N
     path.write_text(path.read_text().rstrip())
     tokens.append(made("f", "--tokens-file", path)[0])
     assert len(set(tokens)) == 4
-    everything = Permissions(symbols=("*",), subscriptions=500)
+    everything = Permissions(symbols=("*",), subscriptions=500, new_instruments=1000)
     for name, token in zip(("a", "b.c", "d@e", "f"), tokens, strict=True):
         assert checked(token, tokens_file=path) == Grant(name, everything)
 
@@ -98,7 +99,10 @@ def test_a_jwt_by_secret_is_let_in(made, tmp_path: Path) -> None:
     token, _ = made("analyst", "--jwt-secret-file", path, "--symbols", "SPY", "--days", 1)
     grant = checked(token, jwt_secret_file=path)
     assert isinstance(grant, Grant)
-    assert (grant.name, grant.permissions) == ("analyst", Permissions(symbols=("SPY",), subscriptions=500))
+    assert (grant.name, grant.permissions) == (
+        "analyst",
+        Permissions(symbols=("SPY",), subscriptions=500, new_instruments=1000),
+    )
     assert grant.expires_s is not None
     assert 0 <= time.time() + 86_400 + SecurityConfig().leeway_s - grant.expires_s < 60
     assert checked(token, jwt_secret_file=path, audience="desk") == Denied(Reason.AUDIENCE)

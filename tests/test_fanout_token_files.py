@@ -27,6 +27,7 @@ symbols = ["AAPL", "ES*"]
 data_types = ["TRADES"]
 least_interval_ms = 100
 subscriptions = 20
+new_instruments = 50
 
 ["screen@desk"]
 token = "{OTHER}"
@@ -46,9 +47,11 @@ def write(path: Path, content: str | bytes, mode: int = 0o600) -> str:
 
 def test_static_tokens_are_read(tmp_path: Path) -> None:
     tokens = load_tokens(SecurityConfig(tokens_file=write(tmp_path / "tokens.toml", FILE)))
-    analyst = Permissions(symbols=("AAPL", "ES*"), data_types=("TRADES",), least_interval_ms=100, subscriptions=20)
+    analyst = Permissions(
+        symbols=("AAPL", "ES*"), data_types=("TRADES",), least_interval_ms=100, subscriptions=20, new_instruments=50
+    )
     assert tokens.check(TOKEN, NOW_S) == Grant("analyst", analyst)
-    screen = Permissions(symbols=("*",), modes=("conflate",), subscriptions=500)
+    screen = Permissions(symbols=("*",), modes=("conflate",), subscriptions=500, new_instruments=1000)
     assert tokens.check(OTHER, NOW_S - 1) == Grant("screen@desk", screen, NOW_S)
     assert tokens.check(OTHER, NOW_S) == Denied(Reason.EXPIRED, "screen@desk")
     assert tokens.check(secrets.token_urlsafe(32), NOW_S) == Denied(Reason.UNKNOWN)
@@ -56,12 +59,16 @@ def test_static_tokens_are_read(tmp_path: Path) -> None:
 
 def test_jwts_by_secret(tmp_path: Path) -> None:
     value = secrets.token_bytes(48).replace(b"\n", b"_").replace(b"\r", b"_")
-    config = SecurityConfig(jwt_secret_file=write(tmp_path / "secret", value + b"\n"), max_subscriptions=7)
+    config = SecurityConfig(
+        jwt_secret_file=write(tmp_path / "secret", value + b"\n"), max_subscriptions=7, max_new_instruments=8
+    )
     token = JwtSigner(value, audience="ibfast", issuer="ibfast").sign(
         "a", Permissions(symbols=("*",)), now_s=NOW_S, expires_s=NOW_S + 1
     )
     granted = load_tokens(config).check(token, NOW_S)
-    assert granted == Grant("a", Permissions(symbols=("*",), subscriptions=7), NOW_S + 1 + config.leeway_s)
+    assert granted == Grant(
+        "a", Permissions(symbols=("*",), subscriptions=7, new_instruments=8), NOW_S + 1 + config.leeway_s
+    )
 
 
 def test_jwts_by_public_key_beside_static_tokens(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ibfast.fanout.tokens import (
     subprotocol_of,
 )
 
-AAPL = Permissions(symbols=("AAPL",), subscriptions=5)
+AAPL = Permissions(symbols=("AAPL",), subscriptions=5, new_instruments=9)
 TOKENS = {
     "first": "To2V5Y7eHB8kzN8znyW63ku7rt2nBHVjXFhpKx-r1hU",
     "second": "wHQV4nIzAg5QEVxwf-BDRqGYi5HgNDKNJCuvC0YT5qA",
@@ -35,7 +35,7 @@ def static(name: str, expires_s: float | None = None) -> StaticToken:
 
 
 def three() -> Tokens:
-    return Tokens([static(name) for name in TOKENS], max_subscriptions=500)
+    return Tokens([static(name) for name in TOKENS], max_subscriptions=500, max_new_instruments=1000)
 
 
 class Signed:
@@ -52,10 +52,12 @@ def test_a_token_grants_its_own_permissions(name: str) -> None:
 
 
 def test_without_tokens_everybody_may_have_everything() -> None:
-    tokens = Tokens(max_subscriptions=7)
+    tokens = Tokens(max_subscriptions=7, max_new_instruments=1000)
     assert not tokens.are_needed
     for token in (None, "", "whatever"):
-        assert tokens.check(token, NOW_S) == Grant("anonymous", Permissions(symbols=("*",), subscriptions=7))
+        assert tokens.check(token, NOW_S) == Grant(
+            "anonymous", Permissions(symbols=("*",), subscriptions=7, new_instruments=1000)
+        )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_no_text_is_let_in_by_chance(token: str) -> None:
 
 
 def test_a_token_expires() -> None:
-    tokens = Tokens([static("first", NOW_S)], max_subscriptions=500)
+    tokens = Tokens([static("first", NOW_S)], max_subscriptions=500, max_new_instruments=1000)
     assert tokens.check(TOKENS["first"], NOW_S - 0.001) == Grant("first", AAPL, NOW_S)
     assert tokens.check(TOKENS["first"], NOW_S) == Denied(Reason.EXPIRED, "first")
 
@@ -108,12 +110,12 @@ def test_every_token_is_compared_in_constant_time(token: str, monkeypatch: pytes
 
 
 def test_what_is_not_static_is_left_to_the_verifier() -> None:
-    both = Tokens([static("first")], Signed(), max_subscriptions=500)
+    both = Tokens([static("first")], Signed(), max_subscriptions=500, max_new_instruments=1000)
     assert both.check(TOKENS["first"], NOW_S) == Grant("first", AAPL)
     assert both.check("unknown", NOW_S) == Denied(Reason.SIGNATURE)
     granted = both.check("signed", NOW_S)
-    assert granted == Grant("signed", Permissions(symbols=("*",), subscriptions=500), NOW_S + 1)
-    alone = Tokens((), Signed(), max_subscriptions=500)
+    assert granted == Grant("signed", Permissions(symbols=("*",), subscriptions=500, new_instruments=1000), NOW_S + 1)
+    alone = Tokens((), Signed(), max_subscriptions=500, max_new_instruments=1000)
     assert alone.are_needed
     assert alone.check(None, NOW_S) == Denied(Reason.MISSING)
     assert alone.check("signed", NOW_S) == granted

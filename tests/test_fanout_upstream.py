@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,24 @@ def test_a_part_that_is_refused_gives_back_the_rest(run: Run) -> None:
         with pytest.raises(RefusedError):
             await upstreams.acquire(AAPL, "ALL")
         assert desk.lines == {}
+        await upstreams.close()
+
+    run(test())
+
+
+def test_an_id_that_nobody_asked_for_takes_no_memory(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        taken, _ = await upstreams.acquire(AAPL, "TRADES")
+        own, largest = desk.subscription("AAPL").req_id, (1 << 31) - 1
+        tracemalloc.start()
+        try:
+            assert upstreams.keeps(np.array([largest, own, -largest], np.int32)).tolist() == [False, True, False]
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
+        upstreams.release(taken)
         await upstreams.close()
 
     run(test())

@@ -36,12 +36,14 @@ class _Entry:
     """One family of an instrument.
 
     Attributes:
+        generation: of the instrument's index.
         since_seq: rows after this are its own.
         is_own: by kind.
         state: what came of them.
         is_whole: whether none was missed that the state depends on.
     """
 
+    generation: int
     since_seq: int
     is_own: NDArray[np.bool_]
     state: ChannelState
@@ -74,6 +76,7 @@ class Ledger:
         self._readers: dict[str, Reader] = {}
         self._lost: dict[str, int] = {}
         self._entries: dict[str, dict[int, _Entry]] = {}
+        self._freed = feed.freed
 
     def begin(self, channel: Channel, since_seqs: Mapping[str, int]) -> None:
         """Know a channel's state from now on.
@@ -82,6 +85,7 @@ class Ledger:
             channel: whose.
             since_seqs: by family: the gateway sends its data since then, and what is older is no state.
         """
+        self._forget_freed()
         for family in channel.families:
             entry = self._entries.get(family, {}).get(channel.instrument)
             if entry is None or entry.since_seq < since_seqs[family]:
@@ -90,13 +94,25 @@ class Ledger:
                     replace(channel, families=(family,)), since_seqs[family]
                 )
 
+    def _forget_freed(self) -> None:
+        """Drop what is known of instruments whose indices were freed: other instruments may have these now."""
+        if self._freed == self._feed.freed:
+            return
+        self._freed = self._feed.freed
+        generation = self._feed.instruments.generation
+        for family, entries in self._entries.items():
+            self._entries[family] = {
+                instrument: entry for instrument, entry in entries.items() if entry.generation == generation(instrument)
+            }
+
     def _from_ring(self, channel: Channel, since_seq: int) -> _Entry:
         (family,) = channel.families
         ring = self._feed.rings[family]
         self._readers.setdefault(family, ring.reader(start="next"))
         is_own = np.zeros(256, bool)
         is_own[list(channel.kinds)] = True
-        entry = _Entry(since_seq, is_own, ChannelState(channel.families, {}), reaches(ring, since_seq))
+        generation = self._feed.instruments.generation(channel.instrument)
+        entry = _Entry(generation, since_seq, is_own, ChannelState(channel.families, {}), reaches(ring, since_seq))
         for rows in rows_between(self._feed, channel, since_seq, self._feed.seq).values():
             entry.take(family, rows[self._keeps(rows["req_id"])])
         return entry
@@ -119,6 +135,7 @@ class Ledger:
 
     def keep_up(self) -> None:
         """Take what is new where much of it waits: to be called before the rings come round."""
+        self._forget_freed()
         for family, reader in self._readers.items():
             if reader.pending > min(MOST_PENDING, reader.ring.capacity // 2):
                 self._read(family)

@@ -15,9 +15,10 @@ from enum import Enum, auto
 from ibfast.errors import ConfigError
 from ibfast.policy.checks import require
 
-__all__ = ["ConnectionCaps", "ControlRate", "Origins", "Verdict", "check_bind"]
+__all__ = ["ConnectionCaps", "ControlRate", "InstrumentBudgets", "Origins", "Verdict", "check_bind"]
 
 WINDOW_S = 1.0
+BUDGET_WINDOW_S = 3600.0
 ANY = "*"
 NULL = "null"
 THIS_MACHINE = "this machine"
@@ -100,6 +101,52 @@ class ControlRate:
             self._refused.append(now_s)
             return Verdict.REFUSE
         return Verdict.CLOSE
+
+
+class InstrumentBudgets:
+    """How many new instruments each holder of a token may ask for in an hour; exact, by a window that slides."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, deque[float]] = {}  # by name; whose last one is the oldest comes first
+
+    def take(self, name: str, most: int, now_s: float) -> float:
+        """Count a new instrument and return 0, or return in how many seconds there may be one more.
+
+        Args:
+            name: of the holder.
+            most: in any hour.
+        """
+        self._forget_old(now_s)
+        times = self._taken.pop(name, deque[float]())
+        while times and times[0] <= now_s - BUDGET_WINDOW_S:
+            times.popleft()
+        wait_s = 0.0
+        if len(times) < most:
+            times.append(now_s)
+        else:
+            wait_s = times[0] + BUDGET_WINDOW_S - now_s if times else BUDGET_WINDOW_S
+        if times:
+            self._taken[name] = times
+        return wait_s
+
+    def give_back(self, name: str) -> None:
+        """Take back the newest one that was counted: nothing came of it."""
+        times = self._taken.get(name)
+        if times:
+            times.pop()
+        if not times:
+            self._taken.pop(name, None)
+
+    def __len__(self) -> int:
+        """Return of how many holders something is kept."""
+        return len(self._taken)
+
+    def _forget_old(self, now_s: float) -> None:
+        while self._taken:
+            name, times = next(iter(self._taken.items()))
+            if times and times[-1] > now_s - BUDGET_WINDOW_S:
+                return
+            del self._taken[name]
 
 
 class Origins:

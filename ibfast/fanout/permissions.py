@@ -37,6 +37,8 @@ class Permissions:
         least_interval_ms: the shortest interval, and the shortest time between two requests for data of one instrument.
         subscriptions: how many at once, None: as many as the server allows anybody.
         max_bytes_per_s: the bandwidth of a session, 0: any.
+        new_instruments: how many instruments that nobody has at that time all sessions of the token may ask for in an
+            hour, None: as many as the server allows anybody.
 
     Raises:
         ConfigError: a field has a value that it can't have.
@@ -48,6 +50,7 @@ class Permissions:
     least_interval_ms: int = 0
     subscriptions: int | None = None
     max_bytes_per_s: int = 0
+    new_instruments: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("symbols", "data_types", "modes"):
@@ -58,8 +61,9 @@ class Permissions:
         _require_known("data_types", self.data_types, (*DATA_TYPES, ANY))
         _require_known("modes", self.modes, (*MODES, ANY))
         require_whole("least_interval_ms", self.least_interval_ms, at_least=0)
-        if self.subscriptions is not None:
-            require_whole("subscriptions", self.subscriptions, at_least=0)
+        for name in ("subscriptions", "new_instruments"):
+            if getattr(self, name) is not None:
+                require_whole(name, getattr(self, name), at_least=0)
         require_whole("max_bytes_per_s", self.max_bytes_per_s, at_least=0)
 
     @classmethod
@@ -89,10 +93,14 @@ class Permissions:
             if value is not None
         }
 
-    def capped(self, subscriptions: int) -> Permissions:
-        """Return these with no more subscriptions than the server allows anybody."""
-        own = subscriptions if self.subscriptions is None else self.subscriptions
-        return replace(self, subscriptions=min(own, subscriptions))
+    def capped(self, subscriptions: int, new_instruments: int) -> Permissions:
+        """Return these with no more subscriptions and new instruments than the server allows anybody."""
+        own, new = self.subscriptions, self.new_instruments
+        return replace(
+            self,
+            subscriptions=subscriptions if own is None else min(own, subscriptions),
+            new_instruments=new_instruments if new is None else min(new, new_instruments),
+        )
 
     def allows(self, contract: Contract, data_type: str, mode: str, interval_ms: int) -> str | None:
         """Return None if a subscription is permitted, else the reason why it is not.

@@ -36,6 +36,8 @@ class SecurityConfig:
         max_per_address: from one address; those of this machine count in all alone. Behind a reverse proxy on this
             machine all clients have its address: have the proxy count them.
         max_subscriptions: of one connection.
+        max_new_instruments: which nobody has at that time, of one token in an hour; all anonymous clients are one. Each
+            takes a row of the feed's table (`max_instruments`) for an hour at least.
         max_message_bytes: of a message from a client.
         max_control_per_s: messages from one client in a second.
         handshake_timeout_s: for a client's request to connect, and as long for TLS before it.
@@ -54,6 +56,7 @@ class SecurityConfig:
     max_connections: int = 2000
     max_per_address: int = 100
     max_subscriptions: int = 500
+    max_new_instruments: int = 1000
     max_message_bytes: int = 1 << 16
     max_control_per_s: int = 500
     handshake_timeout_s: float = 10.0
@@ -76,7 +79,8 @@ class SecurityConfig:
         self._require_sense()
 
     def _require_caps(self) -> None:
-        for name in ("max_connections", "max_per_address", "max_subscriptions", "max_control_per_s"):
+        caps = ("max_connections", "max_per_address", "max_subscriptions", "max_new_instruments", "max_control_per_s")
+        for name in caps:
             require_whole(f"security.{name}", getattr(self, name), at_least=1)
         require_whole("security.max_message_bytes", self.max_message_bytes, at_least=LEAST_MESSAGE_BYTES)
         require_seconds("security.handshake_timeout_s", self.handshake_timeout_s)

@@ -7,17 +7,16 @@ changes nothing. It waits for the gateway, but knows no socket.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ibfast.contracts import Contract
 from ibfast.fanout.batcher import Batcher
-from ibfast.fanout.channels import INTERVALS_MS
+from ibfast.fanout.channels import INTERVALS_MS, Tap
 from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.gauges import Tally
-from ibfast.fanout.limits import ControlRate, Verdict
+from ibfast.fanout.limits import ControlRate, InstrumentBudgets, Verdict
 from ibfast.fanout.messages import (
     PROTOCOL_VERSION,
     Code,
@@ -34,7 +33,7 @@ from ibfast.fanout.messages import (
 from ibfast.fanout.subscriber import Subscriber
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.tokens import Grant
-from ibfast.fanout.upstream import Upstreams
+from ibfast.fanout.upstream import Upstream, Upstreams
 
 __all__ = ["Hub", "Session", "TooFastError"]
 
@@ -60,6 +59,7 @@ class Hub:
         max_control_per_s: control messages of one client in a second.
         dialects: by subprotocol.
         tally: what has happened.
+        budgets: of new instruments, by the names of tokens.
     """
 
     batcher: Batcher
@@ -70,6 +70,7 @@ class Hub:
     max_control_per_s: int
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    budgets: InstrumentBudgets = field(default_factory=InstrumentBudgets)
 
 
 class Session:
@@ -188,7 +189,7 @@ class Session:
         try:
             contract = await upstreams.identify(request.contract, request.data_type)
             self._require_permission(contract, request, request.interval_ms)
-            taken, taps = await upstreams.acquire(contract, request.data_type)
+            taken, taps = await self._acquire(contract, request.data_type)
             try:
                 self._require_pace(contract, request)
                 until_s = time.monotonic() + SNAPSHOT_WAIT_S if request.mode == "snapshot" else None
@@ -198,6 +199,24 @@ class Session:
                 raise
         except RefusedError as refusal:
             self._say_error(RefusedError(refusal.code, refusal.message, request.id))
+
+    async def _acquire(self, contract: Contract, data_type: str) -> tuple[tuple[Upstream, ...], tuple[Tap, ...]]:
+        """Have the gateway send it, if the token may have one more instrument that the feed does not know."""
+        feed, budgets, name = self._hub.batcher.feed, self._hub.budgets, self.grant.name
+        most = self.grant.permissions.new_instruments
+        is_counted = most is not None and not feed.has_instrument(contract.con_id, contract)
+        wait_s = budgets.take(name, most, time.monotonic()) if most is not None and is_counted else 0.0
+        if wait_s:
+            raise RefusedError(
+                Code.TOO_MANY,
+                f"the token permits {most} new instruments in an hour: ask for another one in {wait_s:.0f} s",
+            )
+        try:
+            return await self._hub.upstreams.acquire(contract, data_type)
+        except BaseException:
+            if is_counted and not feed.has_instrument(contract.con_id, contract):
+                budgets.give_back(name)
+            raise
 
     def _opened(self, request: Subscribe, opening: asyncio.Task[None]) -> None:
         self._opening.discard(opening)
@@ -232,7 +251,9 @@ class Session:
         if not least_ms:
             return
         now_s, asked = time.monotonic(), (contract.con_id, request.data_type)
-        if now_s < self._told_s.get(asked, -math.inf) + least_ms / MS_PER_S:
+        while self._told_s and next(iter(self._told_s.values())) <= now_s - least_ms / MS_PER_S:
+            del self._told_s[next(iter(self._told_s))]
+        if asked in self._told_s:
             reason = f"the token permits {request.data_type} of {contract.symbol} to be asked for once in {least_ms} ms"
             raise RefusedError(Code.TOO_FAST, reason)
         self._told_s[asked] = now_s

@@ -55,6 +55,9 @@ def add_parser(subparsers: Any) -> None:
     permitted.add_argument("--modes", type=_list, default=["*"], metavar="A,B", help="stream, conflate, snapshot (all)")
     permitted.add_argument("--least-interval-ms", type=int, default=0, metavar="N", help="the shortest interval (0)")
     permitted.add_argument("--subscriptions", type=int, metavar="N", help="at once (as many as the server allows)")
+    permitted.add_argument(
+        "--new-instruments", type=int, metavar="N", help="that nobody has, in an hour (as many as the server allows)"
+    )
     permitted.add_argument("--max-bytes-per-s", type=int, default=0, metavar="N", help="of a session (any)")
     permitted.add_argument("--days", type=_days, metavar="N", help="how long (static: for ever; a JWT: 30)")
     signed = parser.add_argument_group("what a JWT says of itself")
@@ -85,6 +88,7 @@ async def _token(arguments: argparse.Namespace) -> int:
         least_interval_ms=arguments.least_interval_ms,
         subscriptions=arguments.subscriptions,
         max_bytes_per_s=arguments.max_bytes_per_s,
+        new_instruments=arguments.new_instruments,
     )
     if NAME.fullmatch(arguments.name) is None:
         raise ConfigError(f"{arguments.name!r} is no name: give 1 to 64 letters, digits, and . _ @ -")

@@ -52,7 +52,12 @@ def load_tokens(config: SecurityConfig) -> Tokens:
         static = read_guarded("security.tokens_file", config.tokens_file, parse_tokens)
         if not static:
             raise ConfigError(f"security.tokens_file: {config.tokens_file} has no token: make one with ibfast token")
-    return Tokens(static, _verifier(config), max_subscriptions=config.max_subscriptions)
+    return Tokens(
+        static,
+        _verifier(config),
+        max_subscriptions=config.max_subscriptions,
+        max_new_instruments=config.max_new_instruments,
+    )
 
 
 def _verifier(config: SecurityConfig) -> Verifier | None:

@@ -115,18 +115,23 @@ class Tokens:
     Args:
         static: the tokens that are known beforehand.
         verifier: for all others; None: there are no others.
-        max_subscriptions: what the server allows anybody.
+        max_subscriptions, max_new_instruments: what the server allows anybody.
 
     With neither, everybody is let in, and may have everything: whether a server may run like that is said by
     `limits.check_bind`.
     """
 
     def __init__(
-        self, static: Sequence[StaticToken] = (), verifier: Verifier | None = None, *, max_subscriptions: int
+        self,
+        static: Sequence[StaticToken] = (),
+        verifier: Verifier | None = None,
+        *,
+        max_subscriptions: int,
+        max_new_instruments: int,
     ) -> None:
         self._static = tuple(static)
         self._verifier = verifier
-        self._max_subscriptions = max_subscriptions
+        self._caps = max_subscriptions, max_new_instruments
 
     def __repr__(self) -> str:
         return f"<Tokens: {len(self._static)} static, {self._verifier or 'no JWTs'}>"
@@ -166,7 +171,7 @@ class Tokens:
         return found
 
     def _capped(self, grant: Grant) -> Grant:
-        return Grant(grant.name, grant.permissions.capped(self._max_subscriptions), grant.expires_s)
+        return Grant(grant.name, grant.permissions.capped(*self._caps), grant.expires_s)
 
 
 def is_token(text: str) -> bool:

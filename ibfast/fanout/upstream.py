@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.contracts import Contract
-from ibfast.errors import Error, NotConnectedError, RequestError
+from ibfast.errors import Error, FeedError, NotConnectedError, RequestError
 from ibfast.fanout.channels import Tap, taps_of
 from ibfast.fanout.messages import Code, RefusedError
 from ibfast.feed import Feed
@@ -207,7 +207,8 @@ class Upstreams:
         """Tell of rows whether they are of these subscriptions: others may bring the same instrument's data too."""
         if not len(req_ids):
             return np.empty(0, bool)
-        req_ids = np.maximum(req_ids, 0)  # 0 is nobody's, and so is what has none
+        # 0 is no subscription's. Ids that were never given are mapped to it: a gateway may send any.
+        req_ids = np.where((req_ids > 0) & (req_ids <= self._feed.core.last_req_id), req_ids, 0)
         most = int(req_ids.max())
         if most >= len(self._judged):
             grown = np.zeros(2 * most + 1, np.int8)
@@ -238,6 +239,8 @@ def _refusals() -> Iterator[None]:
     except RequestError as error:
         code = Code.UNKNOWN_CONTRACT if error.code == NO_SUCH_CONTRACT else Code.REFUSED
         raise RefusedError(code, f"{error.code}: {error.message}") from None
+    except FeedError:
+        raise RefusedError(Code.TOO_MANY, "the server has no room for another instrument: try again later") from None
     except Error as error:
         raise RefusedError(Code.REFUSED, str(error)) from None
     except ValueError as error:
