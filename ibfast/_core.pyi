@@ -7,6 +7,7 @@ from ibfast._feed import FeedCore
 from ibfast.feed import Feed
 
 QUARANTINE_SIZE: int
+QUARANTINE_BYTES: int
 
 class Quarantined(NamedTuple):
     reason: str
@@ -25,6 +26,7 @@ class Decoder:
     server_version: int
     messages: int
     quarantined: int
+    quarantine_dropped: int
     bytes_received: int
     pauses: bool
     @property

@@ -47,6 +47,7 @@ cdef enum:
     READ_BYTES = 1 << 15
 
 QUARANTINE_SIZE = 256            # malformed messages kept for inspection; the count goes on
+QUARANTINE_BYTES = 1 << 20       # of all their payloads together; a payload that is longer by itself is cut
 
 cdef dict STATUS_TEXT = {
     STATUS_SHORT: "the message ends before its last field",
@@ -63,7 +64,10 @@ cdef dict STATUS_TEXT = {
 
 
 class Quarantined(NamedTuple):
-    """A malformed message: what it was, why it was refused, its payload, and where in the stream its frame began."""
+    """A malformed message: what it was, why it was refused, its payload, and where in the stream its frame began.
+
+    Of a payload of more than a megabyte the first megabyte is kept.
+    """
 
     reason: str
     msg_id: int
@@ -147,11 +151,13 @@ cdef class Decoder:
     cdef readonly int server_version
     cdef readonly uint64_t messages          # frames completed, quarantined ones included
     cdef readonly uint64_t quarantined       # messages refused, whether or not they are still kept
+    cdef readonly uint64_t quarantine_dropped    # those that gave way to newer ones before anybody took them
     cdef readonly uint64_t bytes_received
     cdef object zone
     cdef object broken                       # the ProtocolError that ended the stream
     cdef object aside                        # list of Message
     cdef object kept                         # deque of Quarantined
+    cdef size_t kept_bytes                   # of their payloads
     cdef context_t context                   # what the cursors of this connection share
     # Bytes of an unfinished frame and room for the next read. Never resized, only replaced: the event loop may still
     # hold a view of the old one.
@@ -170,7 +176,7 @@ cdef class Decoder:
         self.context.raw_id = server_version >= RAW_ID_SINCE
         self.zone = zone or datetime.timezone.utc
         self.aside = []
-        self.kept = deque(maxlen=QUARANTINE_SIZE)
+        self.kept = deque()
         self.context.number = read_number
         self.context.zoned_time = parse_zoned_time
         self.context.decoder = <void *> self
@@ -380,9 +386,9 @@ cdef class Decoder:
             msg_id = read_ascii_id(&c)
             body = c.p
         if status != STATUS_ASIDE:
-            whole = PyBytes_FromStringAndSize(<const char *> payload, length)
+            whole = PyBytes_FromStringAndSize(<const char *> payload, min(length, <uint32_t> QUARANTINE_BYTES))
             self.quarantined += 1
-            self.kept.append(Quarantined(STATUS_TEXT[status], msg_id, whole, self.bytes_received + offset))
+            self.keep(Quarantined(STATUS_TEXT[status], msg_id, whole, self.bytes_received + offset))
             return 0
         rest = PyBytes_FromStringAndSize(<const char *> body, payload + length - body)
         self.paused = self.may_pause and msg_id == IN_ERR_MSG
@@ -392,10 +398,19 @@ cdef class Decoder:
         self.aside.append(message)
         return 0
 
+    cdef int keep(self, entry) except -1:
+        """Put a message into the quarantine; the oldest ones give way to it."""
+        self.kept.append(entry)
+        self.kept_bytes += len(entry.payload)
+        while len(self.kept) > QUARANTINE_SIZE or self.kept_bytes > QUARANTINE_BYTES:
+            self.kept_bytes -= len(self.kept.popleft().payload)
+            self.quarantine_dropped += 1
+        return 0
+
     cdef int tell_refusal(self) except -1:
         """Report the full instrument table, once in a feed's life."""
         self.core.refusal_told = True
-        self.kept.append(Quarantined(
+        self.keep(Quarantined(
             f"all {self.core.c.max_instruments} instruments are taken: records of further requests belong to none",
             0, b"", self.bytes_received))
         return 0
@@ -403,7 +418,7 @@ cdef class Decoder:
     def quarantine(self, int msg_id, bytes payload, str reason):
         """Add a message that a later stage found malformed."""
         self.quarantined += 1
-        self.kept.append(Quarantined(reason, msg_id, payload, self.bytes_received))
+        self.keep(Quarantined(reason, msg_id, payload[:QUARANTINE_BYTES], self.bytes_received))
 
     def take_messages(self):
         """Return, once, the messages that are not tick path, in order.
@@ -415,7 +430,11 @@ cdef class Decoder:
         return taken
 
     def take_quarantine(self):
-        """Return, once, the newest malformed messages, oldest first (`quarantined` counts them all)."""
+        """Return, once, the newest malformed messages, oldest first.
+
+        They are 256 at most, and a megabyte: `quarantined` counts all, `quarantine_dropped` those that gave way.
+        """
         taken = list(self.kept)
         self.kept.clear()
+        self.kept_bytes = 0
         return taken

@@ -32,6 +32,7 @@ from streams import (
 from tick_streams import MAKERS, random_messages
 
 from ibfast import Decoder, Feed
+from ibfast._core import QUARANTINE_BYTES
 from ibfast.errors import ProtocolError
 
 NO_INSTRUMENT = 0xFFFFFFFF
@@ -242,11 +243,35 @@ def test_the_quarantine_is_bounded_and_its_count_is_not() -> None:
     for _ in range(10):
         decoder.feed_bytes(framed(*[bad] * 500))
     assert decoder.quarantined == 5_000
+    assert decoder.quarantine_dropped == 5_000 - 256
     kept = decoder.take_quarantine()
     assert 0 < len(kept) < 5_000
     assert kept[-1].offset == 4_999 * len(framed(bad))
     assert decoder.take_quarantine() == []
     assert decoder.quarantined == 5_000
+
+
+@pytest.mark.parametrize("later_stage", [False, True])
+def test_the_quarantine_is_bounded_in_bytes(later_stage: bool) -> None:
+    decoder = Decoder(Feed(capacity=64), server_version=176)
+
+    def give(nbytes: int) -> None:
+        payload = text_payload(176, TICK_PRICE, 6, 1, 1, "x" * nbytes, 100, 0)
+        if later_stage:
+            decoder.quarantine(1, payload, "a field is not a number")
+        else:
+            decoder.feed_bytes(framed(payload))
+
+    for _ in range(20):
+        give(300_000)
+    give(10_000_000)
+    assert (decoder.quarantined, decoder.quarantine_dropped) == (21, 20)
+    (cut,) = decoder.take_quarantine()
+    assert (len(cut.payload), cut.reason) == (QUARANTINE_BYTES, "a field is not a number")
+    for _ in range(20):
+        give(300_000)
+    assert decoder.quarantine_dropped == 20 + 17
+    assert len(decoder.take_quarantine()) == 3
 
 
 def test_a_quarantined_message_says_what_it_was() -> None:
