@@ -7,11 +7,12 @@ is said at once, to whoever asks; what waits too long is dropped and said to who
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ibfast.enums import ServerVersion
 from ibfast.errors import NotConnectedError
+from ibfast.policy.clock import ClockQuestion, ClockRequest
 from ibfast.policy.pacing import RateLimiter, Ticket, TicketState
 from ibfast.protocol import Protocol
 from ibfast.wire.requests import CurrentTimeInMillisRequest, CurrentTimeRequest, Request
@@ -38,17 +39,19 @@ class Outbox:
     Attributes:
         requests_sent: over all links.
         record: told of tickets before their requests are sent, and again if they may have arrived later.
+        clock_asked: called with the time at which the question for the gateway's clock was sent.
     """
 
     def __init__(self, limiter: RateLimiter, observe_wait: Callable[[float], None]) -> None:
         self.limiter = limiter
         self.requests_sent = 0
         self.record: Callable[[Sequence[Ticket]], None] = lambda tickets: None
+        self.clock_asked: Callable[[float], None] = lambda now_s: None
         self._observe_wait = observe_wait
         self._protocol: Protocol | None = None
         self._flush: Callable[[], None] = lambda: None
         self._parcels: dict[Ticket, _Parcel] = {}
-        self._clock_asked: deque[Ticket] = deque()
+        self._clock = ClockQuestion()
 
     def begin(self, protocol: Protocol, flush: Callable[[], None]) -> None:
         """Send through this session from now on."""
@@ -59,7 +62,7 @@ class Outbox:
         """The link is gone, and with it all that waits and all that was open."""
         self._protocol = None
         self._parcels.clear()
-        self._clock_asked.clear()
+        self._clock = ClockQuestion()
         self.limiter.connection_lost(now_s)
 
     def submit(
@@ -108,16 +111,51 @@ class Outbox:
         if late:
             self.record(late)
 
+    def ask_clock(self, request: ClockRequest | None = None) -> None:
+        """Ask for the gateway's clock as soon as it is going to answer; `pump` sends the question.
+
+        All who ask before the answer share it.
+
+        Args:
+            request: in which form; by default the most exact one that the gateway knows.
+
+        Raises:
+            NotConnectedError: there is no session.
+            UnsupportedError: the gateway's version has no such request.
+        """
+        if self._protocol is None:
+            raise NotConnectedError("the gateway's clock can't be asked: there is no session")
+        if request is None:
+            in_millis = self._protocol.server_version >= ServerVersion.CURRENT_TIME_IN_MILLIS
+            request = CurrentTimeInMillisRequest() if in_millis else CurrentTimeRequest()
+        self._protocol.encode(request)
+        self._clock.want(request)
+
+    @property
+    def is_clock_wanted(self) -> bool:
+        """Whether somebody waits for the gateway's clock."""
+        return self._clock.is_wanted
+
+    def clock_wait_s(self, now_s: float) -> float:
+        """Return in how many seconds the question for the clock is sent at the latest, or sent again."""
+        at_s = self._clock.next_s()
+        return 0.0 if at_s == math.inf else max(0.0, at_s - now_s)
+
     def clock_answered(self, now_s: float, *, has_ib: bool) -> None:
-        """The gateway's clock came, which answers the oldest question for it: they look alike, and keep their order.
+        """The gateway's clock came, which shows that the question for it has arrived.
 
         Args:
             now_s: monotonic time.
             has_ib: whether the gateway had its link to IB; without, it tells the time and serves nothing else.
         """
-        asked = self._clock_asked.popleft() if self._clock_asked else None
+        asked = self._clock.answered(now_s)
         if asked is not None and has_ib:
             self.arrived(asked, now_s)
+
+    def next_s(self, now_s: float) -> float | None:
+        """Return when to call `pump`; None if nothing comes of time alone."""
+        at_s = min(self._clock.next_s(), math.inf if (due_s := self.limiter.next_s(now_s)) is None else due_s)
+        return None if at_s == math.inf else at_s
 
     def pump(self, now_s: float) -> None:
         """Send what may be sent now."""
@@ -127,16 +165,21 @@ class Outbox:
             parcel = self._parcels.pop(ticket)
             if parcel.dropped is not None:
                 parcel.dropped()
+        question = self._clock.take_due(now_s)
+        if question is not None:
+            asked = self.submit(question, now_s, sent=lambda: self._on_clock_asked(asked))
         due = self.limiter.due(now_s)
         self.record(due)
         for ticket in due:
             parcel = self._parcels.pop(ticket)
             self._protocol.send_frame(parcel.frame)
             self.requests_sent += 1
-            if isinstance(ticket.request, CurrentTimeRequest | CurrentTimeInMillisRequest):
-                self._clock_asked.append(ticket)
             self._observe_wait(now_s - ticket.submitted_s)
             if parcel.sent is not None:
                 parcel.sent()
         if due:
             self._flush()
+
+    def _on_clock_asked(self, question: Ticket) -> None:
+        self._clock.sent(question)
+        self.clock_asked(question.sent_s)

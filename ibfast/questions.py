@@ -25,6 +25,7 @@ from ibfast.feed import Feed
 from ibfast.history import HISTORICAL_BAR
 from ibfast.outbox import Outbox
 from ibfast.policy.breaker import CircuitBreaker
+from ibfast.policy.clock import CLOCK_REQUESTS
 from ibfast.policy.pacing import Ticket, TicketState
 from ibfast.protocol import Protocol, State
 from ibfast.wire import responses
@@ -34,8 +35,6 @@ from ibfast.wire.requests import (
     CancelHistoricalBars,
     CancelHistoricalTicks,
     ContractDetailsRequest,
-    CurrentTimeInMillisRequest,
-    CurrentTimeRequest,
     HeadTimestamp,
     HistoricalBars,
     HistoricalTicks,
@@ -52,12 +51,16 @@ SHOWN = 20
 
 @dataclass(slots=True)
 class _Query:
-    """A question whose answer may come in several messages; `complete` tells the last one."""
+    """A question whose answer may come in several messages; `complete` tells the last one.
+
+    It may have to wait for `wait_s` before it is sent.
+    """
 
     complete: Callable[[Response], bool]
     answer: asyncio.Future[list[Any]]
     cancel: Request | None = None
     ticket: Ticket | None = None
+    wait_s: float = 0.0
     parts: list[Any] = field(default_factory=list)
 
     def add(self, message: Response) -> None:
@@ -100,7 +103,11 @@ class Questions:
             UnsupportedError: the gateway's version has no such request.
             PacingError: too many requests wait already.
         """
-        self._submit(request)
+        if isinstance(request, CLOCK_REQUESTS):
+            self.outbox.ask_clock(request)
+            self.outbox.pump(time.monotonic())
+        else:
+            self._submit(request)
 
     @property
     def connected(self) -> bool:
@@ -200,7 +207,7 @@ class Questions:
 
     async def _answer(self, query: _Query) -> list[Any]:
         # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes together with the answer.
-        limit_s = self.config.request_timeout_s
+        limit_s = self.config.request_timeout_s + query.wait_s
         if query.ticket is not None and query.ticket.state is TicketState.QUEUED:
             limit_s += self.config.pacing.max_wait_s
         try:
@@ -353,13 +360,18 @@ class Questions:
         return np.concatenate([message.ticks for message in messages])
 
     async def current_time_ns(self) -> int:
-        """Return the gateway's clock, ns UTC: to the millisecond from server version 197 on, else to the second."""
-        in_millis = self.protocol.server_version >= ServerVersion.CURRENT_TIME_IN_MILLIS
+        """Return the gateway's clock, ns UTC: to the millisecond from server version 197 on, else to the second.
+
+        The gateway answers once a second: who asks sooner waits, and all who wait share one answer.
+        """
         query = _Query(lambda message: True, asyncio.get_running_loop().create_future())
         if not self.connected:
             raise NotConnectedError("the gateway's clock can't be asked: there is no session")
+        now_s = time.monotonic()
+        self.outbox.ask_clock()
+        query.wait_s = self.outbox.clock_wait_s(now_s)
         self._clock_queries.append(query)
-        self.send(CurrentTimeInMillisRequest() if in_millis else CurrentTimeRequest())
+        self.outbox.pump(now_s)
         try:
             (message, *_) = await self._answer(query)
         finally:

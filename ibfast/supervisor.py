@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec
 
 from ibfast.backfill import Backfiller
 from ibfast.book import Book
-from ibfast.enums import GapCause, Scope, ServerVersion
+from ibfast.enums import GapCause, Scope
 from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, NotConnectedError
 from ibfast.gauges import expose
 from ibfast.lines import Lines
@@ -29,7 +29,7 @@ from ibfast.policy.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
 from ibfast.protocol import Arrival, Protocol, State
 from ibfast.reactions import Reactions
-from ibfast.wire import requests, responses
+from ibfast.wire import responses
 from ibfast.wire.responses import ErrorMessage
 
 __all__ = ["Supervisor"]
@@ -105,6 +105,7 @@ class Supervisor:
         self._feed = manager.feed
         self._session = manager.session
         self._outbox = manager.outbox
+        self._outbox.clock_asked = self.heartbeat.probe_sent
         self._monitor = manager.monitor
         self.book = Book(manager)
         self.lines = Lines(manager, self.heartbeat, self.book.write)
@@ -309,7 +310,9 @@ class Supervisor:
         self.limits = self._outbox.limiter.limits(now_s)
         self.act()
         self._wake.clear()
-        times = [self._session.next_s(now_s), self._outbox.limiter.next_s(now_s), self.heartbeat.next_s(now_s)]
+        # A probe that is due is sent when the outbox can send it.
+        beat_s = None if self._outbox.is_clock_wanted else self.heartbeat.next_s(now_s)
+        times = [self._session.next_s(now_s), self._outbox.next_s(now_s), beat_s]
         pause_s = EAGER_S if self._session.awaits_data(now_s) else CALM_S
         due_s = min(at_s for at_s in (now_s + pause_s, *times) if at_s is not None)
         return max(due_s - time.monotonic(), LEAST_PAUSE_S)
@@ -321,10 +324,7 @@ class Supervisor:
             self.lose(NotConnectedError(f"the gateway has been silent for {silence_s:g} s and does not answer"))
             return
         if self.heartbeat.probe_due(now_s):
-            in_millis = self._manager.protocol.server_version >= ServerVersion.CURRENT_TIME_IN_MILLIS
-            question = requests.CurrentTimeInMillisRequest() if in_millis else requests.CurrentTimeRequest()
-            self.heartbeat.probe_sent(now_s)
-            self._outbox.submit(question, now_s)
+            self._outbox.ask_clock()
 
     # --- connecting ---
 

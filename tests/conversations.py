@@ -36,7 +36,7 @@ def small_feed() -> Feed:
 
 
 @contextlib.asynccontextmanager
-async def session(*scripts: Script, version: int = 226) -> AsyncIterator[IBKRConnectionManager]:
+async def session(*scripts: Script, version: int = 226, **settings: Any) -> AsyncIterator[IBKRConnectionManager]:
     """A manager that is connected to a peer, once; the scripts begin when the session is ready."""
 
     def begun(script: Script) -> Script:
@@ -49,7 +49,7 @@ async def session(*scripts: Script, version: int = 226) -> AsyncIterator[IBKRCon
 
     async with (
         Peer(*map(begun, scripts), version=version) as peer,
-        IBKRConnectionManager(Config(port=peer.port, reconnection=ONCE), small_feed()) as manager,
+        IBKRConnectionManager(Config(port=peer.port, reconnection=ONCE, **settings), small_feed()) as manager,
     ):
         yield manager
 

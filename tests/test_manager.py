@@ -6,6 +6,9 @@ Every case runs on asyncio and on uvloop. The gateway is a script that reads lik
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +19,7 @@ from conversations import AAPL, MSFT, answer_details, bars_of, session, trade
 from peer import Caller
 
 from ibfast import Config, Feed, IBKRConnectionManager
+from ibfast.config import HeartbeatConfig
 from ibfast.contracts import Contract, ContractDetails, Future, Stock
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.history import (
@@ -227,14 +231,42 @@ def test_the_gateways_clock(run: Run, version: int, in_millis: bool) -> None:
     time_ns = 5_123_000_000 if in_millis else 5_000_000_000
 
     async def gateway(caller: Caller) -> None:
-        for _ in range(2):
-            await caller.request(CurrentTimeInMillisRequest if in_millis else CurrentTimeRequest)
-        for _ in range(2):
-            caller.send(CurrentTimeInMillis(5_123) if in_millis else CurrentTime(5))
+        await caller.request(CurrentTimeInMillisRequest if in_millis else CurrentTimeRequest)
+        caller.send(CurrentTimeInMillis(5_123) if in_millis else CurrentTime(5))
 
     async def test() -> None:
         async with session(gateway, version=version) as manager:
             assert await asyncio.gather(manager.current_time_ns(), manager.current_time_ns()) == [time_ns] * 2
+
+    run(test())
+
+
+def test_a_gateway_that_answers_once_a_second_leaves_no_question_open(run: Run) -> None:
+    """Questions of users and of the heartbeat, close together and at once: each is answered, and none is dropped."""
+    dropped: list[float] = []
+
+    async def gateway(caller: Caller) -> None:
+        answered_s = -math.inf
+        with contextlib.suppress(asyncio.IncompleteReadError):  # the manager has left
+            while True:
+                await caller.request(CurrentTimeInMillisRequest)
+                if time.monotonic() - answered_s < 1.0:
+                    dropped.append(time.monotonic())
+                    continue
+                answered_s = time.monotonic()
+                caller.send(CurrentTimeInMillis(len(answers)))
+
+    answers: list[int] = []
+
+    async def test() -> None:
+        async with session(gateway, heartbeat=HeartbeatConfig(interval_s=0.2, timeout_s=5.0)) as manager:
+            for _ in range(3):
+                answers.append(await manager.current_time_ns())
+                manager.send(CurrentTimeInMillisRequest())
+                answers.extend(await asyncio.gather(manager.current_time_ns(), manager.current_time_ns()))
+            assert manager.health()
+        assert len(answers) == 9
+        assert not dropped
 
     run(test())
 
