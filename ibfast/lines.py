@@ -194,6 +194,12 @@ class Lines:
         self._heartbeat.forget(subscription)
         self._watched.discard(subscription)
 
+    def prioritize(self, subscription: Subscription) -> None:
+        """Let its request, if it is queued, take the place of the subscription's present priority."""
+        ticket = self._tickets.get(subscription.req_id)
+        if ticket is not None:
+            self._outbox.limiter.prioritize(ticket, subscription.priority)
+
     # --- limits ---
 
     def room(self, family: str) -> int:

@@ -246,7 +246,8 @@ class IBKRConnectionManager(Questions):
         subscription = self.session.declare(
             want.request, self.instrument_of(contract), time.monotonic(), priority=priority
         )
-        stream = self._join(subscription, contract, want)
+        stream = self._join(subscription, contract, want, priority)
+        self._supervisor.lines.prioritize(subscription)
         try:
             if isinstance(want.request, HistoricalBars):
                 stream.history = await self._history_of(subscription, want.request)
@@ -313,9 +314,9 @@ class IBKRConnectionManager(Questions):
         self._supervisor.book.write(subscription)
         self._supervisor.act()
 
-    def _join(self, subscription: Subscription, contract: Contract, want: Wanted) -> Stream:
-        stream = Stream(contract, subscription, self.feed, want, self.release, self._observe_delivery)
-        self.session.join(subscription)
+    def _join(self, subscription: Subscription, contract: Contract, want: Wanted, priority: int) -> Stream:
+        stream = Stream(contract, subscription, self.feed, want, self.release, self._observe_delivery, priority)
+        self.session.join(subscription, priority)
         self._streams.setdefault(subscription, []).append(stream)
         self._supervisor.book.write(subscription)
         return stream
@@ -382,7 +383,8 @@ class IBKRConnectionManager(Questions):
             del self._streams[stream.subscription]
             self._histories.pop(stream.subscription, None)
             self._supervisor.lines.forget(stream.subscription)
-        self.session.leave(stream.subscription, time.monotonic())
+        self.session.leave(stream.subscription, time.monotonic(), stream.priority)
+        self._supervisor.lines.prioritize(stream.subscription)
         self._supervisor.book.write(stream.subscription)
         self._supervisor.act()
 

@@ -160,6 +160,7 @@ class Stream:
         contract: what is subscribed to, as the gateway knows it.
         instrument: its index in the feed: `feed.last[stream.instrument]`.
         subscription: what serves it, maybe shared with other streams.
+        priority: with which this stream wants it; the subscription has the highest of its streams.
         kinds: of its rows; those of BACKFILL_… tell what an interruption had hidden, later and out of order.
         history: UPDATING_BARS only: the bars up to the subscription (dtype `HISTORICAL_BAR`).
         error: why the stream ended by itself, None while it lives and after `unsubscribe`.
@@ -173,8 +174,10 @@ class Stream:
         want: Wanted,
         release: Callable[[Stream], None],
         delivered: Callable[[int], None],
+        priority: int = 0,
     ) -> None:
         self.contract = contract
+        self.priority = priority
         self.instrument = subscription.instrument
         self.subscription = subscription
         self.history: NDArray[Any] | None = None

@@ -255,6 +255,17 @@ def test_a_sharer_can_hurry_it() -> None:
     assert limiter.due(0.0) == [second, first]
 
 
+def test_the_priority_of_what_waits_can_change() -> None:
+    limiter = RateLimiter()
+    first, second = limiter.submit(subscription(1), 0.0, priority=1), limiter.submit(subscription(2), 0.0)
+    limiter.prioritize(second, 2)
+    assert [ticket for ticket, _ in limiter.plan(0.0)] == [second, first]
+    limiter.prioritize(second, 0)
+    assert limiter.due(0.0) == [first, second]
+    limiter.prioritize(second, 9)
+    assert (second.priority, second.state, len(limiter)) == (0, TicketState.SENT, 0)
+
+
 def test_bars_that_are_kept_up_to_date_are_not_shared_but_identical() -> None:
     limiter = RateLimiter()
     first, second = limiter.submit(bars(1, kept=True), 0.0), limiter.submit(bars(2, kept=True), 0.0)

@@ -56,7 +56,7 @@ class Desk:
 
     def declare(self, request: Any, priority: int = 0) -> Subscription:
         subscription = self.session.declare(request, 0, self.now_s, priority=priority)
-        self.session.join(subscription)
+        self.session.join(subscription, priority)
         return subscription
 
     def sent(self) -> list[Any]:
@@ -125,6 +125,20 @@ def test_the_same_wanted_twice_takes_one_line_until_nobody_wants_it() -> None:
     desk.session.leave(second, desk.now_s)
     assert desk.sent() == [CancelMarketData(1)]
     assert (second.state, desk.session.subscriptions) == (SubscriptionState.ENDED, {})
+
+
+def test_the_priority_falls_when_the_stream_that_raised_it_leaves() -> None:
+    desk = Desk(lines=1)
+    shared = desk.declare(quotes(1), 1)
+    assert desk.declare(quotes(1), 9) is shared
+    desk.data(shared)
+    rival = desk.declare(quotes(2), 5)
+    assert (shared.priority, shared.state, rival.state) == (9, SubscriptionState.LIVE, SubscriptionState.WAITING)
+    desk.sent()
+    desk.session.leave(shared, desk.now_s, 9)
+    assert (shared.priority, shared.shares) == (1, 1)
+    assert (shared.state, rival.state) == (SubscriptionState.WAITING, SubscriptionState.OPENING)
+    assert desk.sent() == [CancelMarketData(1), replace(quotes(2), req_id=2)]
 
 
 def test_a_reconnect_restores_by_priority_with_new_ids_and_reports_each_gap() -> None:
@@ -257,7 +271,7 @@ def test_lines_go_to_the_highest_priority_and_come_back_when_one_is_free() -> No
     assert (low.state, low.req_id) == (SubscriptionState.WAITING, 0)
     assert "waiting_for_line" in desk.told()
     assert [gap.cause for gap in desk.gaps()] == [GapCause.NO_LINE]
-    desk.session.leave(high, desk.now_s)
+    desk.session.leave(high, desk.now_s, 3)
     assert desk.sent() == [CancelMarketData(3), replace(quotes(1), req_id=4)]
 
 
@@ -621,7 +635,7 @@ class AnySession(RuleBasedStateMachine):
     @rule(subscription=consumes(wanted))
     def leave(self, subscription: Subscription) -> None:
         if self.desk.session.subscriptions.get(subscription.request) is subscription:
-            self.desk.session.leave(subscription, self.desk.now_s)
+            self.desk.session.leave(subscription, self.desk.now_s, subscription.priorities[0])
 
     @rule(subscription=wanted)
     def data(self, subscription: Subscription) -> None:

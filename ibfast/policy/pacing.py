@@ -254,6 +254,12 @@ class RateLimiter:
         self._withdrawn(ticket)
         return False
 
+    def prioritize(self, ticket: Ticket, priority: int) -> None:
+        """Give a ticket that waits another priority; one that was sent stays as it is."""
+        if ticket.state is TicketState.QUEUED:
+            ticket.priority = priority
+            self._queue.put(ticket)
+
     def arrived(self, sign: Ticket | None, now_s: float) -> list[Ticket]:
         """Take in a sign that a request has arrived, and so all that were sent before it.
 

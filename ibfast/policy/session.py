@@ -104,14 +104,17 @@ class SessionManager:
         self._reconcile(now_s)
         return subscription
 
-    def join(self, subscription: Subscription) -> None:
+    def join(self, subscription: Subscription, priority: int = 0) -> None:
         """Count one more stream that wants it."""
-        subscription.shares += 1
+        subscription.priorities.append(priority)
 
-    def leave(self, subscription: Subscription, now_s: float) -> None:
-        """Count one less; the last one ends it."""
-        subscription.shares -= 1
-        if subscription.shares <= 0:
+    def leave(self, subscription: Subscription, now_s: float, priority: int = 0) -> None:
+        """Count one less; the others' highest priority is the subscription's then, and the last one ends it."""
+        subscription.priorities.remove(priority)
+        if subscription.priorities:
+            subscription.priority = max(subscription.priorities)
+            self._reconcile(now_s)
+        else:
             self.forget(subscription, now_s)
 
     def forget(self, subscription: Subscription, now_s: float) -> None:

@@ -120,7 +120,7 @@ class Subscription:
         req_id: of the request that serves it now, 0 if none does.
         req_ids: that one and those of its predecessors of which a ring may still hold a record, newest last; for each,
             the feed's newest sequence number when it was asked for, -1 until then.
-        shares: how many streams want it.
+        priorities: of the streams that want it.
         is_durable: kept without streams, because a store remembers it.
         error: why it was refused.
         messages: messages that its present request has brought.
@@ -134,7 +134,7 @@ class Subscription:
     reason: str = ""
     req_id: int = 0
     req_ids: dict[int, int] = field(default_factory=dict)
-    shares: int = 0
+    priorities: list[int] = field(default_factory=list)
     is_durable: bool = False
     error: Exception | None = None
     messages: int = 0
@@ -152,6 +152,11 @@ class Subscription:
 
     def __repr__(self) -> str:
         return f"<Subscription {self.name}, request {self.req_id}, {self.state}>"
+
+    @property
+    def shares(self) -> int:
+        """How many streams want it."""
+        return len(self.priorities)
 
     @property
     def name(self) -> str:
