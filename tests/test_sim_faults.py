@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -361,6 +364,108 @@ def test_another_session_takes_the_data() -> None:
             assert not [m for m in told(journal, 1, 2, 3, 4, 5, 11, 21) if isinstance(m, TICKS)]
             gateway.faults.release_session()
             await flowing(journal, LEVEL_1, TICK_BY_TICK, DEPTH, BARS, HISTORY, 11, 21)
+
+    with_client(test)
+
+
+def silence_by_session(gateway: Gateway) -> None:
+    gateway.faults.take_session()
+
+
+def silence_by_link(gateway: Gateway) -> None:
+    gateway.faults.lose_link()
+
+
+def silence_by_farm(gateway: Gateway) -> None:
+    gateway.faults.mute_farm("usfarm")
+
+
+@pytest.mark.parametrize("silence", [silence_by_session, silence_by_link, silence_by_farm])
+def test_messages_under_way_come_after_the_notice(silence: Callable[[Gateway], None]) -> None:
+    async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
+        subscribe(client)
+        await flowing(journal, LEVEL_1, TICK_BY_TICK, DEPTH)
+        gateway.faults.messages_under_way = 2
+        journal.messages.clear()
+        silence(gateway)
+        assert not told(journal, LEVEL_1, TICK_BY_TICK)
+        await events(gateway)
+        silence(gateway)  # again: it grants no more
+        await events(gateway)
+        assert [len(told(journal, req_id)) for req_id in (LEVEL_1, TICK_BY_TICK, DEPTH)] == [2, 2, 2]
+
+    with_client(test)
+
+
+def test_what_is_said_changes_nothing() -> None:
+    async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
+        subscribe(client)
+        await flowing(journal, LEVEL_1, TICK_BY_TICK)
+        journal.messages.clear()
+        for code in (1100, 1101, 1102, 2103, 2104):
+            gateway.faults.say(code)
+        gateway.faults.say(354, "not subscribed", req_id=LEVEL_1)
+        assert codes(journal) == [1100, 1101, 1102, 2103, 2104]
+        assert codes(journal, LEVEL_1) == [354]
+        assert {m.message.partition(":")[2] for m in journal.of(responses.ErrorMessage) if m.code > 2000} == {"usfarm"}
+        await flowing(journal, LEVEL_1, TICK_BY_TICK, DEPTH, BARS, HISTORY)
+        assert len(gateway.subscriptions()) == 5
+
+    with_client(test)
+
+
+@pytest.mark.parametrize("data_lost", [True, False])
+def test_the_link_comes_back_without_a_notice(data_lost: bool) -> None:
+    async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
+        subscribe(client)
+        await flowing(journal, LEVEL_1)
+        gateway.faults.lose_link()
+        journal.messages.clear()
+        gateway.faults.restore_link(data_lost=data_lost, notice=False)
+        assert codes(journal) == []
+        assert len(gateway.subscriptions()) == (0 if data_lost else 5)
+        if not data_lost:
+            await flowing(journal, LEVEL_1, TICK_BY_TICK)
+
+    with_client(test)
+
+
+def test_one_write_holds_back_what_is_sent_in_between() -> None:
+    async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
+        await received_all(client, journal)
+        with gateway.faults.one_write():
+            gateway.faults.say(1100)
+            gateway.faults.say(1102)
+            assert unread(client) == 0
+        assert unread(client) > 0
+        await received_all(client, journal)
+        assert codes(journal)[-2:] == [1100, 1102]
+
+    with_client(test)
+
+
+async def received_all(client: Client, journal: Journal) -> None:
+    """Wait until the client has read every message that the gateway sent."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while not journal.messages or len(client.frames) < len(journal.messages):
+            await asyncio.sleep(0.001)
+
+
+def unread(client: Client) -> int:
+    """Return how many bytes wait in the client's socket."""
+    found = array.array("i", [0])
+    fcntl.ioctl(client.writer.get_extra_info("socket").fileno(), termios.FIONREAD, found)
+    return found[0]
+
+
+def test_every_watched_instrument_trades_when_told() -> None:
+    async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
+        client.ask(requests.TickByTick(1, APPLE, "Last"))
+        client.ask(requests.TickByTick(2, MICROSOFT, "Last"))
+        await flowing(journal, 1, 2)
+        journal.messages.clear()
+        gateway.faults.trade(3)
+        assert (len(told(journal, 1)), len(told(journal, 2))) == (3, 3)
 
     with_client(test)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,6 +106,8 @@ class Faults:
         has_other_session: another session has the account's market data.
         reroutes: con_id → the con_id and exchange where clients are sent for its data.
         messages_after_cancel: so many messages of a stream still come after its cancel.
+        messages_under_way: so many messages of each stream still come after the fault that silences it.
+        holds_writes: what is sent waits for the end of `one_write`.
         read_interval_s: the gateway reads from each client's socket once in this time only; 0: as soon as it can.
     """
 
@@ -116,12 +119,42 @@ class Faults:
         self.has_other_session = False
         self.reroutes: dict[int, tuple[int, str]] = {}
         self.messages_after_cancel = 0
+        self.messages_under_way = 0
+        self.holds_writes = False
         self.read_interval_s = 0.0
         self._mute_con_ids: set[int] = set()
         self._mute_req_ids: set[int] = set()
         self._broken_farms: set[str] = set()
         self._refusals: list[_Refusals] = []
         self._left: Counter[str] = Counter()
+
+    # --- what is sent, and when ---
+
+    def say(self, code: int, text: str = "", *, req_id: int = _SYSTEM) -> None:
+        """Send every client an error or a notice and do nothing else, whether it is true or not.
+
+        Args:
+            code: of the message.
+            text: default: the text that IB sends with the code, about the first farm where it names one.
+            req_id: of the request that it is about; default: of none.
+        """
+        self._tell_text(code, text or _TEXTS[code].format(_FARMS[0][0]), req_id)
+
+    @contextmanager
+    def one_write(self) -> Iterator[None]:
+        """Send each client in one write what it is sent within the block."""
+        self.holds_writes = True
+        try:
+            yield
+        finally:
+            self.holds_writes = False
+            self._flush()
+
+    def trade(self, times: int = 1) -> None:
+        """Have every watched instrument trade so many times, now."""
+        for _ in range(times):
+            self._gateway.deliver([_trade(channel) for channel in self._gateway.channels])
+        self._flush()
 
     # --- silence ---
 
@@ -183,13 +216,17 @@ class Faults:
         """Lose the server (2110); otherwise as `lose_link`."""
         self._break_link(_SERVER_LOST)
 
-    def restore_link(self, *, data_lost: bool = False) -> None:
-        """Get the link back: with 1102 streams go on; with 1101 (`data_lost`) there are none any more."""
+    def restore_link(self, *, data_lost: bool = False, notice: bool = True) -> None:
+        """Get the link back: with 1102 streams go on; with 1101 (`data_lost`) there are none any more.
+
+        Without `notice` the clients get neither message.
+        """
         if data_lost:
             for session in self._gateway.sessions:
                 session.desk.close()
         self.link_is_lost = False
-        self._tell(_DATA_LOST if data_lost else _DATA_KEPT)
+        if notice:
+            self._tell(_DATA_LOST if data_lost else _DATA_KEPT)
         self._review()
         for session in self._gateway.sessions:
             session.desk.serve_postponed()
@@ -317,11 +354,10 @@ class Faults:
         while self._gateway.channels and self._gateway.sent.total() < end:
             slice_end = self._gateway.sent.total() + _FLOOD_SLICE
             before = -1
-            while before < self._gateway.sent.total() < slice_end:
-                before = self._gateway.sent.total()
-                self._gateway.deliver([_trade(channel) for channel in self._gateway.channels])
-            for session in tuple(self._gateway.sessions):
-                session.flush()
+            with self.one_write():
+                while before < self._gateway.sent.total() < slice_end:
+                    before = self._gateway.sent.total()
+                    self.trade()
             await asyncio.sleep(0)
 
     # --- inside ---
@@ -336,7 +372,7 @@ class Faults:
         """Silence what is to be silent now, and wake what is not."""
         now_ns = self._gateway.clock.now_ns()
         for subscription in self._subscriptions():
-            subscription.set_silent(self.silences(subscription), now_ns)
+            subscription.set_silent(self.silences(subscription), now_ns, under_way=self.messages_under_way)
 
     def _break_link(self, code: int) -> None:
         self.link_is_lost = True
@@ -346,11 +382,15 @@ class Faults:
     def _tell(self, code: int, farm: str = "") -> None:
         self._tell_text(code, _TEXTS[code].format(farm))
 
-    def _tell_text(self, code: int, text: str) -> None:
+    def _tell_text(self, code: int, text: str, req_id: int = _SYSTEM) -> None:
         for session in self._gateway.sessions:
             if session.client_id is not None:
-                session.send_error(_SYSTEM, code, text)
+                session.send_error(req_id, code, text)
                 session.flush()
+
+    def _flush(self) -> None:
+        for session in tuple(self._gateway.sessions):
+            session.flush()
 
     def _flap(self) -> None:
         for farm, broken, ok, kind in _FARMS:

@@ -117,7 +117,7 @@ class Session(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what is queued; cut the client off if it lets too much pile up."""
-        if self._transport is None or not self._unsent:
+        if self._transport is None or not self._unsent or self._gateway.faults.holds_writes:
             return
         self._transport.write(bytes(self._unsent))
         self._unsent.clear()

@@ -50,7 +50,7 @@ class Subscription:
 
     Attributes:
         client_id, family, req_id, instrument: of the request.
-        is_silent: its messages are dropped for now.
+        is_silent: its messages are dropped for now, but for those that were under way.
         is_dead: they are dropped for good, though the client can't know.
         holding: None until the stream has begun.
     """
@@ -64,6 +64,7 @@ class Subscription:
         self.is_dead = False
         self.holding: Holding | None = None
         self._send = send
+        self._under_way = 0
         self._left = 0
         self._finish: Callable[[], None] | None = None
 
@@ -79,7 +80,9 @@ class Subscription:
     def send(self, message: Message) -> None:
         """Send a message of the stream to the client, unless it is silent."""
         if self.is_silent:
-            return
+            if not self._under_way:
+                return
+            self._under_way -= 1
         self._send(message)
         if self._finish is not None:
             self._left -= 1
@@ -94,12 +97,14 @@ class Subscription:
         """Linger no longer."""
         finish, self._finish = self._finish, None
         if finish is not None:
-            self.is_silent = True
+            self.is_silent, self._under_way = True, 0
             finish()
 
-    def set_silent(self, is_silent: bool, now_ns: int) -> None:
-        """Drop messages from now on, or no longer; then first tell what was missed."""
+    def set_silent(self, is_silent: bool, now_ns: int, *, under_way: int = 0) -> None:
+        """Drop messages from now on but the next `under_way`, or no longer; then first tell what was missed."""
         was_silent, self.is_silent = self.is_silent, is_silent
+        if is_silent and not was_silent:
+            self._under_way = under_way
         if was_silent and not is_silent:
             self.resume(now_ns)
 
