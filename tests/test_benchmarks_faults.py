@@ -30,6 +30,7 @@ from ibfast.stream import wanted
 from ibfast.wire.requests import frame
 
 ROOT = Path(__file__).parents[1]
+STAY_S = 0.5
 RETRY_S = 0.3
 """Long enough for some trades to be missed."""
 SPY = 756733
@@ -125,6 +126,24 @@ class Concealing(Stubborn):
     reports = False
 
 
+class Doubling(Stubborn):
+    """Asks again for everything, and cancels nothing."""
+
+    def _subscribe(self, protocol: Protocol, first_seq: int) -> None:
+        super()._subscribe(protocol, first_seq)
+        super()._subscribe(protocol, 0)
+
+
+class Staying(Stubborn):
+    """Does not disconnect."""
+
+    async def stop(self) -> None:
+        connection, self._connection = self._connection, None
+        await super().stop()
+        assert connection is not None
+        asyncio.get_running_loop().call_later(2 * STAY_S, connection.abort)
+
+
 class Sleeping(Stubborn):
     reconnects = False
 
@@ -166,6 +185,24 @@ def test_who_sleeps_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.problems[0].startswith("not live: ")
 
 
+def test_who_has_every_row_twice_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "LIMIT_S", 5.0)
+    outcome = play(RESET, Doubling)
+    assert outcome.live_s is not None
+    assert outcome.doubled > 0
+    assert f"{outcome.doubled} records twice" in outcome.problems
+    assert outcome.problems[0].startswith("requests at the gateway, too many: {'market data of 265598': 1, ")
+
+
+def test_who_stays_connected_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(world_: World) -> None:
+        await world_.at_rest()
+        monkeypatch.setattr(world, "LIMIT_S", STAY_S)
+
+    outcome = play(Scenario("nothing", "nothing happens", script, noticed=False), Staying)
+    assert outcome.problems[0] == "it is still connected after its end"
+
+
 def test_who_leaks_does_not() -> None:
     outcome = play(RESET, Leaking)
     assert outcome.tasks == 1
@@ -187,6 +224,8 @@ class Told:
         self.witness, self.feed = Witness(), Feed(256)
         self.witness.attach(self.feed)
         self.protocol = Protocol(self.feed)
+        while self.feed.next_req_id() < 8:
+            pass
         self.feed.bind(7, self.feed.instrument_of(SPY, "SPY"))
         self.feed.bind(8, self.feed.instrument_of(SPY, "SPY"))
 
@@ -203,6 +242,17 @@ class Told:
         self.feed.add_gap(
             1, Scope.CONNECTION, GapCause.CONNECTION_LOST, first_seq=first_seq, last_seq=last_seq, **particulars
         )
+
+    def again(self, number: int, *, req_id: int) -> None:
+        """Let the last event be sent, and arrive, for another request."""
+        tick = TickByTickLast(req_id, 1, 1, float(number), 100)
+        self.witness.journal(1, tick)
+        Decoder(self.feed, server_version=226).feed_bytes(frame(encode(tick, 226)))
+
+    def doubled(self) -> int:
+        """Return how many records came again."""
+        self.witness.close()
+        return sum(loss.doubled for loss in self.witness.losses())
 
     def account(self) -> tuple[int, int]:
         """Return lost and unreported."""
@@ -268,6 +318,40 @@ def test_an_open_gap_reports_to_the_end_unless_it_is_closed() -> None:
     told.event(8, req_id=0, arrives=False)
     told.event(9, req_id=8)
     assert told.account() == (4, 1)
+
+
+def test_a_row_of_an_event_that_had_one_is_doubled() -> None:
+    told = Told()
+    for number in (1, 2, 3):
+        told.event(number)
+        if number > 1:
+            told.again(number, req_id=8)
+    assert told.doubled() == 2
+    assert told.witness.mismatches == []
+
+
+def test_a_row_without_an_instrument_is_no_record() -> None:
+    told = Told()
+    told.event(1)
+    told.feed.forget_requests([7])
+    told.event(2)
+    told.again(2, req_id=8)
+    told.event(3)
+    told.event(4, req_id=8)
+    assert told.doubled() == 0
+    assert told.account() == (1, 1)
+    assert told.feed.late == 2
+
+
+def test_what_is_not_wanted_is_not_lost() -> None:
+    told = Told()
+    told.event(1)
+    told.event(2, req_id=0, arrives=False)
+    told.event(3)
+    told.witness.leave(SPY)
+    told.event(4, arrives=False)
+    told.event(5, req_id=8)
+    assert told.account() == (1, 1)
 
 
 def test_a_wrong_value_is_noticed() -> None:

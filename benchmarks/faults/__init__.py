@@ -3,8 +3,9 @@
 Each scenario has a gateway of its own with a busy market, a proxy that plays the network, and a connection manager with
 six streams: level-1 quotes and RTVolume trades, tick-by-tick trades, depth and bars of stocks, and a currency pair. A
 fault is injected; the scenario has passed if every stream is live again, by its data and by what the manager says, or
-its refusal is reported; if every record that was lost is covered by a row of the `gaps` ring; if the gateway, which
-enforces IB's limits by itself, saw none broken; and if no task and no file is left behind.
+its refusal is reported; if every record that was lost is covered by a row of the `gaps` ring, and none came twice; if
+the gateway, which enforces IB's limits by itself, saw none broken, has one request for each stream and no other one
+afterwards, and no session after the end; and if no task and no file is left behind.
 
 Lost records are counted against the gateway's own log of events, one to one, for tick-by-tick and RTVolume trades.
 `detect` is the time from the injection to the first event of the manager's monitor, `live` to the first data of the
@@ -80,15 +81,15 @@ def played_apart(scenario: Scenario, *, quick: bool) -> Outcome:
 def table(outcomes: list[Outcome]) -> str:
     """Return the results as text."""
     head = (
-        f"{'fault':<20} {'detect s':>8} {'live s':>7} {'lost':>6} {'reported':>8} {'unreported':>10} {'requests':>8} "
-        f"{'violations':>10} {'tasks':>5} {'files':>5}  passed"
+        f"{'fault':<20} {'detect s':>8} {'live s':>7} {'lost':>6} {'reported':>8} {'unreported':>10} {'doubled':>7} "
+        f"{'requests':>8} {'violations':>10} {'tasks':>5} {'files':>5}  passed"
     )
     lines = [head]
     for outcome in outcomes:
         lines.append(
             f"{outcome.name:<20} {_seconds(outcome.detect_s):>8} {_seconds(outcome.live_s):>7} {outcome.lost:>6,} "
-            f"{outcome.reported:>8,} {outcome.unreported:>10,} {outcome.requests:>8} {outcome.violations:>10} "
-            f"{outcome.tasks:>5} {outcome.files:>5}  {'yes' if outcome.passed else 'NO'}"
+            f"{outcome.reported:>8,} {outcome.unreported:>10,} {outcome.doubled:>7,} {outcome.requests:>8} "
+            f"{outcome.violations:>10} {outcome.tasks:>5} {outcome.files:>5}  {'yes' if outcome.passed else 'NO'}"
         )
         lines += [f"{'':<20} {problem}" for problem in outcome.problems]
     return "\n".join(lines)

@@ -172,8 +172,8 @@ async def duplicate_id(world: World) -> None:
 async def ticks_after_cancel(world: World) -> None:
     world.gateway.faults.messages_after_cancel = LATE_TICKS
     world.fault()
-    await world.subject.renew("AAPL QUOTES")
-    await world.subject.renew("MSFT TRADES")
+    await world.renew("AAPL QUOTES")
+    await world.renew("MSFT TRADES")
     world.healed()
 
 

@@ -70,7 +70,7 @@ async def disk_full(world: World) -> None:
     world.fault()
     resource.setrlimit(resource.RLIMIT_FSIZE, (SMALLEST_FILE, hard))
     try:
-        await world.subject.renew("AAPL QUOTES")
+        await world.renew("AAPL QUOTES")
         world.proxy.reset()
         world.healed()
         await world.noticed()

@@ -7,6 +7,9 @@ Values are compared all the same, so that a wrong pairing or a wrong value fails
 A record is lost if its event lies between the first and the last record of its series and has none. It is reported if
 a row of the feed's `gaps` ring covers it: records before the row's `first_seq` are older, those from its `last_seq` on
 are newer than the event.
+
+A record is doubled if there is another one of the same event. Each series has one subscription, whatever the number of
+its requests. Rows without an instrument reach no stream: they are no records.
 """
 
 from __future__ import annotations
@@ -49,13 +52,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Loss:
-    """How many records of a series were lost, and how many of them no gap tells of."""
+    """How many records of a series were lost, how many of them no gap tells of, and how many came again."""
 
     series: Series
     events: int
     records: int
     lost: int
     unreported: int
+    doubled: int
 
 
 class Witness:
@@ -71,6 +75,7 @@ class Witness:
         self.mismatches: list[str] = []
         self._rows: dict[int, list[tuple[int, int, int, float, float]]] = defaultdict(list)
         self._gaps: list[NDArray[Any]] = []
+        self._left: dict[int, list[int]] = defaultdict(list)
         self._con_id = 0
         self._con_ids: dict[int, int] = {}
         self._readers: list[Any] = []
@@ -108,6 +113,10 @@ class Witness:
         """Read this feed's rings from here on."""
         self._feed = feed
         self._readers = [(ring, feed.rings[ring].reader(start="next")) for ring in ("trades", "quotes", "gaps")]
+
+    def leave(self, con_id: int) -> None:
+        """Count nothing as lost between the records until now and the next ones: an instrument is not wanted."""
+        self._left[con_id].append(self._feed.seq + 1)
 
     def read(self) -> None:
         """Take in what is new in the rings; call it more often than they turn round."""
@@ -149,10 +158,11 @@ class Witness:
                 self.mismatches.append(f"request {req_id}: {len(rows)} records of {len(sent)} messages")
             for (seq, kind, instrument, first, second), (series, index) in zip(rows, sent, strict=False):
                 event = self.events[series][index]
-                self._con_ids[series.con_id] = instrument
                 if kind != series.kind or not _agrees(event, first, second):
                     self.mismatches.append(f"request {req_id}, record {seq}: {first}, {second} is not {event}")
-                paired[series].append(Record(seq, index))
+                if instrument != NO_INSTRUMENT:
+                    self._con_ids[series.con_id] = instrument
+                    paired[series].append(Record(seq, index))
         return paired
 
     def _account(self, series: Series, records: list[Record], gaps: list[Any]) -> Loss:
@@ -164,14 +174,16 @@ class Witness:
             index
             for gap in gaps
             if int(gap["instrument"]) in (instrument, NO_INSTRUMENT) and int(gap["req_id"]) in req_ids | {ANY_REQUEST}
-            for index in _covered(records, gap)
+            for index in _covered(records, int(gap["first_seq"]), int(gap["last_seq"]))
         }
-        return Loss(series, max(have) - min(have) + 1, len(have), len(lost), len(set(lost) - reported))
+        unwanted = {index for seq in self._left[series.con_id] for index in _covered(records, seq, seq)}
+        lost = [index for index in lost if index not in unwanted]
+        doubled = len(records) - len(have)
+        return Loss(series, max(have) - min(have) + 1, len(have), len(lost), len(set(lost) - reported), doubled)
 
 
-def _covered(records: list[Record], gap: Any) -> range:
+def _covered(records: list[Record], first_seq: int, last_seq: int) -> range:
     """Return the indexes of events between the records before a gap and those after it."""
-    first_seq, last_seq = int(gap["first_seq"]), int(gap["last_seq"])
     before = [record.index for record in records if record.seq < first_seq]
     after = [record.index for record in records if last_seq and record.seq >= last_seq]
     newest = max((record.index for record in records), default=-1)

@@ -1,7 +1,8 @@
 """A small world for one scenario: a gateway with a busy market, a network that fails, the subject, a witness.
 
 The rule of the file: it measures and judges; scenarios only act. What is judged: every declared stream is live again,
-by data and by what the manager says, or reported as refused; nothing lost unreported; no limit broken; nothing leaked.
+by data and by what the manager says, or reported as refused; nothing lost unreported, nothing doubled; at rest, the
+gateway has one request for each stream and no other; no limit broken; nothing leaked.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,7 @@ from ibfast.sim.gateway import Gateway
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
+from ibfast.sim.subscription import Family
 from ibfast.sim.universe import Universe
 
 SYMBOLS = ("AAPL", "MSFT", "SPY", "NVDA", "EUR")
@@ -34,6 +37,11 @@ START_S = 30.0
 LIMIT_S = 60.0
 POLL_S = 0.005
 OPEN_FILES = Path("/proc/self/fd")
+FAMILIES = {
+    "QUOTES": Family.LEVEL_1, "TRADES": Family.LEVEL_1, "LAST": Family.TICK_BY_TICK, "DEPTH": Family.DEPTH,
+    "BARS": Family.BARS, "UPDATING_BARS": Family.HISTORY,
+}  # fmt: skip
+REROUTED = (Family.LEVEL_1, Family.DEPTH)
 
 PeerType = TypeVar("PeerType")
 
@@ -49,6 +57,7 @@ class Outcome:
     lost: int = 0
     reported: int = 0
     unreported: int = 0
+    doubled: int = 0
     requests: int = 0
     violations: int = 0
     tasks: int = 0
@@ -125,6 +134,7 @@ class World:
             if self.has_subject:
                 await self.subject.stop()
                 self.witness.close()
+                await self.until(lambda: not self.gateway.sessions, "it is still connected after its end")
         finally:
             if self._reading is not None:
                 self._reading.cancel()
@@ -164,14 +174,29 @@ class World:
         """Wait until the manager has told that something happened."""
         await self.until(lambda: self.detect_s is not None, "the fault was not noticed")
 
-    async def until(self, condition: Callable[[], object], otherwise: str = "it never happened") -> None:
-        """Wait for a condition, at most `LIMIT_S`."""
+    async def until(
+        self, condition: Callable[[], object], otherwise: str | Callable[[], str] = "it never happened"
+    ) -> bool:
+        """Wait for a condition, at most `LIMIT_S`. Return whether it came true; if not, that is a problem."""
         try:
             async with asyncio.timeout(LIMIT_S):
                 while not condition():
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            self.problems.append(otherwise)
+            self.problems.append(otherwise if isinstance(otherwise, str) else otherwise())
+            return False
+        return True
+
+    async def declare(self, *wishes: Wish) -> None:
+        """Declare more streams, which are judged as the others."""
+        for wish in wishes:
+            self.wishes += (wish,)
+            await self.subject.declare(wish)
+
+    async def renew(self, name: str) -> None:
+        """Have a stream unsubscribed and declared anew; records in between are not wanted."""
+        self.witness.leave(self.con_id(name))
+        await self.subject.renew(name)
 
     def may_be_refused(self, *names: str) -> None:
         """Accept that these streams do not come back, if the manager says so."""
@@ -192,10 +217,8 @@ class World:
 
     def req_id(self, name: str) -> int:
         """Return the request at the gateway that serves a declared stream now."""
-        families = {"QUOTES": "market data", "TRADES": "market data", "LAST": "tick-by-tick"}
-        families |= {"DEPTH": "depth", "BARS": "real-time bars"}
-        wanted = (families[self.wish(name).data_type], self.con_id(name))
-        return next(s.req_id for s in self.gateway.subscriptions() if (s.family, s.con_id) == wanted)
+        place = self._place(self.wish(name))
+        return next(s.req_id for s in self.gateway.subscriptions() if (s.family, s.con_id) == place)
 
     # --- measuring ---
 
@@ -203,30 +226,39 @@ class World:
         """Wait until every stream is proven live, or its refusal is reported."""
         since_s = self._healed_s or self._fault_s or 0.0
         names = [wish.name for wish in self.wishes]
-        waiting = "not live: {}"
 
         def settled(name: str) -> bool:
-            is_refused = name in self._refusable and self.subject.has_given_up(name)
-            return is_refused or self._flows(name, since_s)
+            return self._is_refused(name) or self._flows(name, since_s)
 
-        await self.until(lambda: all(map(settled, names)), waiting)
-        if waiting in self.problems:
-            self.problems.remove(waiting)
-            missing = (f"{name} ({self.subject.state(name)})" for name in names if not settled(name))
-            self.problems.append(waiting.format(", ".join(missing)))
-        elif self._fault_s is not None:
+        def missing() -> str:
+            waiting = (f"{name} ({self.subject.state(name)})" for name in names if not settled(name))
+            return f"not live: {', '.join(waiting)}"
+
+        if await self.until(lambda: all(map(settled, names)), missing) and self._fault_s is not None:
             self.live_s = time.monotonic() - self._fault_s
+
+    async def at_rest(self) -> None:
+        """Wait until the gateway has exactly one request for each stream that is not refused, and no other one."""
+
+        def differences() -> dict[str, int]:
+            found = Counter((s.family, s.con_id) for s in self.gateway.subscriptions())
+            found.subtract(self._place(wish) for wish in self.wishes if not self._is_refused(wish.name))
+            return {f"{family} of {con_id}": more for (family, con_id), more in found.items() if more}
+
+        await self.until(lambda: not differences(), lambda: f"requests at the gateway, too many: {differences()}")
 
     def outcome(self) -> Outcome:
         """Return what was measured; to be called after the end."""
         losses = self.witness.losses()
         unreported = sum(loss.unreported for loss in losses)
         lost = sum(loss.lost for loss in losses)
+        doubled = sum(loss.doubled for loss in losses)
         problems = [*self.problems, *self.witness.mismatches[:3]]
         if self.scenario.noticed and self.detect_s is None:
             problems.append("the fault was not noticed")
         for is_bad, problem in (
             (unreported, f"{unreported} records lost without a report"),
+            (doubled, f"{doubled} records twice"),
             (self.witness.rows_lost, "the witness was too slow"),
             (not self.witness.sent, "nothing was sent"),
         ):
@@ -235,12 +267,21 @@ class World:
         problems += [f"limit broken: {v.rule} by {v.request}" for v in list(self.gateway.violations)[:3]]
         return Outcome(
             self.scenario.name, self.scenario.what, self.detect_s, self.live_s, lost, lost - unreported, unreported,
-            self.gateway.received.total() - self._requests_before, len(self.gateway.violations),
+            doubled, self.gateway.received.total() - self._requests_before, len(self.gateway.violations),
             problems=tuple(dict.fromkeys(problems)),
         )  # fmt: skip
 
     def _flows(self, name: str, since_s: float) -> bool:
         return self.subject.data_s.get(name, -1.0) > since_s and self.subject.is_live(name)
+
+    def _is_refused(self, name: str) -> bool:
+        return name in self._refusable and self.subject.has_given_up(name)
+
+    def _place(self, wish: Wish) -> tuple[Family, int]:
+        """Return where the gateway has a stream's request: its family and its instrument."""
+        family, con_id = FAMILIES[wish.data_type], self.con_id(wish.name)
+        reroutes = self.gateway.faults.reroutes if family in REROUTED else {}
+        return family, reroutes.get(con_id, (con_id, ""))[0]
 
     def _notice(self) -> None:
         if self._fault_s is not None and self.detect_s is None:
@@ -281,6 +322,7 @@ async def play(scenario: Scenario, *, quick: bool, subject_type: type[Subject] =
             await scenario.script(world)
             if world.has_subject:
                 await world.recovered()
+                await world.at_rest()
     except Exception as error:  # a scenario that breaks is a result, and the others go on
         world.problems.append(f"{type(error).__name__}: {error}")
     outcome = world.outcome() if world.has_subject else _bare(world)
