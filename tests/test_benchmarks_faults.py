@@ -375,7 +375,7 @@ def test_the_short_form_of_the_matrix_passes() -> None:
 
 
 def test_every_scenario_of_the_short_form_is_one_of_all() -> None:
-    assert len(faults.SCENARIOS) >= 40
+    assert len(faults.SCENARIOS) >= 55
     assert sum(scenario.quick for scenario in faults.SCENARIOS.values()) >= 5
     listed = subprocess.run(
         [sys.executable, "-m", "benchmarks", "faults", "--list"], cwd=ROOT, text=True, capture_output=True, check=True

@@ -5,17 +5,34 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from benchmarks.faults.subject import SPARE_CLIENT_IDS
-from benchmarks.faults.world import Scenario, World
+from benchmarks.faults.subject import SPARE_CLIENT_IDS, Wish
+from benchmarks.faults.world import Scenario, Script, World
 from ibfast.config import ReconnectionConfig, SessionConfig
+from ibfast.contracts import Stock
+from ibfast.sim.proxy import Direction
+from ibfast.wire.requests import MarketData
 
 OUTAGE_S = 1.0
+LONG_OUTAGE_S = 3.0
+"""Longer than anything that is under way."""
+RESTORED_S = 3.0
+AGAIN_S = 0.008
+EARLY_S = 0.3
+BURST = 20
 RESTART_S = 3.0
 NOTICES = 100
 FLOOD = 50_000
 LATE_TICKS = 200
 SLOW_READ_S = 0.3
 NVDA = 4815747
+PAUSE_S = 0.3
+UPDATING_BARS = Wish("AAPL UPDATING_BARS", Stock("AAPL"), "UPDATING_BARS", {"bar_size": "5 secs", "duration": "60 S"})
+MANY = tuple(
+    Wish(f"{symbol} QUOTES {generic_ticks}", Stock(symbol), "QUOTES", {"generic_ticks": str(generic_ticks)})
+    for symbol in ("AAPL", "MSFT", "SPY", "NVDA")
+    for generic_ticks in (100, 101, 104, 105, 106, 107, 125, 162, 165, 166, 220, 221, 225, 232, 236, 256, 258, 292)
+)
+"""More than a gateway of 100 lines takes requests in a second."""
 
 
 async def mute_stream(world: World) -> None:
@@ -61,6 +78,123 @@ async def link_data_lost(world: World) -> None:
 
 async def link_data_kept(world: World) -> None:
     await _link(world, data_lost=False)
+
+
+async def data_lost_twice(world: World) -> None:
+    """Say 1101 twice, within milliseconds: the gateway goes on serving what it was sent after the first one."""
+    world.fault()
+    world.gateway.faults.lose_link()
+    await world.noticed()
+    await asyncio.sleep(OUTAGE_S)
+    world.gateway.faults.restore_link(data_lost=True)
+    await asyncio.sleep(AGAIN_S)
+    world.gateway.faults.say(1101)
+    world.healed()
+
+
+async def data_lost_after_reconnect(world: World) -> None:
+    """Say 1101 of subscriptions that were made since, and live on."""
+    world.fault()
+    world.proxy.reset()
+    await world.noticed()
+    await world.recovered()
+    await asyncio.sleep(RESTORED_S)
+    world.gateway.faults.say(1101)
+    world.healed()
+
+
+async def link_with_tick_under_way(world: World) -> None:
+    world.gateway.faults.messages_under_way = 1
+    world.fault()
+    world.gateway.faults.lose_link()
+    await world.noticed()
+    await asyncio.sleep(LONG_OUTAGE_S)
+    world.gateway.faults.restore_link()
+    world.healed()
+
+
+async def link_with_burst(world: World) -> None:
+    """Send 1102 and the first data in one write."""
+    world.gateway.faults.messages_under_way = 1
+    world.fault()
+    world.gateway.faults.lose_link()
+    await world.noticed()
+    await asyncio.sleep(LONG_OUTAGE_S)
+    with world.gateway.faults.one_write():
+        world.gateway.faults.restore_link()
+        world.gateway.faults.trade(BURST)
+    world.healed()
+
+
+async def link_in_one_write(world: World) -> None:
+    """Send the last data, 1100, 1102 and the first data in one write."""
+    world.fault()
+    with world.gateway.faults.one_write():
+        world.gateway.faults.trade(BURST)
+        world.gateway.faults.lose_link()
+        world.gateway.faults.trade(BURST)
+        world.gateway.faults.restore_link()
+        world.gateway.faults.trade(BURST)
+    world.healed()
+
+
+async def data_before_link(world: World) -> None:
+    """Let the data come back before the notice (1102)."""
+    world.fault()
+    world.gateway.faults.lose_link()
+    await world.noticed()
+    await asyncio.sleep(LONG_OUTAGE_S)
+    world.gateway.faults.restore_link(notice=False)
+    await asyncio.sleep(EARLY_S)
+    world.gateway.faults.say(1102)
+    world.healed()
+
+
+async def renewed_without_link(world: World) -> None:
+    """Have streams unsubscribed and declared anew while the link is lost."""
+    world.fault()
+    world.gateway.faults.lose_link()
+    await world.noticed()
+    await world.renew("MSFT TRADES")
+    await world.renew("AAPL DEPTH")
+    await asyncio.sleep(OUTAGE_S)
+    world.gateway.faults.restore_link()
+    world.healed()
+
+
+async def bars_without_link(world: World) -> None:
+    """Ask for bars that update while the link is lost, and with it every subscription."""
+    world.fault()
+    world.gateway.faults.lose_link()
+    await world.noticed()
+    bars = asyncio.create_task(world.declare(UPDATING_BARS))
+    await asyncio.sleep(OUTAGE_S)
+    world.gateway.faults.restore_link(data_lost=True)
+    world.healed()
+    await bars
+    world.expect(world.subject.history_bars(UPDATING_BARS.name), "the bars came without their history")
+
+
+async def farm_with_tick_under_way(world: World) -> None:
+    world.gateway.faults.messages_under_way = 1
+    world.fault()
+    world.gateway.faults.mute_farm("usfarm")
+    await world.noticed()
+    await asyncio.sleep(LONG_OUTAGE_S)
+    world.gateway.faults.heal_farm("usfarm")
+    world.healed()
+
+
+async def data_before_farm(world: World) -> None:
+    """Let the data come back before the notice (2104)."""
+    world.fault()
+    world.gateway.faults.mute_farm("usfarm")
+    await world.noticed()
+    await asyncio.sleep(LONG_OUTAGE_S)
+    world.gateway.faults.heal_farm("usfarm", notice=False)
+    await asyncio.sleep(EARLY_S)
+    world.gateway.faults.say(2104)
+    world.healed()
 
 
 async def server_lost(world: World) -> None:
@@ -114,6 +248,27 @@ async def rate_exceeded(world: World) -> None:
     world.healed()
 
 
+async def rate_exceeded_once(world: World) -> None:
+    """Have a request refused for the rate: nothing says which one it was."""
+    world.fault()
+    world.gateway.faults.exceed_rate(1)
+    await world.renew("AAPL QUOTES")
+    world.healed()
+
+
+async def gateway_pauses(world: World) -> None:
+    """Have the gateway read nothing for a while, as a JVM that collects, when it is sent many requests."""
+    await world.declare(*MANY)
+    await world.recovered()
+    asked = world.gateway.received[MarketData]
+    world.fault()
+    world.proxy.delay(PAUSE_S, Direction.TO_GATEWAY, upcoming=1)
+    world.proxy.reset()
+    await world.until(lambda: world.gateway.received[MarketData] > asked, "it did not ask again")
+    await world.proxy.serve()
+    world.healed()
+
+
 async def no_line(world: World) -> None:
     world.fault()
     world.gateway.faults.refuse_lines()
@@ -137,6 +292,27 @@ async def other_session(world: World) -> None:
     await asyncio.sleep(OUTAGE_S)
     world.gateway.faults.release_session()
     world.healed()
+
+
+async def other_session_with_tick_under_way(world: World) -> None:
+    world.gateway.faults.messages_under_way = 1
+    world.fault()
+    world.gateway.faults.take_session()
+    await world.noticed()
+    await asyncio.sleep(LONG_OUTAGE_S)
+    world.gateway.faults.release_session()
+    world.healed()
+
+
+def _said(code: int, text: str) -> Script:
+    """Return a script that says of a stream that it has ended, while it goes on."""
+
+    async def script(world: World) -> None:
+        world.fault()
+        world.gateway.faults.say(code, text, req_id=world.req_id("MSFT TRADES"))
+        world.healed()
+
+    return script
 
 
 async def stream_ended(world: World) -> None:
@@ -207,6 +383,17 @@ SCENARIOS = (
     Scenario("farm, streams gone", "a data farm heals, and its streams stay dead", farm_lost_streams),
     Scenario("1100, 1101", "the link to IB is lost, and the subscriptions with it", link_data_lost, quick=True),
     Scenario("1100, 1102", "the link to IB is lost and comes back", link_data_kept),
+    Scenario("1101 twice", "1101 comes again 8 ms later, nothing is lost", data_lost_twice),
+    Scenario("1101, reconnected", f"1101 {RESTORED_S:g} s after a reconnect, nothing is lost",
+             data_lost_after_reconnect),
+    Scenario("1100, tick under way", "ticks come after 1100, until the link is lost", link_with_tick_under_way),
+    Scenario("1102 with burst", "1102 and the data behind it come in one write", link_with_burst),
+    Scenario("1100 with 1102", "data, 1100, 1102 and data come in one write", link_in_one_write),
+    Scenario("data before 1102", "the data come back 0.3 s before 1102", data_before_link),
+    Scenario("renewed at 1100", "streams are unsubscribed and declared anew without a link", renewed_without_link),
+    Scenario("bars at 1100", "bars that update are asked for without a link", bars_without_link),
+    Scenario("2103, tick under way", "ticks come after 2103, until the farm is gone", farm_with_tick_under_way),
+    Scenario("data before 2104", "the data come back 0.3 s before 2104", data_before_farm),
     Scenario("1300", "the gateway moves to another port", port_changed),
     Scenario("2110", "the gateway loses its server for a second", server_lost),
     Scenario("nightly reset", f"{NOTICES} times 1100, with farms flapping, then 1102", nightly_reset),
@@ -215,9 +402,19 @@ SCENARIOS = (
     Scenario("326", "the client id is in use at the reconnect, twice", id_in_use, settings=_SPARE_IDS),
     Scenario("no nextValidId", "a session never becomes ready", no_next_valid_id),
     Scenario("100 three times", "the rate is exceeded, the session ends", rate_exceeded),
+    Scenario("100 once", "one request is refused for the rate", rate_exceeded_once),
+    Scenario("gateway pauses", f"the gateway pauses {PAUSE_S:g} s while {len(MANY)} more streams are restored",
+             gateway_pauses),
     Scenario("101", "no market-data line is left for one stream", no_line),
     Scenario("10190", "no tick-by-tick subscription is left", no_tick_by_tick),
     Scenario("10197", "another session has the data for a second", other_session),
+    Scenario("10197, under way", "ticks come after 10197", other_session_with_tick_under_way),
+    Scenario("354, data goes on", "a stream that goes on is called not subscribed",
+             _said(354, "Requested market data is not subscribed.")),
+    Scenario("200, data goes on", "a stream that goes on is said to have no security",
+             _said(200, "No security definition has been found for the request")),
+    Scenario("10182, data goes on", "a stream that goes on is said to have ended",
+             _said(10182, "Failed to request live updates (disconnected).")),
     Scenario("10182", "one subscription ends", stream_ended),
     Scenario("317", "the book is reset", book_reset),
     Scenario("reroute 91", "data must be asked for elsewhere after a reconnect", rerouted),

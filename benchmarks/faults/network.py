@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
+from benchmarks.faults.gateway import UPDATING_BARS
+from benchmarks.faults.subject import RECONNECTION
 from benchmarks.faults.world import Scenario, World
 from ibfast.sim.proxy import Corruption, Direction
 
 OUTAGE_S = 1.0
 BUSY_FRAMES = 20
 SLOW_BYTES_PER_S = 4.0
+SLOW_LINK_BYTES_PER_S = 1500.0
+CLOSED = 3
+NEVER_S = 600.0
 WEB_PAGE = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -83,6 +89,40 @@ async def slow_loris(world: World) -> None:
     world.healed()
 
 
+async def accepted_and_closed(world: World) -> None:
+    """Accept connections and close them at once, as a gateway does that is slow to start."""
+    world.fault()
+    before = world.proxy.accepted
+    world.proxy.cut(upcoming=CLOSED)
+    world.proxy.reset()
+    await world.until(lambda: world.proxy.accepted > before + CLOSED, "it did not try again")
+    world.healed()
+
+
+async def slow_link(world: World) -> None:
+    """Let fewer bytes pass than the gateway sends, until that is noticed: data grows old, and goes on."""
+    world.fault()
+    world.proxy.trickle(SLOW_LINK_BYTES_PER_S)
+    await world.noticed()
+    world.expect(world.subject.reasons(), "the health is good on a slow link")
+    await world.proxy.serve()
+    world.healed()
+
+
+async def bars_at_reconnect(world: World) -> None:
+    """Ask for bars that update while there is no connection."""
+    world.fault()
+    world.proxy.refuse()
+    world.proxy.reset()
+    await world.noticed()
+    bars = asyncio.create_task(world.declare(UPDATING_BARS))
+    await asyncio.sleep(OUTAGE_S)
+    await world.proxy.serve()
+    world.healed()
+    await bars
+    world.expect(world.subject.history_bars(UPDATING_BARS.name), "the bars came without their history")
+
+
 async def wrong_server(world: World) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -132,6 +172,9 @@ async def congestion(world: World) -> None:
     world.healed()
 
 
+# With it, nothing shorter than the limit of a scenario helps a gateway that is taken for one without a login.
+_NO_LOGIN_POLL = replace(RECONNECTION, login_poll_s=NEVER_S)
+
 SCENARIOS = (
     Scenario("refused", "connection reset, and refused for a second", refused, quick=True),
     Scenario("black hole", "connections are accepted and nothing answers", black_hole),
@@ -141,9 +184,13 @@ SCENARIOS = (
     Scenario("cut", "connection closed in good order", cut),
     Scenario("reset in handshake", "the next connection is reset after 5 bytes", reset_in_handshake),
     Scenario("slow loris", "the next handshake comes at 4 bytes a second", slow_loris),
+    Scenario("accepted, closed", f"the next {CLOSED} connections are closed at once", accepted_and_closed,
+             settings={"reconnection": _NO_LOGIN_POLL}),
+    Scenario("slow link", f"a live connection passes {SLOW_LINK_BYTES_PER_S:,.0f} bytes a second", slow_link),
+    Scenario("bars at reconnect", "bars that update are asked for without a connection", bars_at_reconnect),
     Scenario("wrong server", "a web server listens at the port for a second", wrong_server),
     Scenario("wrong length", "a frame's length is 512 off", wrong_length),
     Scenario("impossible length", "a frame's length is beyond all bounds", impossible_length, quick=True),
     Scenario("garbage", f"random bytes after {BUSY_FRAMES} frames", garbage, quick=True),
     Scenario("congestion", "everything comes 0.2 s late for three seconds", congestion, noticed=False),
-)
+)  # fmt: skip

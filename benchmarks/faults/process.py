@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import trustme
@@ -30,6 +31,7 @@ OUTAGE_S = 1.0
 HOUR_S = 3600
 BLOCK_S = 1.0
 SMALLEST_FILE = 1
+STANDARD_FILES = 3
 QUIET_EVENTS_PER_S = 50.0
 ROOT = Path(__file__).parents[2]
 
@@ -131,6 +133,64 @@ async def pool_member_fails(world: World) -> None:
         world.expect(not other.violations, "limit broken at the other member")
 
 
+async def no_descriptors(world: World) -> None:
+    """Have no file descriptor left when the connection must be made again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    world.fault()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (STANDARD_FILES, hard))
+    try:
+        world.proxy.reset()
+        await world.noticed()
+        await asyncio.sleep(OUTAGE_S)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    world.healed()
+
+
+async def clock_back_in_outage(world: World) -> None:
+    """Set the clock back while there is no connection, and have what was missed filled from history."""
+    world.fault()
+    world.proxy.refuse()
+    world.proxy.reset()
+    await world.noticed()
+    await asyncio.sleep(OUTAGE_S)
+    with _wall_clock_off_by(-HOUR_S):
+        await world.proxy.serve()
+        world.healed()
+        await world.recovered()
+        for subscription in ("MarketData MSFT", "TickByTick SPY"):
+            await world.until(
+                partial(_has_backfill_event, world, subscription), f"nothing said of the backfill of {subscription}"
+            )
+    world.witness.read()
+    ends = [gap for gap in world.witness.gaps if gap["last_ns"]]
+    world.expect(all(gap["first_ns"] <= gap["last_ns"] for gap in ends), "a gap ends before it begins")
+
+
+def _has_backfill_event(world: World, subscription: str) -> bool:
+    return any("backfill" in event and subscription in event for event in world.subject.events)
+
+
+async def disconnect_and_connect(world: World) -> None:
+    """Disconnect and connect at once: there is one connection, which ends at the end."""
+    world.fault()
+    await world.subject.disconnect_and_connect()
+    world.leave_all()
+    await world.subject.start_anew()
+    world.healed()
+    await world.until(lambda: len(world.gateway.sessions) == 1, "the old connection is still open")
+
+
+async def disconnect_abandoned(world: World) -> None:
+    """Cancel a disconnect, and connect: there is one connection, which ends at the end."""
+    world.fault()
+    await world.subject.abandon_disconnect()
+    world.leave_all()
+    await world.subject.start_anew()
+    world.healed()
+    await world.until(lambda: len(world.gateway.sessions) == 1, "the old connection is still open")
+
+
 async def expired_certificate(world: World) -> None:
     """Have the certificate of the TLS proxy expire while a connection is lost, and be renewed later."""
     authority = trustme.CA()
@@ -157,6 +217,13 @@ async def expired_certificate(world: World) -> None:
 SCENARIOS = (
     Scenario("clock jumps", "the wall clock jumps an hour ahead and back", clock_jumps, noticed=False),
     Scenario("blocked loop", "the event loop stands still for a second", loop_blocked, noticed=False, quick=True),
+    Scenario("clock back, backfill", "the clock is set back an hour in an outage, with backfill", clock_back_in_outage,
+             settings={"session": SessionConfig(backfill=True)}),
+    Scenario("no descriptors", "no file descriptor is left at the reconnect", no_descriptors),
+    Scenario("disconnect, connect", "disconnect and connect are called at once", disconnect_and_connect,
+             noticed=False),
+    Scenario("disconnect abandoned", "a disconnect is cancelled, then connect is called", disconnect_abandoned,
+             noticed=False),
     Scenario("disk full", "the store can't be written", disk_full, starts=False),
     Scenario("killed", "the process is killed (-9) and another one started", killed, noticed=False, starts=False),
     Scenario("pool member fails", "one of two gateways is gone for good", pool_member_fails, noticed=False,

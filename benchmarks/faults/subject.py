@@ -21,6 +21,7 @@ from ibfast.monitor import LEVELS, Event
 LIVE_STATES = frozenset({"LIVE", "QUIET"})
 GIVEN_UP_STATES = frozenset({"REFUSED", "WAITING", "SUSPENDED", "ENDED"})
 SPARE_CLIENT_IDS = (11, 12, 13)
+RECONNECTION = ReconnectionConfig(delay_s=0.05, max_delay_s=0.5, stable_s=2.0, planned_poll_s=0.5, login_poll_s=1.0)
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,7 @@ def config(port: int, **settings: Any) -> Config:
             "heartbeat": HeartbeatConfig(
                 interval_s=0.5, timeout_s=0.5, first_data_s=6.0, quiet_s=1.0, stale_s=2.0, dead_s=6.0
             ),
-            "reconnection": ReconnectionConfig(
-                delay_s=0.05, max_delay_s=0.5, stable_s=2.0, planned_poll_s=0.5, login_poll_s=1.0
-            ),
+            "reconnection": RECONNECTION,
             "breaker": BreakerConfig(open_s=1.0),
         }
         | settings
@@ -85,9 +84,7 @@ class Subject:
 
     async def start(self) -> None:
         """Connect and declare every stream."""
-        if not await self.manager.connect():
-            assert self.manager.last_error is not None
-            raise self.manager.last_error
+        await self._connect()
         for wish in self._wishes:
             await self.declare(wish)
 
@@ -107,6 +104,32 @@ class Subject:
         """Connect by hand if the manager has given up."""
         if not self.manager.connected:
             await self.manager.connect()
+
+    async def disconnect_and_connect(self) -> None:
+        """Disconnect and connect at the same time; every stream ends."""
+        await asyncio.gather(self.manager.disconnect(), self.manager.connect())
+
+    async def abandon_disconnect(self) -> None:
+        """Begin to disconnect, and be cancelled meanwhile."""
+        task = asyncio.create_task(self.manager.disconnect())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def start_anew(self) -> None:
+        """Connect, and declare every stream anew."""
+        await self._connect()
+        for name in self._streams:
+            self._streams[name].unsubscribe()
+            await self._tasks.pop(name)
+        self._streams.clear()
+        for wish in self._wishes:
+            await self.declare(wish)
+
+    def history_bars(self, name: str) -> int:
+        """Return with how many bars a stream of updating bars has begun."""
+        history = self._streams[name].history
+        return 0 if history is None else len(history)
 
     async def ask_history(self) -> str:
         """Ask for some bars; return how that ended."""
@@ -159,6 +182,11 @@ class Subject:
         if LEVELS.get(event.name, logging.INFO) > logging.DEBUG:
             for callback in self._noticed:
                 callback(event)
+
+    async def _connect(self) -> None:
+        if not await self.manager.connect():
+            assert self.manager.last_error is not None
+            raise self.manager.last_error
 
     async def _consume(self, name: str, stream: Any) -> None:
         with contextlib.suppress(Exception):  # why it ended is the stream's own to tell: `error`

@@ -198,6 +198,11 @@ class World:
         self.witness.leave(self.con_id(name))
         await self.subject.renew(name)
 
+    def leave_all(self) -> None:
+        """No stream is wanted until it is declared anew."""
+        for wish in self.wishes:
+            self.witness.leave(self.con_id(wish.name))
+
     def may_be_refused(self, *names: str) -> None:
         """Accept that these streams do not come back, if the manager says so."""
         self._refusable.update(names)
