@@ -6,7 +6,7 @@ import argparse
 import sys
 
 try:
-    from benchmarks import bandwidth, decode, endtoend, fanout, faults, soak
+    from benchmarks import bandwidth, chaos, decode, endtoend, fanout, faults, soak
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] in ("benchmarks", "tests"):
         raise  # a fault of ours, or not started in the checkout: no installation helps
@@ -17,6 +17,7 @@ except ModuleNotFoundError as missing:
 
 BENCHMARKS = {
     "bandwidth": bandwidth,
+    "chaos": chaos,
     "decode": decode,
     "endtoend": endtoend,
     "fanout": fanout,
