@@ -15,14 +15,22 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ibfast.errors import ConfigError
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.policy.auth import AuthManager, mask
 from ibfast.policy.calendar import MaintenanceCalendar
-from ibfast.policy.checks import is_number, is_whole, require, require_seconds, require_share, require_whole
+from ibfast.policy.checks import (
+    is_number,
+    is_whole,
+    require,
+    require_seconds,
+    require_share,
+    require_whole,
+    require_zone,
+)
 from ibfast.settings import load_settings, sections_of
+from ibfast.times import zone_of
 from ibfast.tls import TlsConfig
 
 __all__ = [
@@ -323,7 +331,7 @@ class Config:
         valid = is_whole(self.max_instruments) and 1 <= self.max_instruments <= MOST_INSTRUMENTS
         require(valid, "max_instruments", self.max_instruments, f"give 1 to {MOST_INSTRUMENTS}")
         require_seconds("keep_instrument_s", self.keep_instrument_s)
-        _require_zone("time_zone", self.time_zone)
+        require_zone("time_zone", self.time_zone)
         _require_stream(self.stream_url, self.stream_token)
         self._require_sections()
 
@@ -357,7 +365,7 @@ class Config:
     @property
     def zone(self) -> tzinfo:
         """The zone itself."""
-        return ZoneInfo(self.time_zone)
+        return zone_of(self.time_zone)
 
 
 @contextmanager
@@ -383,13 +391,6 @@ def _require_host(path: str, value: object) -> None:
 
 def _require_flag(path: str, value: object) -> None:
     require(isinstance(value, bool), path, value, "give true or false")
-
-
-def _require_zone(path: str, value: str) -> None:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-        require(False, path, value, 'give an IANA name such as "America/New_York"')
 
 
 def _require_stream(url: object, token: object) -> None:

@@ -23,7 +23,7 @@ from ibfast.times import parse_bar_time
 from ibfast.wire.requests import HistoricalBars, HistoricalTicks
 
 NS = 1_000_000_000
-NEW_YORK = ZoneInfo("US/Eastern")
+NEW_YORK = ZoneInfo("America/New_York")
 UNIVERSE = Universe.builtin(date(2026, 11, 23))
 MARKET = Market(UNIVERSE, seed=4, rate=1000)
 APPLE, EURO, SPX = (UNIVERSE.find(contract)[0] for contract in (Stock("AAPL"), Forex("EURUSD"), Index("SPX", "CBOE")))
@@ -47,7 +47,7 @@ def test_bars_begin_on_multiples_of_their_size(bar_size: str, seconds: int) -> N
 
 
 def test_an_end_may_be_named_in_any_zone() -> None:
-    moments = ["20261123 09:54:00 US/Eastern", "20261123-14:54:00", "20261123 09:54:00", "1795445640"]
+    moments = ["20261123 09:54:00 America/New_York", "20261123-14:54:00", "20261123 09:54:00", "1795445640"]
     assert len({tuple(starts(bars("600 S", "1 min", end=end), 0)) for end in moments}) == 1
 
 
@@ -196,7 +196,7 @@ def test_dates_as_gateways_write_them() -> None:
     def written(bar_s: int, format_date: int, *, names_zone: bool = True) -> str:
         return history.write_date(NOW_S, bar_s, format_date, APPLE, names_zone=names_zone)
 
-    assert written(60, 1) == "20261123 09:54:00 US/Eastern"
+    assert written(60, 1) == "20261123 09:54:00 America/New_York"
     assert written(60, 1, names_zone=False) == "20261123  09:54:00"
     assert written(60, 2) == "1795445640"
     assert written(86_400, 1) == written(86_400, 2) == "20261123"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.times import NS_PER_S, parse_bar_time, seconds_to_ns
+from ibfast.times import NS_PER_S, parse_bar_time, seconds_to_ns, zone_of
 
 NEW_YORK = ZoneInfo("America/New_York")
 OPEN_NS = 1_704_810_600 * NS_PER_S  # 2024-01-09 09:30 in New York
@@ -83,3 +85,58 @@ def test_seconds_to_ns_fits_int64():
     assert seconds_to_ns(-5) == -5_000_000_000
     with pytest.raises(ValueError, match="out of range"):
         seconds_to_ns(2**62)
+
+
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [
+        ("EST", -4),
+        ("EDT", -4),
+        ("CST", -5),
+        ("MST", -6),
+        ("PST", -7),
+        ("JST", 9),
+        ("CET", 2),
+        ("MET", 2),
+        ("BST", 1),
+        ("GMT", 0),
+        ("HKT", 8),
+        ("US/Eastern", -4),
+        ("Eastern Standard Time", -4),
+        ("Central European Standard Time", 2),
+        ("Japan Standard Time", 9),
+        ("EST (Eastern Standard Time)", -4),
+        ("CST (China Standard Time)", 8),
+        ("America/New_York", -4),
+        ("UTC", 0),
+    ],
+)
+def test_a_name_means_the_clock_of_its_place_in_july_too(name, hours):
+    moment = datetime(2026, 7, 5, 8, 30)
+    expected = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
+    assert moment.replace(tzinfo=zone_of(name)) == expected
+    assert parse_bar_time(f"20260705 08:30:00 {name}", UTC) == int(expected.timestamp()) * NS_PER_S
+
+
+def test_all_names_of_the_table_are_known_to_the_database_that_ibfast_requires():
+    program = (
+        "import zoneinfo; zoneinfo.reset_tzpath(())\n"
+        "from ibfast import times\n"
+        "for name in times._ZONES: times.zone_of(name)\n"
+        "print(len(times._ZONES))"
+    )
+    assert int(subprocess.check_output([sys.executable, "-c", program])) > 50
+
+
+def test_a_missing_database_is_named():
+    program = (
+        "import sys, zoneinfo; zoneinfo.reset_tzpath(()); sys.modules['tzdata'] = None\n"
+        "from ibfast import times, config\n"
+        "for ask in (lambda: times.zone_of('EST'), lambda: times.parse_bar_time('20260705 08:30:00 CST', None),\n"
+        "            config.Config):\n"
+        "    try: ask()\n"
+        "    except ValueError as error: print(error)\n"
+    )
+    told = subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()
+    assert len(told) == 3
+    assert all("no time zone database" in line and "tzdata" in line for line in told)

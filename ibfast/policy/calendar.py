@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from enum import IntEnum
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ibfast.policy.checks import is_whole, require
+from ibfast.policy.checks import is_whole, require, require_zone
+from ibfast.times import zone_of
 
 __all__ = ["MaintenanceCalendar", "Window", "WindowKind"]
 
@@ -74,7 +74,7 @@ class Window:
         require(_is_time_of_day(self.start), "start", self.start, _TIME_REMEDY)
         _require_minutes("minutes", self.minutes)
         require(isinstance(self.kind, WindowKind), "kind", self.kind, "give a WindowKind")
-        _require_zone(self.zone)
+        require_zone("zone", self.zone)
 
     @property
     def duration_s(self) -> float:
@@ -83,7 +83,7 @@ class Window:
 
     def starts_s(self, first_day: date, days: int) -> Iterator[float]:
         """Yield when it begins on each of these days, as epoch seconds, in order."""
-        at, zone = time.fromisoformat(self.start), ZoneInfo(self.zone)
+        at, zone = time.fromisoformat(self.start), zone_of(self.zone)
         for day in (first_day + timedelta(number) for number in range(days)):
             if self.weekday is not None and day.weekday() != WEEKDAYS.index(self.weekday):
                 continue
@@ -95,7 +95,7 @@ class Window:
 
     def day_of(self, wall_s: float) -> date:
         """Return the date in its zone."""
-        return datetime.fromtimestamp(wall_s, ZoneInfo(self.zone)).date()
+        return datetime.fromtimestamp(wall_s, zone_of(self.zone)).date()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ class MaintenanceCalendar:
     _all: tuple[Window, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _require_zone(self.zone)
+        require_zone("zone", self.zone)
         _require_minutes("restart_minutes", self.restart_minutes)
         _require_minutes("login_minutes", self.login_minutes)
         valid = isinstance(self.windows, tuple) and all(isinstance(window, Window) for window in self.windows)
@@ -187,11 +187,3 @@ def _is_time_of_day(value: object) -> bool:
 
 def _require_minutes(name: str, value: object) -> None:
     require(is_whole(value) and 1 <= value <= DAY_MINUTES, name, value, f"give minutes, 1 to {DAY_MINUTES}")
-
-
-def _require_zone(value: object) -> None:
-    try:
-        known = isinstance(value, str) and ZoneInfo(value) is not None
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        known = False
-    require(known, "zone", value, 'give an IANA name such as "America/New_York"')

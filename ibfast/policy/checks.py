@@ -9,8 +9,11 @@ import math
 from typing import TypeGuard
 
 from ibfast.errors import ConfigError
+from ibfast.times import zone_of
 
-__all__ = ["is_number", "is_whole", "require", "require_seconds", "require_share", "require_whole"]
+__all__ = ["is_number", "is_whole", "require", "require_seconds", "require_share", "require_whole", "require_zone"]
+
+ZONE_REMEDY = 'give an IANA name such as "America/New_York"'
 
 
 def require(valid: bool, field: str, value: object, remedy: str) -> None:
@@ -36,6 +39,15 @@ def require_share(field: str, value: object) -> None:
 def require_whole(field: str, value: object, *, at_least: int) -> None:
     """Insist on a whole number."""
     require(is_whole(value) and value >= at_least, field, value, f"give {at_least} or more, a whole number")
+
+
+def require_zone(field: str, value: object) -> None:
+    """Insist on a time zone's name."""
+    require(isinstance(value, str) and value != "", field, value, ZONE_REMEDY)
+    try:
+        zone_of(str(value))
+    except ValueError as error:
+        raise ConfigError(f"{field}={value!r} is not possible: {ZONE_REMEDY} ({error})") from None
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

@@ -10,76 +10,25 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
-from functools import lru_cache
-from zoneinfo import ZoneInfo
+
+from ibfast.times import zone_of
 
 __all__ = ["TradingHours", "exchange_zone"]
 
 _ENTRY = re.compile(r"([0-9]{8}):(.+)")
 _SESSION = re.compile(r"(?:([0-9]{8}):)?([0-9]{2})([0-9]{2})-(?:([0-9]{8}):)?([0-9]{2})([0-9]{2})")
-_DESCRIBED_ZONE = re.compile(r"(\S+) \((.+)\)")
 _CLOSED = "CLOSED"
 _DAY = timedelta(days=1)
 _LAST_MINUTE = 59
 _LONGEST_S = 7 * 86_400
 """A session without end would hide every silence or excuse it."""
 
-_ZONES = {
-    # IANA's old names, which not every system's database has any more.
-    "US/Eastern": "America/New_York",
-    "US/Central": "America/Chicago",
-    "US/Mountain": "America/Denver",
-    "US/Pacific": "America/Los_Angeles",
-    "Canada/Eastern": "America/Toronto",
-    "GB": "Europe/London",
-    "GB-Eire": "Europe/London",
-    "MET": "Europe/Brussels",
-    "Israel": "Asia/Jerusalem",
-    "Asia/Calcutta": "Asia/Kolkata",
-    "Hongkong": "Asia/Hong_Kong",
-    "Singapore": "Asia/Singapore",
-    "Japan": "Asia/Tokyo",
-    "Australia/NSW": "Australia/Sydney",
-    # Abbreviations mean the clock of the exchange, with its summer time; IANA's EST and MST have none.
-    "EST": "America/New_York",
-    "EST5EDT": "America/New_York",
-    "EDT": "America/New_York",
-    "CST": "America/Chicago",
-    "CST6CDT": "America/Chicago",
-    "CDT": "America/Chicago",
-    "MST": "America/Denver",
-    "MDT": "America/Denver",
-    "PST": "America/Los_Angeles",
-    "PDT": "America/Los_Angeles",
-    "BST": "Europe/London",
-    "CET": "Europe/Brussels",
-    "CEST": "Europe/Brussels",
-    "IST": "Asia/Kolkata",
-    "HKT": "Asia/Hong_Kong",
-    "SGT": "Asia/Singapore",
-    "JST": "Asia/Tokyo",
-    "KST": "Asia/Seoul",
-    # Descriptions whose abbreviation alone would mislead.
-    "Greenwich Mean Time": "Europe/London",
-    "British Summer Time": "Europe/London",
-    "China Standard Time": "Asia/Shanghai",
-    "Israel Standard Time": "Asia/Jerusalem",
-    "Eastern Standard Time (New South Wales)": "Australia/Sydney",
-}
-"""What IB calls time zones, where IANA does not, or not everywhere
-(https://interactivebrokers.github.io/tws-api/contract_details.html lists many)."""
 
-
-@lru_cache(maxsize=64)
 def exchange_zone(time_zone_id: str) -> tzinfo | None:
     """Return the zone that contract details name, as "US/Eastern" or "EST (Eastern Standard Time)"; None if unknown."""
-    name = time_zone_id.strip()
-    described = _DESCRIBED_ZONE.fullmatch(name)
-    if described is not None:
-        name = described[2] if described[2] in _ZONES else described[1]
     try:
-        return ZoneInfo(_ZONES.get(name, name))
-    except (KeyError, ValueError, OSError):  # OSError: the name of a directory of the database
+        return zone_of(time_zone_id)
+    except ValueError:
         return None
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from ibfast.history import (
 from ibfast.sim.channel import midpoint
 from ibfast.sim.events import Quote, Source, Trade
 from ibfast.sim.instruments import Instrument
-from ibfast.times import parse_bar_time
+from ibfast.times import parse_bar_time, zone_of
 from ibfast.wire.requests import HistoricalBars, HistoricalTicks
 
 __all__ = [
@@ -104,7 +103,7 @@ def bar_window(request: HistoricalBars, instrument: Instrument, now_ns: int) -> 
     if match is None:
         raise _invalid(req_id, f"Invalid duration {request.duration!r}")
     _check_what(req_id, request.what_to_show, instrument, _TRADE_BARS + _QUOTE_BARS)
-    zone = ZoneInfo(instrument.hours.zone)
+    zone = zone_of(instrument.hours.zone)
     ends_s = now_ns // _NS if not request.end else _parse_time(req_id, request.end, zone)
     number, unit = int(match[1]), match[2]
     begins_s = ends_s - number * _DURATION_UNIT_S[unit]
@@ -147,7 +146,7 @@ def historical_ticks(
         raise _invalid(req_id, f"number of ticks must be between 1 and {MOST_TICKS}")
     if bool(request.start) == bool(request.end):
         raise _invalid(req_id, "one of start and end must be given, not both")
-    zone = ZoneInfo(instrument.hours.zone)
+    zone = zone_of(instrument.hours.zone)
     if request.start:
         start_ns = _parse_time(req_id, request.start, zone) * _NS
         return _ticks_after(source, instrument, request, start_ns, now_ns)
@@ -175,7 +174,7 @@ def write_date(start_s: int, bar_s: int, format_date: int, instrument: Instrumen
         return f"{datetime.fromtimestamp(start_s, UTC):%Y%m%d}"
     if format_date != DATE_TEXT:
         return str(start_s)
-    local = datetime.fromtimestamp(start_s, ZoneInfo(instrument.hours.zone))
+    local = datetime.fromtimestamp(start_s, zone_of(instrument.hours.zone))
     return f"{local:%Y%m%d %H:%M:%S} {instrument.hours.zone}" if names_zone else f"{local:%Y%m%d  %H:%M:%S}"
 
 
@@ -274,7 +273,7 @@ def _check_what(req_id: int, what_to_show: str, instrument: Instrument, known: t
         raise _no_data(req_id, f"No historical market data for {named}")
 
 
-def _parse_time(req_id: int, text: str, zone: ZoneInfo) -> int:
+def _parse_time(req_id: int, text: str, zone: tzinfo) -> int:
     try:
         return parse_bar_time(text, zone) // _NS
     except ValueError:

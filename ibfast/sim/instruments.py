@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
 
 from ibfast.contracts import Contract, ContractDetails
+from ibfast.times import zone_of
 
 __all__ = ["Hours", "Instrument", "builtin_instruments", "recorded_con_id", "recorded_stock", "synthetic_stock"]
 
@@ -54,16 +54,16 @@ class Hours:
         """Return the start and end of the liquid session of `day` in UTC seconds; None on a weekend."""
         if day.weekday() >= _SATURDAY:
             return None
-        zone = ZoneInfo(self.zone)
+        zone = zone_of(self.zone)
         first = day - timedelta(days=1) if self.liquid_opens >= self.liquid_closes else day
         start = datetime.combine(first, self.liquid_opens, zone)
         return int(start.timestamp()), int(datetime.combine(day, self.liquid_closes, zone).timestamp())
 
 
-_US_STOCKS = Hours("US/Eastern", time(4), time(20), time(9, 30), time(16))
-_US_FUTURES = Hours("US/Central", time(17), time(16), time(8, 30), time(15, 15))
-_FOREX = Hours("US/Eastern", time(17, 15), time(17), time(17, 15), time(17))
-_EUROPE = Hours("MET", time(9), time(17, 30), time(9), time(17, 30))
+_US_STOCKS = Hours("America/New_York", time(4), time(20), time(9, 30), time(16))
+_US_FUTURES = Hours("America/Chicago", time(17), time(16), time(8, 30), time(15, 15))
+_FOREX = Hours("America/New_York", time(17, 15), time(17), time(17, 15), time(17))
+_EUROPE = Hours("Europe/Brussels", time(9), time(17, 30), time(9), time(17, 30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ def _futures(symbol: str, name: str, multiplier: str, underlying: int, today: da
 def _options(underlying: Instrument, today: date) -> Iterator[Instrument]:
     first_friday = today + timedelta(days=1 + (_FRIDAY - today.weekday() - 1) % 7)
     centre = round(underlying.price / _STRIKE_STEP)
-    zone = ZoneInfo(underlying.hours.zone)
+    zone = zone_of(underlying.hours.zone)
     for week in range(_CHAIN_EXPIRIES):
         expiry = first_friday + timedelta(weeks=week)
         expires = datetime.combine(expiry, underlying.hours.liquid_closes, zone)
