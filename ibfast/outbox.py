@@ -154,7 +154,8 @@ class Outbox:
 
     def next_s(self, now_s: float) -> float | None:
         """Return when to call `pump`; None if nothing comes of time alone."""
-        at_s = min(self._clock.next_s(), math.inf if (due_s := self.limiter.next_s(now_s)) is None else due_s)
+        due_s = self.limiter.next_s(now_s)
+        at_s = min(self._clock.next_s(), math.inf if due_s is None else due_s)
         return None if at_s == math.inf else at_s
 
     def pump(self, now_s: float) -> None:
