@@ -204,12 +204,14 @@ class Lines:
 
     def room(self, family: str) -> int:
         """Return how many subscriptions of a family this connection may have: what is free, and what it has."""
-        own = sum(
+        return self._outbox.limiter.free(family, time.monotonic()) + self._own(family)
+
+    def _own(self, family: str) -> int:
+        return sum(
             family_of(ticket.request) == family and ticket.state is TicketState.SENT
             for ticket in self._tickets.values()
             if isinstance(ticket.request, SUBSCRIPTION_REQUESTS)
         )
-        return self._outbox.limiter.free(family, time.monotonic()) + own
 
     def eta_s(self, subscription: Subscription) -> float:
         """Return in how many seconds its request is going to be sent; 0 if it was, infinite if nobody knows."""
@@ -217,8 +219,22 @@ class Lines:
         ticket = self._tickets.get(subscription.req_id)
         if ticket is not None:
             return self._outbox.limiter.eta_s(ticket, now_s)
-        can_wait = self._session.is_connected and self._session.is_link_up and subscription.due_s > now_s
-        return subscription.due_s - now_s if can_wait else math.inf
+        session = self._session
+        can_wait = session.is_connected and session.is_link_up and not session.is_suspended
+        return self._asked_s(subscription, now_s) - now_s if can_wait else math.inf
+
+    def _asked_s(self, subscription: Subscription, now_s: float) -> float:
+        """Return when the session asks for it: once it is due, and there is room for it beside all that come first."""
+        family, own = subscription.family, self._own(subscription.family)
+        rivals = [s for s in self._session.subscriptions.values() if s.family == family and s.rank < subscription.rank]
+        at_s, room_s = max(now_s, subscription.due_s), now_s
+        while True:
+            ahead = sum(bool(s.req_id) or s.due_s <= at_s for s in rivals)
+            if ahead >= own:
+                room_s = self._outbox.limiter.room_s(family, ahead + 1 - own, now_s)
+            if room_s <= at_s or room_s == math.inf:
+                return max(at_s, room_s)
+            at_s = room_s
 
     def ticket_of(self, req_id: int) -> Ticket | None:
         """Return the ticket of an open subscription's request."""

@@ -61,11 +61,11 @@ def test_a_lowered_limit_rises_one_by_one_up_to_where_it_was() -> None:
     counts = ledger()
     counts.take(((LINES, 98),), 0.0)
     counts.lower("lines", 97, 1000.0)
-    assert [counts.limit("lines", at_s) for at_s in (1000.0, 1299.9, 1300.0)] == [97, 97, 98]
-    assert counts.room_s(LINES, 1, 1300.0) == 1600.0
-    assert counts.room_s(LINES, 2, 1300.0) == 1900.0
-    assert counts.room_s(LINES, 3, 1300.0) == math.inf
-    assert [counts.limit("lines", at_s) for at_s in (1899.9, 1900.0, 1e9)] == [99, 100, 100]
+    assert [counts.limit("lines", at_s) for at_s in (1000.0, 1059.9, 1060.0)] == [97, 97, 98]
+    assert counts.room_s(LINES, 1, 1060.0) == 1120.0
+    assert counts.room_s(LINES, 2, 1060.0) == 1180.0
+    assert counts.room_s(LINES, 3, 1060.0) == math.inf
+    assert [counts.limit("lines", at_s) for at_s in (1179.9, 1180.0, 1e9)] == [99, 100, 100]
 
 
 def test_a_limit_is_never_raised_by_lowering_it() -> None:

@@ -306,7 +306,7 @@ class RateLimiter:
         """Take an error of the gateway as news about a limit.
 
         100: a pause of a second, then the rate that the text tells, or 80 %; one request more every ten minutes.
-        101, 309, 322, 10190: what is open besides `ticket` is all there may be; one more every five minutes, since
+        101, 309, 322, 10190: what is open besides `ticket` is all there may be; one more every minute, since
         windows of TWS and other clients give their share back. 10190 for the same instrument: it waits 15 s. 162 and
         420 that tell of pacing: no such request for a minute.
 
@@ -354,6 +354,13 @@ class RateLimiter:
             if meter == (name, EVERYTHING) and meter in AT_ONCE
         )
         return self._ledger(name).free(name, now_s, settling)
+
+    def room_s(self, name: str, count: int, now_s: float) -> float:
+        """Return when there is room for so many requests, of weight 1, under a rule without keys.
+
+        Infinite if that needs something to be given back.
+        """
+        return self._ledger(name).room_s((name, EVERYTHING), count, now_s)
 
     def _ticket(self, request: Request, now_s: float, deadline_s: float, priority: int) -> Ticket:
         return Ticket(request, lane_of(request), next(self._numbers), charges(request), now_s, deadline_s, priority)

@@ -70,7 +70,7 @@ _LONGEST_SMALL_BAR_S = 30
 _BID_ASK_WEIGHT = 2
 
 _RATE_RECOVERY_S = 600.0
-_SLOT_RECOVERY_S = 300.0
+_SLOT_RECOVERY_S = 60.0
 
 _HistoricalRequest = requests.HistoricalBars | requests.HistoricalTicks | requests.HeadTimestamp
 _Subscription = requests.MarketData | requests.RealTimeBars | requests.TickByTick | requests.MarketDepth
