@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -47,7 +48,12 @@ SPX, ES = Index("SPX", "CBOE"), Future("ES", "202612", "CME")
         (requests.HistoricalBars(5, EURO, "", "1 D", "1 min", "TRADES", False), 162),
         (requests.HistoricalBars(5, APPLE, "", "1 D", "7 mins", "TRADES", False), 321),
         (requests.HistoricalBars(5, APPLE, "20261101 00:00:00 UTC", "1 D", "1 min", "TRADES", False, 1, True), 321),
+        (requests.HistoricalBars(5, APPLE, "", "86401 S", "1 min", "TRADES", False), 321),
+        (requests.HistoricalBars(5, APPLE, "", "366 D", "1 day", "TRADES", False), 321),
+        (requests.HistoricalBars(5, APPLE, "20261101 00:00:00 UTC", "1 D", "1 min", "ADJUSTED_LAST", False), 321),
+        (requests.HistoricalBars(5, APPLE, "", "60 S", "1 secs", "TRADES", False, 1, True), 321),
         (requests.HistoricalTicks(5, APPLE, "", "", 10, "TRADES", False), 321),
+        (requests.HistoricalTicks(5, APPLE, "", "20261101 00:00:00 UTC", 1001, "TRADES", False), 321),
         (requests.HeadTimestamp(5, Stock("NOSUCH"), "TRADES", False), 200),
         (requests.CancelMarketData(5), 300),
         (requests.CancelTickByTick(5), 300),
@@ -360,6 +366,40 @@ def test_questions_and_answers() -> None:
         assert len(journal.of(responses.ManagedAccounts)) == len(journal.of(responses.NextValidId)) == 2
 
     with_client(test)
+
+
+@pytest.mark.parametrize("second", [requests.CurrentTimeRequest(), requests.CurrentTimeInMillisRequest()])
+def test_the_clock_is_told_once_a_second_to_each_client(second: requests.Request) -> None:
+    async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
+        def answers(client_id: int) -> list[Any]:
+            return journal.of(responses.CurrentTime, responses.CurrentTimeInMillis, client_id=client_id)
+
+        client.ask(requests.CurrentTimeRequest())
+        client.ask(second)
+        client.ask(requests.IdsRequest())
+        await journal.wait_for(lambda: len(journal.of(responses.NextValidId, client_id=1)) == 2)
+        assert len(answers(1)) == 1
+        assert not [error for error in journal.of(responses.ErrorMessage) if error.code == 0]
+        assert [(v.code, v.request) for v in gateway.violations] == [(0, second)]
+        async with Client(gateway, 2) as other:
+            other.ask(second)
+            await journal.wait_for(lambda: answers(2))
+        gateway.wall_s = lambda: time.monotonic() + 1.0  # type: ignore[method-assign]
+        client.ask(second)
+        await journal.wait_for(lambda: len(answers(1)) == 2)
+
+    with_client(test, pacing=True)
+
+
+def test_a_regulatory_snapshot_takes_no_line_and_another_one_waits_a_second() -> None:
+    async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
+        client.ask(requests.MarketData(1, APPLE, regulatory_snapshot=True))
+        client.ask(requests.MarketData(2, APPLE, regulatory_snapshot=True))
+        await journal.first(responses.ErrorMessage, req_id=2, code=321)
+        await journal.first(responses.TickSnapshotEnd, req_id=1)
+        assert not gateway.subscriptions()
+
+    with_client(test, pacing=True)
 
 
 def test_market_data_lines_are_limited() -> None:

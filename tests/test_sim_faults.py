@@ -634,7 +634,7 @@ def test_violations_are_what_limits_refused() -> None:
         for request in asked:
             client.ask(request)
         for _ in range(60):
-            client.ask(requests.CurrentTimeRequest())
+            client.ask(requests.IdsRequest())
         await client.closed()
         found = [(v.code, v.rule, getattr(v.request, "req_id", None)) for v in gateway.violations]
         assert found == [

@@ -177,10 +177,10 @@ def test_streams_end_with_their_client() -> None:
 def test_too_many_requests_end_the_session() -> None:
     async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
         for _ in range(200):
-            client.ask(requests.CurrentTimeRequest())
+            client.ask(requests.IdsRequest())
         await client.closed()
         assert [error.code for error in journal.of(responses.ErrorMessage)][3:] == [100, 100, 100]
-        assert len(journal.of(responses.CurrentTime)) == 50
+        assert len(journal.of(responses.NextValidId)) == 51
 
     with_client(test, pacing=True)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.sim.pacing import AccountLimits, Refusal, RequestRate
+from ibfast.sim.pacing import AccountLimits, ClockRate, Refusal, RequestRate
 
 
 def code(refusal: Refusal | None) -> int | None:
@@ -44,6 +44,20 @@ def test_no_window_of_a_second_lets_more_through(pauses: list[float]) -> None:
         if rate.request(now_s) is None:
             passed.append(now_s)
     assert all(sum(start <= at < start + 1 for at in passed) <= 50 for start in passed)
+
+
+def test_the_clock_is_told_once_a_second_and_a_dropped_question_costs_nothing() -> None:
+    rate = ClockRate()
+    assert [rate.ask(now_s) is None for now_s in (0.0, 0.0, 0.5, 0.999, 1.0, 1.5, 2.0)] == [
+        True, False, False, False, True, False, True,
+    ]  # fmt: skip
+
+
+def test_one_regulatory_snapshot_in_a_second() -> None:
+    limits = AccountLimits()
+    assert limits.take_regulatory_snapshot(0.0) is None
+    assert code(limits.take_regulatory_snapshot(0.999)) == 321
+    assert limits.take_regulatory_snapshot(1.0) is None
 
 
 def test_lines_are_limited_and_given_back() -> None:
@@ -148,6 +162,7 @@ def test_limits_that_are_not_enforced_refuse_nothing() -> None:
     for _ in range(100):
         assert limits.open_line() is None
         assert limits.open_depth() is None
+        assert limits.take_regulatory_snapshot(0.0) is None
         assert limits.open_tick_by_tick(1, 0.0) is None
         assert limits.open_real_time_bars(0.0) is None
         assert historical(limits, "same", 0.0) is None

@@ -22,7 +22,7 @@ from ibfast.sim.codec import DatedBars, UnknownRequest
 from ibfast.sim.generic_ticks import parse_generic_ticks
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.option_stream import OptionStream
-from ibfast.sim.pacing import Refusal
+from ibfast.sim.pacing import ClockRate, Refusal
 from ibfast.sim.streams import DepthStream, Level1Stream, TickByTickStream
 from ibfast.sim.subscription import Family, Holding, Subscription
 from ibfast.wire import requests, responses
@@ -69,6 +69,7 @@ class Desk:
         self._session = session
         self._send = session.send
         self._market_data_type = int(MarketDataType.REALTIME)
+        self._clock_rate = ClockRate()
         self._open: dict[tuple[Family, int], Subscription] = {}
         self._lingering: list[Subscription] = []
         self._postponed: list[requests.Request | UnknownRequest] = []
@@ -87,6 +88,8 @@ class Desk:
             requests.HistoricalTicks: self._historical_ticks,
             requests.CancelHistoricalTicks: lambda r: self._cancel(Family.HISTORY, r.req_id, _NO_HISTORY),
             requests.HeadTimestamp: self._head_timestamp,
+            requests.CurrentTimeRequest: self._current_time,
+            requests.CurrentTimeInMillisRequest: self._current_time,
         }
 
     @property
@@ -145,7 +148,9 @@ class Desk:
             raise RequestError(
                 req_id, _NOT_SUBSCRIBED, "Requested market data is not subscribed.Delayed market data is available."
             )
-        if not request.snapshot:
+        if request.regulatory_snapshot:
+            self._admit(request, partial(self._gateway.limits.take_regulatory_snapshot, self._gateway.wall_s()))
+        if not (request.snapshot or request.regulatory_snapshot):
             self._admit(request, self._gateway.limits.open_line)
         data_type = self._market_data_type if is_delayed else MarketDataType.REALTIME
         is_forex = instrument.contract.sec_type == "CASH"
@@ -171,7 +176,7 @@ class Desk:
         else:
             stream = Level1Stream(subscription.send, req_id, channel, data_type, generic_ticks)
         stream.resume(self._gateway.clock.now_ns())
-        if request.snapshot:
+        if request.snapshot or request.regulatory_snapshot:
             self._send(responses.TickSnapshotEnd(req_id))
         else:
             self._hold(subscription, channel, stream, self._gateway.limits.close_line)
@@ -317,6 +322,13 @@ class Desk:
         self._send(DatedBars(req_id, bars, dates, begins, ends))
         if version >= ServerVersion.HISTORICAL_DATA_END:
             self._send(responses.HistoricalDataEnd(req_id, begins, ends))
+
+    def _current_time(self, request: requests.CurrentTimeRequest | requests.CurrentTimeInMillisRequest) -> None:
+        refusal = self._clock_rate.ask(self._gateway.wall_s()) if self._gateway.pacing else None
+        if refusal is None:
+            self._answer(request)
+        else:
+            self._gateway.note_violation(self._session.client_id, refusal, request)
 
     def _answer(self, request: requests.Request | UnknownRequest) -> None:
         now_ns, version = self._gateway.clock.now_ns(), self._session.server_version

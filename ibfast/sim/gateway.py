@@ -46,7 +46,10 @@ Journal = Callable[[int, Message], None]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A request that a limit refused, not a fault; `at_s` is monotonic time, `rule` the limit."""
+    """A request that a limit refused, not a fault.
+
+    `at_s` is monotonic time, `rule` the limit; `code` is 0 where the request was dropped without an error.
+    """
 
     at_s: float
     client_id: int | None

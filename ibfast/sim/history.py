@@ -67,6 +67,8 @@ BAR_SECONDS = {
 _DURATION = re.compile(r"([1-9][0-9]{0,4}) ([SDWMY])")
 _DURATION_UNIT_S = {"S": 1, "D": _DAY_S, "W": 7 * _DAY_S, "M": 30 * _DAY_S, "Y": 365 * _DAY_S}
 _WEEKEND = 5
+_MOST_DAYS = 365
+_LEAST_KEPT_BAR_S = 5
 _MOST_BARS = 20_000
 _SESSION_SEARCH_DAYS = 6
 MOST_TICKS = 1000
@@ -103,9 +105,19 @@ def bar_window(request: HistoricalBars, instrument: Instrument, now_ns: int) -> 
     if match is None:
         raise _invalid(req_id, f"Invalid duration {request.duration!r}")
     _check_what(req_id, request.what_to_show, instrument, _TRADE_BARS + _QUOTE_BARS)
+    number, unit = int(match[1]), match[2]
+    if unit == "S" and number > _DAY_S:
+        raise _invalid(req_id, f"Historical data requests for durations longer than {_DAY_S} seconds are made in days")
+    if unit == "D" and number > _MOST_DAYS:
+        raise _invalid(
+            req_id, f"Historical data requests for durations longer than {_MOST_DAYS} days are made in years"
+        )
+    if request.end and request.what_to_show == "ADJUSTED_LAST":
+        raise _invalid(req_id, "End date not supported with adjusted last")
+    if request.keep_up_to_date and bar_s < _LEAST_KEPT_BAR_S:
+        raise _invalid(req_id, f"Bars of less than {_LEAST_KEPT_BAR_S} seconds can't be kept up to date")
     zone = zone_of(instrument.hours.zone)
     ends_s = now_ns // _NS if not request.end else _parse_time(req_id, request.end, zone)
-    number, unit = int(match[1]), match[2]
     begins_s = ends_s - number * _DURATION_UNIT_S[unit]
     if (ends_s - begins_s) // bar_s > _MOST_BARS:
         raise _no_data(req_id, "invalid step: too many bars")

@@ -5,11 +5,13 @@ limiter, so that each can be tested against the other. A refusal is the answer t
 are IB's, https://www.interactivebrokers.com/campus/ibkr-api-page/twsapi-doc/ (pacing, market-data lines).
 Windows slide.
 
-Lines, tick-by-tick, depth and historical limits belong to the account; the rate of requests to one connection.
+Lines, tick-by-tick, depth and historical limits belong to the account; the rate of requests and that of questions for
+the clock to one connection.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ __all__ = ["AccountLimits", "Refusal", "RequestRate"]
 _LINES_PER_REQUEST_PER_SECOND = 2
 _LEAST_LINES = 100
 _RATE_ERRORS_TO_END = 3
+
+_CLOCK_PAUSE_S = 1.0
+_REGULATORY_PAUSE_S = 1.0
 
 _TICK_BY_TICK_SHARE = 0.05
 _TICK_BY_TICK_PAUSE_S = 15.0
@@ -104,6 +109,20 @@ class RequestRate:
         return Refusal(100, text, "requests per second", ends_session=self._errors >= _RATE_ERRORS_TO_END)
 
 
+class ClockRate:
+    """The clock is told once a second on each connection; every other question for it is dropped without an error."""
+
+    def __init__(self) -> None:
+        self._told_s = -math.inf
+
+    def ask(self, now_s: float) -> Refusal | None:
+        """Tell whether a question is answered; the refusal is not sent."""
+        if now_s - self._told_s < _CLOCK_PAUSE_S:
+            return Refusal(0, "", "questions for the clock per second")
+        self._told_s = now_s
+        return None
+
+
 class AccountLimits:
     """What one account may have at once, and how often it may ask, over all its connections.
 
@@ -119,6 +138,7 @@ class AccountLimits:
         self.depth = min(max(lines // _LINES_PER_DEPTH, _LEAST_DEPTH), _MOST_DEPTH)
         self._open: Counter[str] = Counter()
         self._tick_by_tick_asked = _Recent(_TICK_BY_TICK_PAUSE_S)
+        self._regulatory = _Recent(_REGULATORY_PAUSE_S)
         self._historical = _Window(_HISTORICAL_WINDOW_S)
         self._identical = _Recent(_IDENTICAL_PAUSE_S)
         self._burst: deque[tuple[float, Hashable]] = deque()
@@ -130,6 +150,13 @@ class AccountLimits:
     def close_line(self) -> None:
         """Give it back."""
         self._open["line"] -= 1
+
+    def take_regulatory_snapshot(self, now_s: float) -> Refusal | None:
+        """Serve a regulatory snapshot; one in a second."""
+        if self._enforced and self._regulatory.has("", now_s):
+            return Refusal(321, "Only one regulatory snapshot in a second", "regulatory snapshots per second")
+        self._regulatory.add("", now_s)
+        return None
 
     def open_tick_by_tick(self, instrument: Hashable, now_s: float) -> Refusal | None:
         """Begin a tick-by-tick subscription; one request for the same instrument in 15 s."""
