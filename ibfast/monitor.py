@@ -33,8 +33,8 @@ LEVELS: Mapping[str, int] = MappingProxyType({
     **dict.fromkeys(
         (
             "auth_warning", "backfill_dropped", "backfill_failed", "client_id_in_use", "connect_failed",
-            "connection_lost", "error_message", "farm_broken", "instruments_full", "link_lost", "quarantined",
-            "refused_for_now", "renewed", "stream_dead", "stream_stale", "suspended", "waiting_for_line",
+            "connection_lost", "error_message", "farm_broken", "instruments_full", "link_lost", "link_slow",
+            "quarantined", "refused_for_now", "renewed", "stream_dead", "stream_stale", "suspended", "waiting_for_line",
         ),
         logging.WARNING,
     ),

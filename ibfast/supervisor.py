@@ -122,6 +122,7 @@ class Supervisor:
         self._heard_s = 0.0
         # As of the last look: health is read by other threads too, and to look is to note that one has looked.
         self._link_health = LinkHealth.ALIVE
+        self._is_slow_told = False
         self._outage: tuple[int, int, float] | None = None
         self._quarantined = 0
         self._refused_instruments_told = False
@@ -299,6 +300,7 @@ class Supervisor:
     def _tick(self, now_s: float) -> float:
         """Do what is due. Return when to come back, in seconds."""
         self.lines.poll(now_s)
+        self._note_dates(now_s)
         self._check_link(now_s)
         if self._link is None:
             return 0.0
@@ -317,12 +319,26 @@ class Supervisor:
         due_s = min(at_s for at_s in (now_s + pause_s, *times) if at_s is not None)
         return max(due_s - time.monotonic(), LEAST_PAUSE_S)
 
+    def _note_dates(self, now_s: float) -> None:
+        """Have the heartbeat compare when the newest trades have happened with when they are seen."""
+        instruments = list({subscription.instrument for subscription in self._session.open_subscriptions()})
+        event_ns = self._feed.last["last_event_ns"][instruments].tolist()
+        for instrument, at_ns in zip(instruments, event_ns, strict=True):
+            if at_ns:
+                self.heartbeat.dated(instrument, at_ns / NS, now_s)
+
     def _check_link(self, now_s: float) -> None:
         self._link_health = self.heartbeat.link(now_s)
         if self._link_health is LinkHealth.LOST:
             silence_s = self._manager.config.heartbeat.interval_s + self._manager.config.heartbeat.timeout_s
             self.lose(NotConnectedError(f"the gateway has been silent for {silence_s:g} s and does not answer"))
             return
+        if self._link_health is LinkHealth.SLOW and not self._is_slow_told:
+            self._is_slow_told = True
+            self._monitor.event("link_slow", late_s=round(self.heartbeat.lateness_s, 3))
+        elif self._link_health is LinkHealth.ALIVE and self._is_slow_told:
+            self._is_slow_told = False
+            self._monitor.event("link_recovered")
         if self.heartbeat.probe_due(now_s):
             self._outbox.ask_clock()
 
@@ -401,6 +417,7 @@ class Supervisor:
         self.reconnection.connected(now_s)
         self.heartbeat.connected(now_s)
         self._link_health = LinkHealth.ALIVE
+        self._is_slow_told = False
         self.book.begin(now_s, self._client_id)
         self._outbox.begin(self._link.protocol, self._link.flush)
         if self._outage is not None:
@@ -492,7 +509,8 @@ class Supervisor:
         if isinstance(message, ErrorMessage):
             self._reactions.react(message, now_s)
         elif isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis):
-            rtt_s = self.heartbeat.probe_answered(now_s)
+            time_s = message.time_s if isinstance(message, responses.CurrentTime) else message.time_ms / 1000
+            rtt_s = self.heartbeat.probe_answered(now_s, time_s)
             self._outbox.clock_answered(now_s, has_ib=self._session.is_link_up)
             if rtt_s is not None:
                 self._monitor.round_trip.observe(int(rtt_s * NS))
@@ -541,7 +559,9 @@ class Supervisor:
         if not self._ready.is_set():
             yield f"no session: {self._monitor.state}: {self.last_error or 'connect() was not called'}"
             return
-        if self._link_health is not LinkHealth.ALIVE:
+        if self._link_health is LinkHealth.SLOW:
+            yield f"the link is slow: what arrives is {self.heartbeat.lateness_s:.3g} s late"
+        elif self._link_health is not LinkHealth.ALIVE:
             yield "the gateway does not answer"
         if not self._session.is_link_up:
             yield "the gateway has lost its connection to IB"

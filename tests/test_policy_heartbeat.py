@@ -23,7 +23,7 @@ from ibfast.policy.heartbeat import (
 from ibfast.policy.hours import TradingHours
 from ibfast.policy.silence import Cadence
 
-ALIVE, SUSPECT, LOST = LinkHealth
+ALIVE, SLOW, SUSPECT, LOST = LinkHealth
 LIVE, QUIET, STALE, DEAD = StreamState
 OPEN = TradingHours((0.0,), (True,))
 START_S = 1_000.0
@@ -129,7 +129,7 @@ def _probed(monitor: HeartbeatMonitor, now_s: float) -> bool:
 def test_a_link_is_lost_when_nothing_at_all_comes() -> None:
     monitor = connected()
     monitor.bytes_received(START_S + 4)
-    assert watch_link(monitor, 4, 30) == [ALIVE] * 11 + [SUSPECT] * 4 + [LOST] * 12
+    assert watch_link(monitor, 4, 30) == [ALIVE] * 8 + [SLOW] * 3 + [SUSPECT] * 4 + [LOST] * 12
 
 
 def test_bytes_without_an_answer_are_suspect_and_never_lost() -> None:
@@ -137,9 +137,9 @@ def test_bytes_without_an_answer_are_suspect_and_never_lost() -> None:
     for second in range(300):
         now_s = START_S + second
         monitor.bytes_received(now_s)
-        assert watch_link(monitor, second, second) == [ALIVE if second < 15 else SUSPECT]
+        assert watch_link(monitor, second, second) == [ALIVE if second < 12 else SLOW if second < 15 else SUSPECT]
     monitor.probe_answered(START_S + 300)
-    assert monitor.link(START_S + 300) is ALIVE
+    assert monitor.link(START_S + 300) is SLOW
 
 
 def test_silence_without_a_question_proves_nothing() -> None:
@@ -171,8 +171,9 @@ def test_a_probe_that_was_lost_is_repeated_and_gives_no_round_trip() -> None:
     monitor.probe_sent(START_S + 20)
     assert monitor.link(START_S + 20) is SUSPECT
     assert monitor.probe_answered(START_S + 20.1) is None
-    assert monitor.link(START_S + 20.1) is ALIVE
+    assert monitor.link(START_S + 20.1) is SLOW
     assert monitor.probe_answered(START_S + 20.2) is None
+    assert monitor.link(START_S + 20.2) is ALIVE, "the last answer is that of the last probe"
     assert monitor.rtt == RttStatistics()
 
 
@@ -181,7 +182,8 @@ def test_a_blocked_loop_is_not_taken_for_a_dead_link(blocked_at: int) -> None:
     """Before a probe, with one just sent, with one that has been out for a while."""
     monitor = connected()
     watch_link(monitor, 0, blocked_at)
-    assert watch_link(monitor, 70, 80) == [ALIVE] * 5 + [LOST] * 6
+    first = SLOW if blocked_at == 12 else ALIVE
+    assert watch_link(monitor, 70, 80) == [first] * 2 + [SLOW] * 3 + [LOST] * 6
 
 
 def test_after_a_blocked_loop_the_link_may_prove_itself() -> None:
@@ -190,7 +192,7 @@ def test_after_a_blocked_loop_the_link_may_prove_itself() -> None:
     assert monitor.link(START_S + 70) is ALIVE
     assert monitor.probe_answered(START_S + 70.1) is None, "what it took is not the link's doing"
     assert monitor.rtt.count == 0
-    assert watch_link(monitor, 71, 85) == [ALIVE] * 5 + [SUSPECT] * 10
+    assert watch_link(monitor, 71, 85) == [ALIVE] * 2 + [SLOW] * 3 + [SUSPECT] * 10
 
 
 def test_whoever_looks_rarely_finds_a_dead_link_all_the_same() -> None:
@@ -209,6 +211,115 @@ def test_whoever_looks_rarely_finds_a_dead_link_all_the_same() -> None:
         if busy.probe_due(now_s):
             busy.probe_sent(now_s)
     assert busy.link(now_s) is SUSPECT
+
+
+def answer_after(monitor: HeartbeatMonitor, asked_s: float, rtt_s: float, *, ahead_s: float = 0.0) -> LinkHealth:
+    """Send a probe, look until its answer comes, and return what the link is then; the gateway's clock is ahead."""
+    monitor.check(asked_s, 0.0)
+    monitor.probe_sent(asked_s)
+    for tenth in range(1, int(rtt_s * 10) + 1):
+        monitor.check(asked_s + tenth / 10, 0.0)
+    monitor.probe_answered(asked_s + rtt_s, asked_s + rtt_s / 2 + ahead_s)
+    return monitor.link(asked_s + rtt_s)
+
+
+def test_a_link_that_answers_late_is_slow_until_it_answers_promptly() -> None:
+    monitor = connected()
+    asked_s = [START_S + 10.0 * n for n in range(1, 9)]
+    round_trips = [0.05, 1.9, 2.1, 4.0, 0.3, 0.05, 0.05]
+    expected = [ALIVE, ALIVE, SLOW, SLOW, ALIVE, ALIVE, ALIVE]
+    assert [answer_after(monitor, *probe) for probe in zip(asked_s, round_trips, strict=False)] == expected
+    assert monitor.lateness_s == 4.0
+
+
+def test_a_link_is_slow_by_what_is_usual_but_not_by_one_hiccup() -> None:
+    monitor = connected()
+    asked_s = [START_S + 10.0 * n for n in range(1, 9)]
+    round_trips = [0.02, 0.02, 0.02, 0.7, 0.02, 0.7, 0.8, 0.02]
+    expected = [ALIVE] * 6 + [SLOW, ALIVE]
+    assert [answer_after(monitor, *probe) for probe in zip(asked_s, round_trips, strict=True)] == expected
+    far = connected()
+    assert {answer_after(far, at_s, 0.7) for at_s in asked_s} == {ALIVE}
+
+
+def test_a_question_without_an_answer_does_not_leave_a_link_slow() -> None:
+    """IB drops a question that follows another one too soon; the answers to later ones show that all is well."""
+    monitor = connected()
+    assert answer_after(monitor, START_S + 10, 0.05, ahead_s=-3600.0) is ALIVE
+    monitor.probe_sent(START_S + 20)
+    for second in range(20, 30):
+        monitor.bytes_received(START_S + second)
+        seen = watch_link(monitor, second, second)
+    assert seen == [SUSPECT]
+    assert answer_after(monitor, START_S + 30, 0.05, ahead_s=-3600.0) is ALIVE
+    assert answer_after(monitor, START_S + 40, 2.5, ahead_s=-3600.0) is SLOW
+
+
+def test_answers_to_earlier_questions_are_no_round_trip_of_the_newest() -> None:
+    """Every answer takes 17 s, so that one comes soon after each question: the link is slow all the time."""
+    monitor = connected()
+    health = set()
+    for tenth in range(3000):
+        now_s = START_S + tenth / 10
+        monitor.bytes_received(now_s)
+        if tenth % 100 == 0:
+            monitor.probe_sent(now_s)
+        if tenth % 100 == 70 and tenth > 170:
+            monitor.probe_answered(now_s, now_s - 17.0)
+        monitor.check(now_s, 0.0)
+        health.add(monitor.link(now_s))
+        if tenth == 19:
+            assert health == {ALIVE}
+            health.clear()
+    assert health == {SLOW, SUSPECT}
+
+
+@pytest.mark.parametrize("offset_s", [0.0, 900.0, -3600.0])
+def test_data_that_ages_makes_a_link_slow(offset_s: float) -> None:
+    """The exchange's clock differs from ours, or the data is delayed: the least age is the measure."""
+    monitor = connected()
+
+    def trade_each_second(first: int, last: int, late_s: float) -> LinkHealth:
+        for second in range(first, last):
+            monitor.check(START_S + second, 0.0)
+            monitor.dated("AAPL", float(int(START_S + second - late_s)) - offset_s, START_S + second)
+        return monitor.link(START_S + last)
+
+    assert trade_each_second(0, 100, 0.3) is ALIVE
+    assert trade_each_second(100, 103, 2.5) is ALIVE, "a tape may be late for a moment"
+    assert trade_each_second(103, 120, 7.5) is SLOW
+    assert 6.9 <= monitor.lateness_s <= 8.0
+    monitor.dated("AAPL", START_S + 30 - offset_s, START_S + 120)
+    assert monitor.link(START_S + 120) is SLOW, "a time that is not newer proves nothing"
+    assert trade_each_second(121, 130, 0.3) is ALIVE
+    assert trade_each_second(130, 150, 9.0) is SLOW
+    monitor.check(START_S + 200, 0.0)
+    assert monitor.link(START_S + 200) is ALIVE, "there is no data any more, and nothing else is late"
+
+
+def test_one_stream_that_is_late_is_no_slow_link() -> None:
+    monitor = connected()
+    for second in range(100):
+        now_s = START_S + second
+        monitor.check(now_s, 0.0)
+        monitor.dated("AAPL", now_s - 0.2, now_s)
+        monitor.dated("MSFT", now_s - (0.2 if second < 50 else 20.0), now_s)
+        assert monitor.link(now_s) is ALIVE
+
+
+def test_a_blocked_loop_is_not_taken_for_a_slow_link() -> None:
+    monitor = connected()
+    for second in range(60):
+        now_s = START_S + second
+        monitor.check(now_s, 0.0)
+        monitor.dated("AAPL", now_s - 0.2, now_s)
+    monitor.probe_sent(now_s)
+    monitor.dated("AAPL", now_s + 1, now_s + 30)
+    monitor.probe_answered(now_s + 30, now_s)
+    monitor.dated("AAPL", now_s + 2, now_s + 30)
+    assert monitor.link(now_s + 30) is ALIVE
+    monitor.dated("AAPL", now_s + 30.8, now_s + 31)
+    assert monitor.link(now_s + 31) is ALIVE
 
 
 def test_round_trips() -> None:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ from ibfast.feed import NO_INSTRUMENT
 from ibfast.policy.pacing_rules import MARGIN_S
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway
+from ibfast.sim.market import Market
+from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.ticks import TickPrice
+from ibfast.sim.universe import Universe
 from ibfast.wire.requests import (
     CancelMarketData,
     CurrentTimeInMillisRequest,
@@ -488,6 +492,45 @@ def test_a_request_that_was_given_up_is_cancelled_and_its_rows_reach_no_stream(r
             assert ended["seq"] < ended["last_seq"] <= row["seq"]
             assert manager.feed.late == 3
 
+
+# --- a slow link ---
+
+
+@contextlib.asynccontextmanager
+async def through_proxy(heartbeat: HeartbeatConfig) -> AsyncIterator[tuple[IBKRConnectionManager, FaultProxy]]:
+    """A manager, and the proxy between it and a gateway whose market is busy."""
+    market = Market(Universe.of_symbols(["AAPL"], date(2026, 11, 23)), rate=400)
+    async with (
+        Gateway(market=market) as gateway,
+        FaultProxy(gateway.host, gateway.port) as proxy,
+        IBKRConnectionManager(Config(port=proxy.port, heartbeat=heartbeat)) as manager,
+    ):
+        yield manager, proxy
+
+
+def late_for(manager: IBKRConnectionManager) -> float:
+    (told,) = [event.fields["late_s"] for event in manager.monitor.events if event.name == "link_slow"]
+    assert isinstance(told, float)
+    return told
+
+
+def test_a_link_that_brings_less_than_there_is_is_told_as_slow_while_its_streams_live(run: Run) -> None:
+    async def test() -> None:
+        async with through_proxy(HeartbeatConfig(interval_s=0.3, timeout_s=20.0)) as (manager, proxy):
+            stream = await manager.subscribe("AAPL", "LAST")
+            await until(lambda: stream.state is SubscriptionState.LIVE and manager.health())
+            proxy.trickle(1500)
+            await until(lambda: "link_slow" in names(manager))
+            assert stream.state is SubscriptionState.LIVE
+            assert late_for(manager) >= 2.0
+            (reason,) = manager.health().reasons
+            assert reason.startswith("the link is slow: what arrives is ")
+            await proxy.serve()
+            await until(lambda: "link_recovered" in names(manager))
+            assert manager.health()
+            assert names(manager).count("link_slow") == 1
+            assert manager.monitor.counts["connection_lost"] == 0
+
     run(test())
 
 
@@ -525,5 +568,24 @@ def test_the_end_of_an_outage_and_the_burst_behind_it_in_one_write(run: Run, cau
             assert gap["first_seq"] <= under_way["seq"]
             assert gap["seq"] < back["seq"][0]
             assert under_way["seq"] < gap["last_seq"] <= back["seq"][0]
+
+
+def test_data_that_comes_late_makes_a_link_slow_without_a_question(run: Run) -> None:
+    """No question about the clock is asked meanwhile: trades are four seconds older than they were."""
+
+    async def test() -> None:
+        async with through_proxy(HeartbeatConfig(interval_s=600.0)) as (manager, proxy):
+            stream = await manager.subscribe("AAPL", "LAST")
+            await until(lambda: stream.state is SubscriptionState.LIVE)
+            for _ in range(3):  # trades of different seconds show what is usual
+                await anext(stream)
+                await asyncio.sleep(0.5)
+            proxy.delay(4.0)
+            await until(lambda: "link_slow" in names(manager))
+            assert 3.0 <= late_for(manager) < 10.0
+            assert not manager.health()
+            await proxy.serve()
+            await until(lambda: "link_recovered" in names(manager))
+            assert manager.health()
 
     run(test())

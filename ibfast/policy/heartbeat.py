@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from ibfast.policy.checks import require, require_seconds
 from ibfast.policy.hours import TradingHours
+from ibfast.policy.promptness import LATE_S, Promptness
 from ibfast.policy.silence import SilenceLimits, StreamState, StreamWatch
 
 __all__ = ["Change", "HeartbeatMonitor", "LinkHealth", "RttStatistics", "SilenceLimits", "StreamState"]
@@ -28,6 +29,8 @@ class LinkHealth(StrEnum):
     """What is known about the connection."""
 
     ALIVE = "alive"
+    SLOW = "slow"
+    """It answers, and brings data, but late."""
     SUSPECT = "suspect"
     """Bytes have come lately, but the gateway's server does not answer."""
     LOST = "lost"
@@ -112,6 +115,8 @@ class HeartbeatMonitor:
         self._heard_s = -math.inf  # when bytes came last
         self._asked_s = -math.inf  # when the newest probe was sent
         self._waiting_from_s: float | None = None
+        self._unanswered = 0
+        self._promptness = Promptness()
         self._is_single = True  # one probe is out, and nobody was late: its answer gives a round trip
         self._rtts: deque[float] = deque(maxlen=RTT_WINDOW)
         self._rtt_count = 0
@@ -124,6 +129,8 @@ class HeartbeatMonitor:
         self._is_connected = True
         self._looked_s = self._heard_s = self._asked_s = now_s
         self._waiting_from_s = None
+        self._unanswered = 0
+        self._promptness.begin(now_s)
 
     def disconnected(self, now_s: float) -> None:
         """Note the end of the connection: the link is LOST, and no stream is judged until there is another one."""
@@ -143,17 +150,23 @@ class HeartbeatMonitor:
         """Note that reqCurrentTime was sent."""
         self._asked_s = self._time(now_s)
         self._is_single = self._waiting_from_s is None
+        self._unanswered += 1
         if self._waiting_from_s is None:
             self._waiting_from_s = self._asked_s
 
-    def probe_answered(self, now_s: float) -> float | None:
+    def probe_answered(self, now_s: float, time_s: float | None = None) -> float | None:
         """Note that the time came.
+
+        Args:
+            now_s: monotonic time.
+            time_s: what it said, UTC seconds.
 
         Returns:
             The round trip in seconds; None if it is not known, because two probes were out (their answers look alike)
             or the event loop was blocked meanwhile.
         """
         self.bytes_received(now_s)
+        self._judge_answer(time_s)
         if self._waiting_from_s is None:
             return None
         self._waiting_from_s = None
@@ -163,6 +176,33 @@ class HeartbeatMonitor:
         self._rtts.append(rtt_s)
         self._rtt_count += 1
         return rtt_s
+
+    def _judge_answer(self, time_s: float | None) -> None:
+        """Judge the newest round trip, which is known when every probe is answered: answers keep their order.
+
+        A gateway may leave a question without an answer. Then an answer that carries a fresh time ends the wait for it.
+        """
+        rtt_s, was_blocked = self._heard_s - self._asked_s, (self._waiting_from_s or -math.inf) > self._asked_s
+        is_fresh = time_s is not None and self._promptness.is_prompt_time(time_s, self._heard_s) and rtt_s < LATE_S
+        self._unanswered = 0 if is_fresh else self._unanswered - 1
+        if self._unanswered == 0 and not was_blocked and not self._is_late_look():
+            self._promptness.answered(rtt_s)
+        self._unanswered = max(0, self._unanswered)
+
+    def dated(self, source: Hashable, time_s: float, now_s: float) -> None:
+        """Note data that carries its time, UTC seconds by the clock of its source: an instrument's trades, say."""
+        now_s = self._time(now_s)
+        if not self._is_late_look():
+            self._promptness.dated(source, time_s, now_s)
+
+    def _is_late_look(self) -> bool:
+        """Whether the event loop was blocked until now, so that what comes has waited here and not on its way."""
+        return self._now_s - self._looked_s > self.check_s
+
+    @property
+    def lateness_s(self) -> float:
+        """How late the newest late answer or data was."""
+        return self._promptness.late_s
 
     @property
     def rtt(self) -> RttStatistics:
@@ -185,13 +225,18 @@ class HeartbeatMonitor:
         """Judge the connection.
 
         Silence alone proves nothing, since a market may be silent: a probe must have gone unanswered for `timeout`.
-        Then the link is SUSPECT, and LOST once there was no byte at all for `interval` + `timeout`.
+        Then the link is SUSPECT, and LOST once there was no byte at all for `interval` + `timeout`. It is SLOW where
+        answers or dated data come late, by themselves or by what is usual, or an answer is awaited for long.
         """
+        is_seen = self._time(now_s) - self._looked_s <= self.check_s
         now_s = self._observe(now_s)
         if not self._is_connected:
             return LinkHealth.LOST
-        if self._waiting_from_s is None or now_s - self._waiting_from_s < self.timeout:
-            return LinkHealth.ALIVE
+        waited_s = 0.0 if self._waiting_from_s is None else now_s - self._waiting_from_s
+        if is_seen:
+            self._promptness.waiting(waited_s)
+        if waited_s < self.timeout:
+            return LinkHealth.SLOW if self._promptness.is_slow(now_s) else LinkHealth.ALIVE
         return LinkHealth.LOST if now_s - self._heard_s >= self.interval + self.timeout else LinkHealth.SUSPECT
 
     # --- the streams ---
