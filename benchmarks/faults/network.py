@@ -9,6 +9,7 @@ from dataclasses import replace
 from benchmarks.faults.gateway import UPDATING_BARS
 from benchmarks.faults.subject import RECONNECTION
 from benchmarks.faults.world import Scenario, World
+from ibfast.config import HeartbeatConfig
 from ibfast.sim.proxy import Corruption, Direction
 
 OUTAGE_S = 1.0
@@ -100,13 +101,16 @@ async def accepted_and_closed(world: World) -> None:
 
 
 async def slow_link(world: World) -> None:
-    """Let fewer bytes pass than the gateway sends, until that is noticed: data grows old, and goes on."""
+    """Let fewer bytes pass than the gateway sends, until that is reported: data grows old, and goes on."""
+    counts = world.subject.manager.monitor.counts
     world.fault()
     world.proxy.trickle(SLOW_LINK_BYTES_PER_S)
-    await world.noticed()
+    await world.until(lambda: counts["link_slow"], "the slow link was not reported")
     world.expect(world.subject.reasons(), "the health is good on a slow link")
     await world.proxy.serve()
     world.healed()
+    await world.until(lambda: counts["link_recovered"], "it was not reported that the link is fast again")
+    world.expect(not counts["connection_lost"], "the slow link was given up")
 
 
 async def bars_at_reconnect(world: World) -> None:
@@ -186,7 +190,8 @@ SCENARIOS = (
     Scenario("slow loris", "the next handshake comes at 4 bytes a second", slow_loris),
     Scenario("accepted, closed", f"the next {CLOSED} connections are closed at once", accepted_and_closed,
              settings={"reconnection": _NO_LOGIN_POLL}),
-    Scenario("slow link", f"a live connection passes {SLOW_LINK_BYTES_PER_S:,.0f} bytes a second", slow_link),
+    Scenario("slow link", f"a live connection passes {SLOW_LINK_BYTES_PER_S:,.0f} bytes a second", slow_link,
+             settings={"heartbeat": HeartbeatConfig(interval_s=0.5, timeout_s=20.0)}),
     Scenario("bars at reconnect", "bars that update are asked for without a connection", bars_at_reconnect),
     Scenario("wrong server", "a web server listens at the port for a second", wrong_server),
     Scenario("wrong length", "a frame's length is 512 off", wrong_length),
