@@ -21,8 +21,10 @@ UNUSUAL_S, UNUSUAL_TIMES = 0.5, 10.0
 USUAL_OF = 32
 # Messages carry their times in whole seconds.
 RESOLUTION_S = 1.0
-# Of messages with a time, none must have been prompt for so long, and a late one must have come within the second.
-PATIENCE_S, MEMORY_S = 5.0, 30.0
+# Data is late when none of it was prompt for so long.
+PATIENCE_S = 5.0
+# Without any dated data for so long, nothing is known about its age.
+MEMORY_S = 30.0
 # Two clocks drift apart by this share at most.
 DRIFT = 1e-4
 CLOCK = "clock"
