@@ -38,14 +38,17 @@ cdef size_t UNSOLICITED_BYTES = len(UNSOLICITED_LABEL)
 
 
 def _public_dtype(described):
-    """The dtype of a C struct as Cython exports it, without what is there for the alignment only."""
+    """The dtype of a C struct as Cython exports it, without what is there for the alignment only.
+
+    It is marked as aligned: numpy packs the rows of any other dtype where it joins arrays.
+    """
     dtype = np.asarray(described).dtype
     names = [name for name in dtype.names if not name.startswith("reserved")]
     fields = [dtype.fields[name] for name in names]
     # Cython exports an array of char as an array of texts of one byte.
     return np.dtype({"names": names, "formats": [f"S{field[0].itemsize}" if field[0].shape else field[0]
                                                  for field in fields],
-                     "offsets": [field[1] for field in fields], "itemsize": dtype.itemsize})
+                     "offsets": [field[1] for field in fields], "itemsize": dtype.itemsize}, align=True)
 
 
 def _dtypes():

@@ -322,7 +322,7 @@ def _close(
 # --- the file against the records -----------------------------------------------------------------------------------
 
 NUMBERS = ("price", "size", "bid", "ask", "bid_size", "ask_size")
-EVENT = np.dtype([("second", "i8"), ("symbol", "U32"), ("trade", "?"), *((name, "f8") for name in NUMBERS)])
+EVENT = np.dtype([("second", "i8"), ("symbol", "U32"), ("trade", "?"), *((name, "f8") for name in NUMBERS)], align=True)
 
 
 def _read_ticks(path: Path) -> NDArray[np.void]:

@@ -212,7 +212,9 @@ def _present(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _records(rows: list[tuple[Any, ...]], dtype: np.dtype[np.void]) -> Records:
+    records = np.zeros(len(rows), dtype)  # zeros between the fields, too
     try:
-        return np.array(rows, dtype)
+        records[:] = rows
     except OverflowError as error:
         raise DecodeError(str(error)) from None
+    return records
