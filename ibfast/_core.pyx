@@ -19,7 +19,7 @@ from ibfast._text cimport decode_text
 from ibfast._wire cimport (
     STATUS_ASIDE, STATUS_ID, STATUS_INTEGER, STATUS_LENGTH, STATUS_NUMBER, STATUS_OK, STATUS_RANGE, STATUS_SHORT,
     STATUS_SWALLOWED, STATUS_TIME, STATUS_UNTERMINATED, STATUS_VARINT, STATUS_WIRE_TYPE, TIME_UNKNOWN, be32, bytes_t,
-    context_t, cursor_t, ends_in_frames, read_ascii_id,
+    context_t, cursor_t, ends_in_frames, read_ascii_id, span_t,
 )
 
 import datetime
@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from ibfast.errors import ProtocolError
 from ibfast.times import parse_bar_time
+from ibfast.wire.text import unescape
 
 cdef extern from "Python.h":
     double PyOS_string_to_double(const char *s, char **endptr, PyObject *overflow_exception) except? -1.0
@@ -133,6 +134,15 @@ cdef int64_t parse_zoned_time(void *decoder, bytes_t p, bytes_t end) noexcept wi
         return TIME_UNKNOWN
 
 
+cdef span_t unescape_text(void *decoder, span_t text) noexcept with gil:
+    """A text without its escapes: few texts have any, and each is interned once."""
+    cdef bytes unescaped = unescape(text.p[:text.n].decode("utf-8", "replace")).encode()
+    (<Decoder> decoder).unescaped = unescaped
+    text.p = <bytes_t> <const char *> unescaped
+    text.n = len(unescaped)
+    return text
+
+
 cdef class Decoder:
     """Decodes one connection's bytes into a feed. It lives as long as the connection.
 
@@ -158,6 +168,7 @@ cdef class Decoder:
     cdef object aside                        # list of Message
     cdef object kept                         # deque of Quarantined
     cdef size_t kept_bytes                   # of their payloads
+    cdef bytes unescaped                     # keeps the newest result of `unescape_text` alive
     cdef context_t context                   # what the cursors of this connection share
     # Bytes of an unfinished frame and room for the next read. Never resized, only replaced: the event loop may still
     # hold a view of the old one.
@@ -179,6 +190,7 @@ cdef class Decoder:
         self.kept = deque()
         self.context.number = read_number
         self.context.zoned_time = parse_zoned_time
+        self.context.unescape = unescape_text
         self.context.decoder = <void *> self
         self.replace_buffer(READ_BYTES)
 

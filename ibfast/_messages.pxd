@@ -5,6 +5,7 @@
 
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.string cimport memchr
 
 from ibfast._feed cimport (
     TEXT_EMPTY, TICK_DELAYED_HALTED, TICK_DELAYED_LAST_TIMESTAMP, TICK_HALTED, TICK_LAST_TIMESTAMP, TICK_RT_TRD_VOLUME,
@@ -72,8 +73,11 @@ cdef inline int write_generic_message(feed_t *f, int32_t req_id, int32_t tick_ty
 
 
 cdef inline int write_string_message(feed_t *f, cursor_t *c, int32_t req_id, int32_t tick_type, span_t text,
-                                     int64_t recv_ns) noexcept nogil:
-    """A string tick. What changes with every message is parsed and never interned."""
+                                     bint is_escaped, int64_t recv_ns) noexcept nogil:
+    """A string tick. What changes with every message is parsed and never interned.
+
+    Texts of the text dialect are escaped: what is not ASCII stands in them as \\uXXXX.
+    """
     cdef source_t s
     cdef double value
     if tick_type == TICK_RT_VOLUME or tick_type == TICK_RT_TRD_VOLUME:
@@ -85,6 +89,8 @@ cdef inline int write_string_message(feed_t *f, cursor_t *c, int32_t req_id, int
         s = source(f, req_id, recv_ns)
         write_tick(f, &s, KIND_STRING, tick_type, 0, value, NAN, TEXT_EMPTY)
         return STATUS_OK
+    if is_escaped and memchr(text.p, c"\\", text.n) != NULL:
+        text = c.context.unescape(c.context.decoder, text)
     s = source(f, req_id, recv_ns)
     write_tick(f, &s, KIND_STRING, tick_type, 0, NAN, NAN, intern(f, text.p, text.n))
     return STATUS_OK

@@ -128,7 +128,7 @@ cdef inline int proto_tick_string(feed_t *f, cursor_t *c) noexcept nogil:
         tag = proto_tag(c)
     if c.status != STATUS_OK:
         return c.status
-    return write_string_message(f, c, req_id, tick_type, text, c.context.recv_ns)
+    return write_string_message(f, c, req_id, tick_type, text, False, c.context.recv_ns)
 
 
 cdef inline int proto_depth(feed_t *f, cursor_t *c, bint level2) noexcept nogil:

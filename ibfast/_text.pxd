@@ -90,7 +90,7 @@ cdef inline int text_tick_string(feed_t *f, cursor_t *c) noexcept nogil:
     text_end(c)
     if c.status != STATUS_OK:
         return c.status
-    return write_string_message(f, c, req_id, tick_type, text, c.context.recv_ns)
+    return write_string_message(f, c, req_id, tick_type, text, True, c.context.recv_ns)
 
 
 cdef inline int text_depth(feed_t *f, cursor_t *c, bint level2) noexcept nogil:

@@ -75,17 +75,21 @@ ctypedef int64_t (*zoned_time_t)(void *decoder, bytes_t start, bytes_t end) noex
 cdef extern from "<stdint.h>":
     const int64_t TIME_UNKNOWN "INT64_MIN"
 
+cdef struct span_t:
+    bytes_t p
+    Py_ssize_t n
+
+# A text whose \uXXXX escapes are resolved by the interpreter. The result lives until the next call.
+ctypedef span_t (*unescape_t)(void *decoder, span_t text) noexcept nogil
+
 # What all cursors of a connection share.
 cdef struct context_t:
     int64_t recv_ns
     bint raw_id                 # a payload begins with a four-byte id, not with digits
     number_t number
     zoned_time_t zoned_time
+    unescape_t unescape
     void *decoder
-
-cdef struct span_t:
-    bytes_t p
-    Py_ssize_t n
 
 cdef struct cursor_t:
     bytes_t p

@@ -233,6 +233,34 @@ def test_texts_are_utf8_with_replacement() -> None:
         assert_row(decoded, "ticks", text=wanted)
 
 
+@pytest.mark.parametrize("server_version", [157, 176, 201])
+@pytest.mark.parametrize("nbytes", [0, 1 << 15])
+def test_escapes_are_resolved_in_the_text_dialect(server_version: int, nbytes: int) -> None:
+    """Gateways write what is not ASCII in escapes, in text alone; the result is the text that protobuf has as it is.
+
+    Large reads are decoded without the GIL, which resolving needs.
+    """
+    texts = {
+        rb"Soci\u00e9t\u00E9": "Soci\xe9t\xe9",
+        rb"\ud83d\ude00!\u20ac": "\U0001f600!\u20ac",
+        rb"\ud83d \ude00": "\ufffd \ufffd",
+        rb"C:\new\x41 \u12 \\u": r"C:\new\x41 \u12 \\u",
+        rb"": "",
+        b"caf\xc3\xa9 \\u00e9": "caf\xe9 \xe9",
+    }
+    payloads = [text_payload(server_version, TICK_STRING, 6, 1, 62, raw) for raw in texts]
+    padding = [text_payload(server_version, TICK_STRING, 6, 1, 84, "A")] * (nbytes // 16)
+    decoded = decode(framed(*padding, *payloads, *payloads), server_version)
+    assert [decoded.feed.texts[i] for i in decoded.rows["ticks"]["text"][-12:]] == [*texts.values()] * 2
+    assert decoded.rows["ticks"]["text"][-12:-6].tolist() == decoded.rows["ticks"]["text"][-6:].tolist()
+
+
+def test_protobuf_has_no_escapes() -> None:
+    raw = rb"Soci\u00e9t\u00e9"
+    decoded = decode(framed(protobuf_payload(TICK_STRING, int_field(2, 62), bytes_field(3, raw))), 226)
+    assert_row(decoded, "ticks", text=raw.decode())
+
+
 def test_equal_texts_share_an_id() -> None:
     payloads = [text_payload(176, TICK_STRING, 6, 1, 84, text) for text in ("A", "B", "A", "", "AB", "B")]
     ids = decode(framed(*payloads), 176).rows["ticks"]["text"].tolist()

@@ -108,6 +108,17 @@ def test_error_texts_are_unescaped():
     assert responses.decode(4, rb"2" + b"\0-1\x00200\0Soci\\u00e9t\\u00e9\0", False, 160).message == "Société"
 
 
+def test_the_texts_that_the_official_client_unescapes(official):
+    """It unescapes whole messages: what it has no method of its own for, TICK_EFP and the accounts among them."""
+    efp = "47", "1", "7", "38", "0.5", r"\u00bd %", "0.25", "30", r"2026\u00b703", "0.1", "0.2"
+    accounts = "15", "1", r"DU1,\u00c4B"
+    for fields in (efp, accounts):
+        payload = "".join(field + "\0" for field in fields).encode()
+        shown = normalized(official.ask(ask="receive", server_version=176, payload=payload.hex()))
+        assert "u00" not in repr(shown)
+        assert shown == official_calls(decode(payload, 176), 176, False)
+
+
 def test_bars_tell_start_and_end_below_196():
     body = b"3\x00%s1\x0020240109\x001\x002\x000.5\x001.5\x00100\x001.2\x007\x00"
     old = responses.decode(17, body % b"from\0to\0", False, 195)

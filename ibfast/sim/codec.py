@@ -154,7 +154,7 @@ def _encode_other(message: responses.Other, server_version: int) -> bytes:
 
 
 def _text_accounts(message: responses.ManagedAccounts, server_version: int) -> Iterator[object]:
-    yield from (1, ",".join(message.accounts))
+    yield from (1, text.escape(",".join(message.accounts)))
 
 
 def _text_contract(message: responses.ContractData, server_version: int) -> Iterator[object]:

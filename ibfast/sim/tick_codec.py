@@ -26,7 +26,7 @@ from ibfast.sim.ticks import (
     TickString,
 )
 from ibfast.wire import protobuf
-from ibfast.wire.text import ID_LENGTH, size_to_field
+from ibfast.wire.text import ID_LENGTH, escape, size_to_field
 
 __all__ = ["encode", "is_tick"]
 
@@ -79,7 +79,7 @@ def _text_generic(tick: TickGeneric) -> str:
 
 
 def _text_string(tick: TickString) -> str:
-    return f"6\0{tick.req_id}\0{tick.tick_type}\0{tick.value}\0"
+    return f"6\0{tick.req_id}\0{tick.tick_type}\0{escape(tick.value)}\0"
 
 
 def _text_depth(tick: Depth) -> str:

@@ -23,7 +23,7 @@ from ibfast.wire.details import details_from_protobuf, read_details
 from ibfast.wire.instruments import contract_from_protobuf
 from ibfast.wire.layout import Layout, read_protobuf, read_text
 from ibfast.wire.records import Records, bars_from_protobuf, read_bars, read_ticks, ticks_from_protobuf
-from ibfast.wire.text import FieldReader
+from ibfast.wire.text import FieldReader, unescape
 
 __all__ = [
     "HISTORICAL_TICKS_FIELDS",
@@ -318,7 +318,7 @@ LAYOUTS: dict[type[Response], Layout] = {
     TickEfp: Layout(
         Incoming.TICK_EFP,
         "",
-        "1 req_id tick_type basis_points formatted_basis_points total_dividends hold_days future_last_trade_date "
+        "1 req_id tick_type basis_points formatted_basis_points~ total_dividends hold_days future_last_trade_date~ "
         "dividend_impact dividends_to_last_trade_date",
         {},
     ),
@@ -436,7 +436,7 @@ def _accounts(names: str) -> ManagedAccounts:
 
 def _text_accounts(reader: FieldReader, server_version: int, zone: tzinfo) -> Response:
     reader.skip("version")
-    return _accounts(reader.text("accounts"))
+    return _accounts(unescape(reader.text("accounts")))
 
 
 def _text_contract(is_bond: bool) -> _TextReader:
