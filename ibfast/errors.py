@@ -7,7 +7,7 @@
     │   └── ClientIdInUseError    another client has the client id
     ├── NotConnectedError     the call needs a session and there is none (any more)
     ├── ProtocolError         the byte stream itself is broken; the connection is of no further use
-    ├── DecodeError           one message is malformed; the stream goes on with the next one
+    ├── DecodeError           one message is malformed; names message, field and value; the stream goes on
     ├── UnsupportedError      the gateway's server version is too old for the request
     ├── RequestError          the gateway refused a request; carries IB's code and text
     ├── StoreError            the file of subscriptions can't be read or written
@@ -99,13 +99,26 @@ class ProtocolError(Error):
 
 
 class DecodeError(Error, ValueError):
-    """One message does not parse; the stream is intact."""
+    """One message does not parse; the stream is intact. The question that it was to answer ends with this error.
 
-    def __init__(self, reason: str, msg_id: int = 0, payload: bytes = b"") -> None:
-        super().__init__(f"message {msg_id}: {reason}")
+    Attributes:
+        reason: what is wrong.
+        msg_id, payload: the message's id, and its bytes after the id.
+        message: the message's name in IB's words ("HISTORICAL_DATA"), "" if unknown.
+        field: the field that can't be read, "" where the bytes tell none.
+        value: what stands in the field, as text.
+    """
+
+    def __init__(
+        self, reason: str, msg_id: int = 0, payload: bytes = b"", *, message: str = "", field: str = "", value: str = ""
+    ) -> None:
+        super().__init__(f"message {message or msg_id} can't be read: {reason}")
         self.reason = reason
         self.msg_id = msg_id
         self.payload = payload
+        self.message = message
+        self.field = field
+        self.value = value
 
 
 class UnsupportedError(Error):

@@ -112,6 +112,8 @@ class Link:
             return ConnectError("tcp", f"no connection {seconds}", f"check host, port and firewall{tls}")
         if self.protocol.server_version == 0:
             return ConnectError("handshake", f"no reply {seconds}", f"{NOT_ENABLED}; or it hangs: restart it")
+        if self.protocol.start_error is not None:
+            return ConnectError("start", f"no session {seconds}: {self.protocol.start_error}", "restart the gateway")
         return ConnectError(
             "start", f"nextValidId and managedAccounts did not come {seconds}", "is the login complete?"
         )

@@ -14,18 +14,19 @@ from enum import Enum
 from typing import NamedTuple
 
 from ibfast._core import Decoder
-from ibfast.enums import ServerVersion
+from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import ClientIdInUseError, ConnectError, DecodeError, NotConnectedError, ProtocolError
 from ibfast.feed import Feed
 from ibfast.wire import requests, responses
 from ibfast.wire.requests import Request, StartApi
-from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId, Response
+from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId, Response, Unreadable
 
 __all__ = ["Arrival", "Protocol", "State"]
 
 # The reply to the hello is a version and a time; what is longer is no TWS.
 MAX_REPLY_BYTES = 256
 CLIENT_ID_IN_USE = 326
+AWAITED_AT_START = (Incoming.NEXT_VALID_ID, Incoming.MANAGED_ACCTS)
 NOT_A_GATEWAY = "is this the port of TWS or IB Gateway (7496, 7497, 4001, 4002), and is nothing else listening there?"
 NOT_ENABLED = (
     "in TWS: File > Global Configuration > API > Settings, tick 'Enable ActiveX and Socket Clients', and put this "
@@ -46,7 +47,7 @@ class Arrival(NamedTuple):
     """A message that is not tick path, and where it stands among the records.
 
     Attributes:
-        message: see `ibfast.wire.responses`.
+        message: see `ibfast.wire.responses`; one that can't be read is an `Unreadable`.
         seq: of the newest record when it came: it lies between that record and the next.
         recv_ns: UTC time of its socket read.
     """
@@ -72,6 +73,7 @@ class Protocol:
         connection_time: the gateway's clock at the handshake, in its own words.
         accounts: the accounts of the login.
         next_order_id: the first order id that is free.
+        start_error: why a message that begins the session can't be read, None if they can.
         decoder: the decoder of this connection, None before the handshake.
         paused: whether an error message came in the middle of a read: see `buffer_updated`.
         decode_ns: what decoding, publishing and waking have taken so far, as the connection, which has a clock, counts.
@@ -87,6 +89,7 @@ class Protocol:
         self.connection_time = ""
         self.accounts: tuple[str, ...] = ()
         self.next_order_id: int | None = None
+        self.start_error: DecodeError | None = None
         self.decoder: Decoder | None = None
         self.paused = False
         self.decode_ns = 0
@@ -241,7 +244,7 @@ class Protocol:
                 message = responses.decode(msg_id, payload, is_protobuf, self.server_version, self.zone)
             except DecodeError as error:
                 self.decoder.quarantine(msg_id, payload, error.reason)
-                continue
+                message = responses.unreadable(error, is_protobuf, self.server_version)
             if self.state is State.START:
                 self._start(message)
             self._events.append(Arrival(message, raw.seq, raw.recv_ns))
@@ -257,5 +260,7 @@ class Protocol:
                     "start", f"client id {self.client_id} is in use", "give another client_id, or end the other client"
                 )
             )
+        elif isinstance(message, Unreadable) and message.msg_id in AWAITED_AT_START:
+            self.start_error = message.error
         if self.next_order_id is not None and self.accounts and self.state is State.START:
             self.state = State.READY

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.enums import ServerVersion
-from ibfast.errors import NotConnectedError, PacingError, RequestError
+from ibfast.enums import Incoming, ServerVersion
+from ibfast.errors import Error, NotConnectedError, RequestError
 from ibfast.feed import Feed
 from ibfast.history import HISTORICAL_BAR
 from ibfast.outbox import Outbox
@@ -45,6 +45,8 @@ from ibfast.wire.responses import Response, SymbolSample
 
 __all__ = ["Questions", "joined_bars"]
 
+CLOCK_ANSWERS = (Incoming.CURRENT_TIME, Incoming.CURRENT_TIME_IN_MILLIS)
+NO_SUCH_CONTRACT = 200
 # So many matches of an ambiguous contract are named.
 SHOWN = 20
 
@@ -64,8 +66,10 @@ class _Query:
     parts: list[Any] = field(default_factory=list)
 
     def add(self, message: Response) -> None:
+        if self.answer.done():  # the gateway has sent the same answer again
+            return
         self.parts.append(message)
-        if self.complete(message) and not self.answer.done():
+        if self.complete(message):
             self.answer.set_result(self.parts)
 
     def fail(self, error: Exception) -> None:
@@ -93,7 +97,7 @@ class Questions:
         self._clock_queries: list[_Query] = []
         self._qualified: dict[Contract, Contract] = {}
         self._details: dict[int, ContractDetails] = {}
-        self.history_breaker = CircuitBreaker("history", ignore=(RequestError, NotConnectedError, PacingError))
+        self.history_breaker = CircuitBreaker("history", ignore=(Error, TypeError, ValueError))
 
     def send(self, request: Request) -> None:
         """Send a request that nobody waits for, as soon as the limits allow it.
@@ -132,7 +136,12 @@ class Questions:
         return ticket
 
     def _take_answer(self, message: Response) -> None:
-        """Give a message to the question that waits for it, if there is one."""
+        """Give a message to the question that waits for it, if there is one; what can't be read fails the question."""
+        if isinstance(message, responses.Unreadable):
+            self._refuse(message.req_id, message.error)
+            for query in self._clock_queries if message.msg_id in CLOCK_ANSWERS else ():
+                query.fail(message.error)
+            return
         if isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis):
             for query in self._clock_queries:
                 query.add(message)
@@ -224,6 +233,7 @@ class Questions:
 
         Raises:
             RequestError: code 200, there is none.
+            DecodeError: the answer can't be read; names field and value. Every question may raise it.
         """
         description = Contract.of(contract)
         can_cancel = self.protocol.server_version >= ServerVersion.CANCEL_CONTRACT_DATA
@@ -236,6 +246,8 @@ class Questions:
         except RequestError as error:
             raise RequestError(error.req_id, error.code, f"{error.message}: {description}") from None
         found = [message.details for message in messages if isinstance(message, responses.ContractData)]
+        if not found:
+            raise RequestError(messages[-1].req_id, NO_SUCH_CONTRACT, f"no contract matches: {description}")
         self._details |= {details.contract.con_id: details for details in found}
         return found
 

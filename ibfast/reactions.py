@@ -10,13 +10,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from ibfast.enums import GapCause, Scope
+from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import ConnectError, RequestError
 from ibfast.owner import Owner
 from ibfast.policy.codes import FARM_SERVICES, Action, FarmService, Severity, farm_name, new_port, says_read_only
 from ibfast.policy.subscription import Subscription
 from ibfast.wire.requests import OpenOrdersRequest
-from ibfast.wire.responses import ErrorMessage, OpenOrderEnd, Response
+from ibfast.wire.responses import ErrorMessage, OpenOrderEnd, Response, Unreadable
 
 if TYPE_CHECKING:
     from ibfast.link import Link
@@ -77,6 +77,8 @@ class Reactions:
             return
         if isinstance(message, OpenOrderEnd):
             self._read_only.set_result(False)
+        elif isinstance(message, Unreadable) and message.msg_id == Incoming.OPEN_ORDER_END:
+            self._read_only.set_exception(ConnectError("auth", str(message.error), "connect again"))
         elif isinstance(message, ErrorMessage) and says_read_only(message):
             self._read_only.set_result(True)
 

@@ -28,6 +28,7 @@ from ibfast.policy.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
 from ibfast.policy.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
 from ibfast.protocol import Arrival, Protocol, State
+from ibfast.questions import CLOCK_ANSWERS
 from ibfast.reactions import Reactions
 from ibfast.wire import responses
 from ibfast.wire.responses import ErrorMessage
@@ -508,9 +509,8 @@ class Supervisor:
         self._reactions.hear(message)
         if isinstance(message, ErrorMessage):
             self._reactions.react(message, now_s)
-        elif isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis):
-            time_s = message.time_s if isinstance(message, responses.CurrentTime) else message.time_ms / 1000
-            rtt_s = self.heartbeat.probe_answered(now_s, time_s)
+        elif _is_clock(message):
+            rtt_s = self.heartbeat.probe_answered(now_s, _clock_s(message))
             self._outbox.clock_answered(now_s, has_ib=self._session.is_link_up)
             if rtt_s is not None:
                 self._monitor.round_trip.observe(int(rtt_s * NS))
@@ -570,3 +570,20 @@ class Supervisor:
         for subscription in tuple(self._session.subscriptions.values()):
             if subscription.state not in FLOWING or subscription.state is SubscriptionState.STALE:
                 yield f"{subscription!r}: {subscription.reason}"
+
+
+def _is_clock(message: responses.Response) -> bool:
+    """Tell whether the gateway's clock has come: one that can't be read shows that the gateway answers, too."""
+    if isinstance(message, responses.Unreadable):
+        return message.msg_id in CLOCK_ANSWERS
+    return isinstance(message, responses.CurrentTime | responses.CurrentTimeInMillis)
+
+
+def _clock_s(message: responses.Response) -> float | None:
+    """Return what the gateway's clock says, UTC seconds; None if that can't be read."""
+    match message:
+        case responses.CurrentTime(time_s=time_s):
+            return float(time_s)
+        case responses.CurrentTimeInMillis(time_ms=time_ms):
+            return time_ms / 1000
+    return None

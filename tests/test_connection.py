@@ -155,6 +155,13 @@ async def client_id_in_use_without_end(caller: Caller) -> None:
     await caller.gone()
 
 
+async def unreadable_start(caller: Caller) -> None:
+    await caller.handshake()
+    is_raw = caller.version >= 201
+    caller.write(framed((b"\0\0\0\x09" if is_raw else b"9\0") + b"1\0first\0"))
+    await caller.gone()
+
+
 FAILURES: dict[Script, tuple[str, str, str]] = {
     closes_at_once: ("handshake", "", "tick 'Enable ActiveX and Socket Clients'"),
     closes_after_hello: ("handshake", "closed without a reply", "tick 'Enable ActiveX and Socket Clients'"),
@@ -178,6 +185,7 @@ TIMEOUTS: dict[Script, tuple[str, str, str]] = {
     silent_after_reply: ("start", "nextValidId and managedAccounts did not come within 0.3 s", "login"),
     never_next_valid_id: ("start", "did not come within 0.3 s", "login"),
     never_accounts: ("start", "did not come within 0.3 s", "login"),
+    unreadable_start: ("start", "NEXT_VALID_ID can't be read: order_id is not an integer: 'first'", "restart"),
 }
 
 

@@ -35,7 +35,15 @@ from ibfast.wire.requests import (
     MarketData,
     MarketDataTypeRequest,
 )
-from ibfast.wire.responses import CurrentTime, ErrorMessage, ManagedAccounts, NextValidId, Response
+from ibfast.wire.responses import (
+    CurrentTime,
+    ErrorMessage,
+    HeadTimestamp,
+    ManagedAccounts,
+    NextValidId,
+    Response,
+    Unreadable,
+)
 
 NEXT_VALID_ID, ERROR, MANAGED_ACCOUNTS, CURRENT_TIME = 9, 4, 15, 49
 VERSIONS = (157, 163, 176, 194, 200, 201, 206, 207, 212, 213, 226)
@@ -183,7 +191,7 @@ def test_whole_bytes_and_chunks_agree(version: int, cuts: list[int]) -> None:
         assert protocol.decoder.quarantined == 2
         outcomes.append((protocol.events(), protocol.data_to_send(), protocol.decoder.messages))
     assert outcomes[0] == outcomes[1] == outcomes[2]
-    assert len(outcomes[0][0]) == 5
+    assert len(outcomes[0][0]) == 6
 
 
 def test_a_reply_as_long_as_can_be() -> None:
@@ -377,7 +385,10 @@ def test_a_malformed_message_goes_into_quarantine(version: int) -> None:
     protocol = ready(version)
     bad = text_payload(version, CURRENT_TIME, 1, "noon")
     protocol.receive_data(framed(current_time(version), bad, current_time(version)))
-    assert messages_of(protocol) == [CurrentTime(1_700_000_000)] * 2
+    before, unreadable, after = messages_of(protocol)
+    assert before == after == CurrentTime(1_700_000_000)
+    assert isinstance(unreadable, Unreadable)
+    assert (unreadable.error.field, unreadable.error.value) == ("time_s", "noon")
     assert protocol.state is State.READY
     assert protocol.decoder is not None
     (entry,) = protocol.decoder.take_quarantine()
@@ -464,3 +475,20 @@ def test_no_mutation_breaks_the_session(version: int, seed: int) -> None:
     protocol.receive_data(bytes(data))
     error: Any = protocol.error
     assert protocol.state is State.READY or isinstance(error, ProtocolError)
+
+
+@pytest.mark.parametrize("body", [b"9\x001\x00first\x00", b"15\x001\x00DU1"])
+def test_a_start_that_can_t_be_read_is_named(body: bytes) -> None:
+    protocol = fed([reply(176), framed(body)])
+    assert protocol.state is State.START
+    assert protocol.start_error is not None
+    assert protocol.start_error.msg_id == int(body.partition(b"\0")[0])
+
+
+def test_what_can_t_be_read_is_told_in_its_place_with_its_request() -> None:
+    protocol = ready(176)
+    protocol.receive_data(framed(b"88\x005\x00", b"88\x006\x00now\x00"))
+    unreadable, head = messages_of(protocol)
+    assert isinstance(unreadable, Unreadable)
+    assert (unreadable.msg_id, unreadable.req_id, unreadable.error.field) == (88, 5, "timestamp")
+    assert head == HeadTimestamp(6, "now")

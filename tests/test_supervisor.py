@@ -20,6 +20,7 @@ import pytest
 from conftest import Run, until
 from conversations import AAPL, MSFT, answer_details, small_feed, trade
 from peer import Caller, Peer, Script
+from streams import framed
 
 from ibfast import Config, ErrorHandler, IBKRConnectionManager
 from ibfast.config import AuthConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
@@ -341,6 +342,22 @@ def test_a_gateway_that_does_not_say_whether_it_is_read_only_is_refused(
             assert not await manager.connect()
             assert isinstance(manager.last_error, ConnectError)
             assert manager.last_error.stage == "auth"
+
+    run(test())
+
+
+def test_an_answer_about_read_only_that_can_t_be_read_is_named(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await caller.start()
+        await caller.request(OpenOrdersRequest)
+        caller.write(framed(b"53\x001"))
+        await caller.gone()
+
+    async def test() -> None:
+        async with Peer(gateway, version=176) as peer:
+            manager = IBKRConnectionManager(Config(port=peer.port, auth=AuthConfig(read_only=True)), small_feed())
+            assert not await manager.connect()
+            assert "OPEN_ORDER_END can't be read" in str(manager.last_error)
 
     run(test())
 

@@ -202,7 +202,7 @@ def test_contract_data_without_a_contract_is_malformed():
     body = protobuf.encode("ContractData", {"reqId": 1})
     with pytest.raises(DecodeError, match="no contract") as caught:
         responses.decode(10, body, True, 226)
-    assert (caught.value.msg_id, caught.value.payload) == (10, body)
+    assert (caught.value.msg_id, caught.value.payload, caught.value.field) == (10, body, "contract")
 
 
 def test_a_bar_without_a_time_is_malformed():
@@ -237,3 +237,64 @@ def test_the_official_client_gives_up_where_we_do(official):
         official.ask(ask="receive", server_version=176, payload=b"96\x001\x002\x00".hex())
     with pytest.raises(DecodeError):
         responses.decode(96, b"1\x002\x00", False, 176)
+
+
+BAD_BAR = b"3\x001\x00%s\x001\x002\x000.5\x001.5\x00100\x001.2\x00%s\x00"
+
+
+@pytest.mark.parametrize(
+    ("msg_id", "body", "version", "expected"),
+    [
+        (17, BAD_BAR % (b"0714 09:30:00", b"7"), 200, (3, "HISTORICAL_DATA", "date", "0714 09:30:00")),
+        (17, BAD_BAR % (b"20240109", b"99999999999"), 200, (3, "HISTORICAL_DATA", "count", "99999999999")),
+        (17, BAD_BAR % (b"20240109", b"seven"), 200, (3, "HISTORICAL_DATA", "count", "seven")),
+        (17, b"3\x009\x00", 200, (3, "HISTORICAL_DATA", "bars", "9")),
+        (17, b"3\x001\x0020240109", 200, (3, "HISTORICAL_DATA", "", "")),
+        (17, b"x\x001\x00", 200, (-1, "HISTORICAL_DATA", "req_id", "x")),
+        (10, b"8\x005\x00", 157, (5, "CONTRACT_DATA", "symbol", "")),
+        (10, b"5\x00", 176, (5, "CONTRACT_DATA", "symbol", "")),
+        (18, b"5\x00", 176, (5, "BOND_CONTRACT_DATA", "symbol", "")),
+        (52, b"1\x005", 157, (-1, "CONTRACT_DATA_END", "", "")),
+        (79, b"5\x00-1\x00", 176, (5, "SYMBOL_SAMPLES", "samples", "-1")),
+        (88, b"5\x00", 176, (5, "HEAD_TIMESTAMP", "timestamp", "")),
+        (98, b"5\x001\x00now\x00" + b"0\0" * 5, 176, (5, "HISTORICAL_TICKS_LAST", "time", "now")),
+        (4, b"2\x005\x00E\x00text\x00", 165, (5, "ERR_MSG", "code", "E")),
+        (4, b"5\x00E\x00text\x00", 200, (5, "ERR_MSG", "code", "E")),
+        (49, b"1\x00noon\x00", 176, (-1, "CURRENT_TIME", "time_s", "noon")),
+        (9, b"1\x00a\x00", 176, (-1, "NEXT_VALID_ID", "order_id", "a")),
+    ],
+)
+def test_what_can_t_be_read_names_message_field_and_value_and_its_request(msg_id, body, version, expected):
+    with pytest.raises(DecodeError) as caught:
+        responses.decode(msg_id, body, False, version)
+    error = caught.value
+    message = responses.unreadable(error, False, version)
+    assert (message.req_id, error.message, error.field, error.value) == expected
+    assert message == responses.Unreadable(msg_id, expected[0], error)
+    assert all(part in str(error) for part in (error.message, error.field, error.value))
+
+
+@settings(deadline=None, max_examples=300)
+@given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS), data=st.data())
+def test_the_request_of_a_message_is_found_wherever_it_is_still_there(message, server_version, data):
+    if not hasattr(message, "req_id"):
+        return
+    try:
+        msg_id, body, is_protobuf = split_id(codec.encode(message, server_version), server_version)
+    except UnsupportedError:
+        return
+    error = DecodeError("", msg_id, body + (b"\x0f" if is_protobuf else b"half"))
+    assert responses.unreadable(error, is_protobuf, server_version).req_id == message.req_id
+
+
+def test_malformed_protobuf_names_the_field_and_its_request():
+    body = protobuf.encode("HistoricalData", {"reqId": 7, "historicalDataBars": [{"date": "20240109"}]})
+    for damaged in (body[:-1], body + b"\x12\x7f"):
+        with pytest.raises(DecodeError) as caught:
+            responses.decode(17, damaged, True, 226)
+        assert (caught.value.message, caught.value.field) == ("HISTORICAL_DATA", "historicalDataBars")
+        assert responses.unreadable(caught.value, True, 226).req_id == 7
+    bar = {"date": "20240109", "volume": "1,000"}
+    with pytest.raises(DecodeError) as caught:
+        responses.decode(17, protobuf.encode("HistoricalData", {"reqId": 7, "historicalDataBars": [bar]}), True, 226)
+    assert (caught.value.field, caught.value.value) == ("volume", "1,000")

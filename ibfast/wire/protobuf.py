@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from ibfast.errors import DecodeError
 from ibfast.wire import schema
 from ibfast.wire.text import ID_LENGTH, size_to_field
 
-__all__ = ["decode", "encode", "field_writer", "message_id", "payload", "varint"]
+__all__ = ["decode", "decode_in_part", "encode", "field_writer", "message_id", "payload", "varint"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRE_TYPE_BITS = 3
@@ -33,6 +34,7 @@ _UINT32_MASK = 2**32 - 1
 _MAX_TAG = _UINT32_MASK
 _DOUBLE = struct.Struct("<d")
 _MAP_ENTRY = "MapEntry"
+SHOWN_BYTES = 16
 
 
 class _Field(NamedTuple):
@@ -72,6 +74,14 @@ def decode(message: str, data: bytes) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     _decode_into(values, message, data)
+    return values
+
+
+def decode_in_part(message: str, data: bytes) -> dict[str, Any]:
+    """Return the fields of a message that stand before its first malformed byte."""
+    values: dict[str, Any] = {}
+    with suppress(DecodeError):
+        _decode_into(values, message, data)
     return values
 
 
@@ -157,8 +167,13 @@ def _decode_into(values: dict[str, Any], message: str, data: bytes) -> None:
         number, wire_type = tag >> _WIRE_TYPE_BITS, tag & _WIRE_TYPE_MASK
         if number == 0 or tag > _MAX_TAG:
             raise DecodeError(f"{message} has a field of number {number}")
-        raw, position = _read_raw(data, position, wire_type)
         field = fields.get(number)
+        name = f"field {number}" if field is None else field.name
+        try:
+            raw, position = _read_raw(data, position, wire_type)
+        except DecodeError as error:
+            shown = data[position : position + SHOWN_BYTES].hex(" ")
+            raise DecodeError(f"{message}.{name}: {error.reason}: {shown}", field=name, value=shown) from None
         if field is not None:
             _store(values, field, wire_type, raw)
 

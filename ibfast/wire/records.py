@@ -166,14 +166,14 @@ def _bar_time(date: str, zone: tzinfo) -> int:
     try:
         return parse_bar_time(date, zone)
     except ValueError as error:
-        raise DecodeError(str(error)) from None
+        raise DecodeError(f"date: {error}", field="date", value=date) from None
 
 
 def _epoch_ns(seconds: int) -> int:
     try:
         return seconds_to_ns(seconds)
     except ValueError as error:
-        raise DecodeError(str(error)) from None
+        raise DecodeError(f"time: {error}", field="time", value=str(seconds)) from None
 
 
 def _swapped(mask: int) -> int:
@@ -215,6 +215,16 @@ def _records(rows: list[tuple[Any, ...]], dtype: np.dtype[np.void]) -> Records:
     records = np.zeros(len(rows), dtype)  # zeros between the fields, too
     try:
         records[:] = rows
-    except OverflowError as error:
-        raise DecodeError(str(error)) from None
+    except OverflowError:
+        name, value = next(_out_of_range(rows, dtype))
+        raise DecodeError(f"{name} is out of range: {value}", field=name, value=str(value)) from None
     return records
+
+
+def _out_of_range(rows: list[tuple[Any, ...]], dtype: np.dtype[np.void]) -> Iterator[tuple[str, Any]]:
+    for row in rows:
+        for name, value in zip(dtype.names or (), row, strict=True):
+            try:
+                np.array(value, dtype[name])
+            except OverflowError:
+                yield name, value

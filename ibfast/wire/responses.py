@@ -8,7 +8,7 @@ Prices and ticks that stream never come here: compiled code decodes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from typing import Any, TypeAlias
 
@@ -21,7 +21,7 @@ from ibfast.history import HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTOR
 from ibfast.wire import protobuf, schema, text
 from ibfast.wire.details import details_from_protobuf, read_details
 from ibfast.wire.instruments import contract_from_protobuf
-from ibfast.wire.layout import Layout, read_protobuf, read_text
+from ibfast.wire.layout import Layout, items, read_protobuf, read_text
 from ibfast.wire.records import Records, bars_from_protobuf, read_bars, read_ticks, ticks_from_protobuf
 from ibfast.wire.text import FieldReader, unescape
 
@@ -52,7 +52,9 @@ __all__ = [
     "TickNews",
     "TickReqParams",
     "TickSnapshotEnd",
+    "Unreadable",
     "decode",
+    "unreadable",
 ]
 
 
@@ -252,6 +254,15 @@ class Other:
     fields: dict[str, Any] | tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message that can't be read; `req_id` is that of its request, -1 where the message names none."""
+
+    msg_id: int
+    req_id: int
+    error: DecodeError = field(compare=False)
+
+
 Response: TypeAlias = (
     NextValidId
     | ManagedAccounts
@@ -274,6 +285,7 @@ Response: TypeAlias = (
     | RerouteMarketData
     | RerouteMarketDepth
     | Other
+    | Unreadable
 )
 
 
@@ -382,6 +394,7 @@ HISTORICAL_TICKS_FIELDS = {
 
 _FLAT = {layout.msg_id: (message_type, layout) for message_type, layout in LAYOUTS.items()}
 _NO_REQUEST = -1
+_NUL = b"\0"
 _FIELDS_PER_SAMPLE = 6
 
 _TextReader: TypeAlias = Callable[[FieldReader, int, tzinfo], Response]
@@ -406,7 +419,47 @@ def decode(msg_id: int, body: bytes, is_protobuf: bool, server_version: int, zon
             return _decode_protobuf(msg_id, body, zone)
         return _decode_text(msg_id, body, server_version, zone)
     except DecodeError as error:
-        raise DecodeError(error.reason, msg_id, body) from None
+        raise DecodeError(
+            error.reason, msg_id, body, message=_name_of(msg_id), field=error.field, value=error.value
+        ) from None
+
+
+def unreadable(error: DecodeError, is_protobuf: bool, server_version: int) -> Unreadable:
+    """Return what stands for a message that `decode` has refused: the request id is found in the readable part."""
+    find = _request_in_protobuf if is_protobuf else _request_in_text
+    return Unreadable(error.msg_id, find(error.msg_id, error.payload, server_version), error)
+
+
+def _name_of(msg_id: int) -> str:
+    try:
+        return Incoming(msg_id).name
+    except ValueError:
+        return ""
+
+
+def _request_in_protobuf(msg_id: int, body: bytes, server_version: int) -> int:
+    values = protobuf.decode_in_part(schema.INCOMING[msg_id], body)
+    name = "id" if msg_id == Incoming.ERR_MSG else "reqId"
+    return int(values.get(name, _NO_REQUEST))
+
+
+def _request_in_text(msg_id: int, body: bytes, server_version: int) -> int:
+    position = _position_of_request(msg_id, server_version)
+    fields = [] if position is None else body.split(_NUL, position + 1)
+    try:  # behind a field that is whole stands at least one more part
+        return int(fields[position]) if position is not None and len(fields) > position + 1 else _NO_REQUEST
+    except ValueError:
+        return _NO_REQUEST
+
+
+def _position_of_request(msg_id: int, server_version: int) -> int | None:
+    """Return how many fields stand before the request id of a text message; None if it has none."""
+    if msg_id in _FLAT:
+        names = items(_FLAT[msg_id][1].text, server_version)
+        return names.index("req_id") if "req_id" in names else None
+    if msg_id in (Incoming.CONTRACT_DATA, Incoming.BOND_CONTRACT_DATA):
+        return 1 if server_version < ServerVersion.SIZE_RULES else 0
+    return 0 if msg_id in _TEXT_READERS and msg_id != Incoming.MANAGED_ACCTS else None
 
 
 def _decode_text(msg_id: int, body: bytes, server_version: int, zone: tzinfo) -> Response:
@@ -485,7 +538,7 @@ def _protobuf_accounts(values: Mapping[str, Any], zone: tzinfo) -> Response:
 def _protobuf_contract(is_bond: bool) -> _ProtobufReader:
     def read(values: Mapping[str, Any], zone: tzinfo) -> Response:
         if "contract" not in values or "contractDetails" not in values:
-            raise DecodeError("no contract")
+            raise DecodeError("no contract", field="contract")
         details = details_from_protobuf(values["contract"], values["contractDetails"], is_bond)
         return ContractData(values.get("reqId", _NO_REQUEST), details, is_bond)
 

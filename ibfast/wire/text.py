@@ -125,7 +125,7 @@ class FieldReader:
     def text(self, name: str) -> str:
         """Read a field as it is."""
         if self._next >= len(self._fields):
-            raise DecodeError(f"{name} is missing")
+            raise DecodeError(f"{name} is missing", field=name)
         self._next += 1
         return self._fields[self._next - 1]
 
@@ -139,7 +139,7 @@ class FieldReader:
         try:
             return int(field or absent)
         except ValueError:
-            raise DecodeError(f"{name} is not an integer: {field!r}") from None
+            raise DecodeError(f"{name} is not an integer: {field!r}", field=name, value=field) from None
 
     def boolean(self, name: str) -> bool:
         """Read a flag; absent is False."""
@@ -172,7 +172,7 @@ class FieldReader:
         count = self.integer(name)
         left = len(self._fields) - self._next
         if not 0 <= count * fields_each <= left:
-            raise DecodeError(f"{name} is {count}, but {left} fields follow")
+            raise DecodeError(f"{name} is {count}, but {left} fields follow", field=name, value=str(count))
         return count
 
 
@@ -185,7 +185,7 @@ def parse_number(name: str, field: str) -> float:
     try:
         return float(field)
     except ValueError:
-        raise DecodeError(f"{name} is not a number: {field!r}") from None
+        raise DecodeError(f"{name} is not a number: {field!r}", field=name, value=field) from None
 
 
 def parse_size(name: str, field: str) -> float:

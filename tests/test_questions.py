@@ -1,0 +1,177 @@
+"""What becomes of a question whose answer is unreadable, empty or repeated, and of one that can't be asked.
+
+Every case runs on asyncio and on uvloop. No case waits for a time limit: the limits are longer than the watchdog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from conftest import Run
+from conversations import AAPL, answer_details, bars_of, session
+from peer import Caller
+from streams import framed
+
+from ibfast import IBKRConnectionManager
+from ibfast.contracts import ContractDetails
+from ibfast.errors import DecodeError, RequestError
+from ibfast.sim.codec import encode
+from ibfast.wire.requests import (
+    ContractDetailsRequest,
+    CurrentTimeInMillisRequest,
+    CurrentTimeRequest,
+    HeadTimestamp,
+    HistoricalBars,
+    HistoricalTicks,
+    MatchingSymbols,
+)
+from ibfast.wire.responses import ContractData, ContractDataEnd, HistoricalData, HistoricalDataEnd
+from ibfast.wire.responses import HeadTimestamp as HeadTimestampMessage
+
+VERSIONS = (157, 176, 195, 200, 201)
+
+
+def text(version: int, msg_id: int, *fields: object) -> bytes:
+    """A text message, whatever stands in it."""
+    body = "".join(f"{field}\0" for field in fields).encode()
+    return framed(msg_id.to_bytes(4, "big") + body if version >= 201 else f"{msg_id}\0".encode() + body)
+
+
+def bad_bars(caller: Caller, req_id: int) -> None:
+    head = ("start", "end") if caller.version < 196 else ()
+    bar = ("1", "2", "0.5", "1.5", "10", "1.2", "3")
+    caller.write(text(caller.version, 17, req_id, *head, 2, "1767600000", *bar, "0714 09:30:00", *bar))
+    if caller.version >= 196:
+        caller.send(HistoricalDataEnd(req_id, "", ""))
+
+
+def bad_details(caller: Caller, req_id: int) -> None:
+    good = encode(ContractData(req_id, ContractDetails(contract=AAPL, min_tick=0.0123)), caller.version)
+    caller.write(framed(good.replace(b"0.0123", b"0,0123")))
+    caller.send(ContractDataEnd(req_id))
+
+
+Answer = Callable[[Caller, int], None]
+Ask = Callable[[IBKRConnectionManager], Awaitable[object]]
+CASES: dict[str, tuple[type, Answer, Ask, Any]] = {
+    "bars": (
+        HistoricalBars, bad_bars, lambda m: m.historical_bars("AAPL"), ("HISTORICAL_DATA", "date", "0714 09:30:00"),
+    ),
+    "updating bars": (
+        HistoricalBars, bad_bars, lambda m: m.subscribe("AAPL", "UPDATING_BARS"),
+        ("HISTORICAL_DATA", "date", "0714 09:30:00"),
+    ),
+    "ticks": (
+        HistoricalTicks,
+        lambda caller, req_id: caller.write(
+            text(caller.version, 98, req_id, 1, "noon", 0, "1.5", "100", "ARCA", "", 1)
+        ),
+        lambda m: m.historical_ticks("AAPL"), ("HISTORICAL_TICKS_LAST", "time", "noon"),
+    ),
+    "head": (
+        HeadTimestamp, lambda caller, req_id: caller.write(text(caller.version, 88, req_id)),
+        lambda m: m.head_timestamp("AAPL"), ("HEAD_TIMESTAMP", "timestamp", ""),
+    ),
+    "details": (
+        ContractDetailsRequest, bad_details, lambda m: m.contract_details("MSFT"),
+        ("CONTRACT_DATA", "min_tick", "0,0123"),
+    ),
+    "symbols": (
+        MatchingSymbols, lambda caller, req_id: caller.write(text(caller.version, 79, req_id, "many")),
+        lambda m: m.matching_symbols("A"), ("SYMBOL_SAMPLES", "samples", "many"),
+    ),
+    "error": (
+        MatchingSymbols,
+        lambda caller, req_id: caller.write(
+            text(caller.version, 4, *(() if caller.version >= 194 else (2,)), req_id, "E321", "no", "", "")
+        ),
+        lambda m: m.matching_symbols("A"), ("ERR_MSG", "code", "E321"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", CASES)
+def test_an_answer_that_can_t_be_read_fails_its_question_and_names_field_and_value(
+    run: Run, case: str, version: int
+) -> None:
+    kind, answer, ask, expected = CASES[case]
+
+    async def gateway(caller: Caller) -> None:
+        if kind in (HistoricalBars, HistoricalTicks, HeadTimestamp):
+            await answer_details(caller, AAPL)
+        answer(caller, (await caller.request(kind)).req_id)
+
+    async def test() -> None:
+        async with session(gateway, version=version) as manager:
+            with pytest.raises(DecodeError) as caught:
+                await ask(manager)
+            error = caught.value
+            assert (error.message, error.field, error.value) == expected
+            assert manager.protocol.decoder is not None
+            assert manager.protocol.decoder.quarantined == 1
+            assert manager.history_breaker.allow(0.0) is not None
+
+    run(test())
+
+
+def test_another_question_is_answered_all_the_same(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        bad_details(caller, (await caller.request(ContractDetailsRequest)).req_id)
+        await answer_details(caller, AAPL)
+
+    async def test() -> None:
+        async with session(gateway, version=176) as manager:
+            with pytest.raises(DecodeError):
+                await manager.qualify("MSFT")
+            assert await manager.qualify("AAPL") == AAPL
+
+    run(test())
+
+
+@pytest.mark.parametrize(("version", "msg_id"), [(176, 49), (200, 109)])
+def test_a_clock_that_can_t_be_read_fails_the_question(run: Run, version: int, msg_id: int) -> None:
+    async def gateway(caller: Caller) -> None:
+        await caller.request(CurrentTimeRequest if version < 197 else CurrentTimeInMillisRequest)
+        caller.write(text(version, msg_id, *((1, "noon") if msg_id == 49 else ("noon",))))
+
+    async def test() -> None:
+        async with session(gateway, version=version) as manager:
+            with pytest.raises(DecodeError, match="noon"):
+                await manager.current_time_ns()
+
+    run(test())
+
+
+def test_an_empty_answer_means_that_no_contract_matches(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        for _ in range(2):
+            await answer_details(caller)
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            for ask in (manager.qualify, manager.contract_details):
+                with pytest.raises(RequestError, match=r"no contract matches.*NOPE") as caught:
+                    await ask("NOPE")
+                assert caught.value.code == 200
+
+    run(test())
+
+
+def test_an_answer_that_comes_twice_in_one_read_counts_once(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        bars = await caller.request(HistoricalBars)
+        answer = [HistoricalData(bars.req_id, bars_of(1.5, 2.5)), HistoricalDataEnd(bars.req_id, "", "")]
+        caller.send(*answer, *answer)
+        head = await caller.request(HeadTimestamp)
+        caller.send(*[HeadTimestampMessage(head.req_id, "345479400")] * 2)
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            assert (await manager.historical_bars("AAPL"))["close"].tolist() == [1.5, 2.5]
+            assert await manager.head_timestamp("AAPL") == "345479400"
+
+    run(test())
