@@ -139,7 +139,7 @@ class Book:
             self.write(subscription)
         session = self._owner.session
         try:
-            for subscription in session.subscriptions.values():
+            for subscription in set(session.subscriptions.values()) - self._unwritten:
                 since_ns = 0 if subscription.gap is None else subscription.gap.first_ns
                 if since_ns != self._since_ns.get(subscription, 0):
                     self._store.interrupted(subscription.request, since_ns)
@@ -206,7 +206,8 @@ class Book:
         if self._unwritten_sent:
             since_ns = time.time_ns() - LONGEST_SPAN_NS
             self._unwritten_sent = [item for item in self._unwritten_sent if item.at_ns > since_ns]
-            self._store.note_sent(self._login, self._unwritten_sent)
+            for error in self._store.note_sent(self._login, self._unwritten_sent):
+                self._tell(error)
             self._unwritten_sent.clear()
 
     def _trim_sent(self, now_s: float) -> None:

@@ -1,7 +1,7 @@
 """What is traded: contracts and what a gateway tells about them.
 
-The rule of the file: values only. A contract is frozen and hashable, so that it can be a key; fields carry IB's names
-in snake_case. Nothing here knows how a contract is written on the wire.
+The rule of the file: values only, and Python's own ones: numpy's are converted. A contract is frozen and hashable, so
+that it can be a key; fields carry IB's names in snake_case. Nothing here knows how a contract is written on the wire.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from ibfast.enums import UNSET_DOUBLE
+from ibfast.scalars import plain
 
 __all__ = [
     "ComboLeg",
@@ -39,6 +42,9 @@ class ComboLeg:
     designated_location: str = ""
     exempt_code: int = -1
 
+    def __post_init__(self) -> None:
+        _make_plain(self)
+
 
 @dataclass(frozen=True, slots=True)
 class DeltaNeutralContract:
@@ -47,6 +53,9 @@ class DeltaNeutralContract:
     con_id: int = 0
     delta: float = 0.0
     price: float = 0.0
+
+    def __post_init__(self) -> None:
+        _make_plain(self)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -82,6 +91,9 @@ class Contract:
     combo_legs_description: str = ""
     combo_legs: tuple[ComboLeg, ...] = ()
     delta_neutral_contract: DeltaNeutralContract | None = None
+
+    def __post_init__(self) -> None:
+        _make_plain(self)
 
     @classmethod
     def of(cls, source: object) -> Contract:
@@ -325,6 +337,16 @@ def _of_ib(source: Any) -> Contract:
         combo_legs=legs,
         delta_neutral_contract=hedge and DeltaNeutralContract(hedge.conId, hedge.delta, hedge.price),
     )
+
+
+def _make_plain(owner: Any) -> None:
+    """Have a value that is being made hold Python's own scalars, and tuples where it was given lists."""
+    for name in owner.__slots__:
+        value = getattr(owner, name)
+        if isinstance(value, np.generic):
+            object.__setattr__(owner, name, plain(value))
+        elif isinstance(value, list):
+            object.__setattr__(owner, name, tuple(value))
 
 
 def _short_repr(value: Any) -> str:

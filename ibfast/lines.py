@@ -6,13 +6,14 @@ business, when it may be sent the limiter's, and what silence means the heartbea
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
 from collections.abc import Callable
 
 from ibfast.enums import GapCause, Scope
-from ibfast.errors import NotConnectedError, PacingError
+from ibfast.errors import Error
 from ibfast.owner import Owner
 from ibfast.policy.heartbeat import HeartbeatMonitor, StreamState
 from ibfast.policy.hours import TradingHours
@@ -75,7 +76,7 @@ class Lines:
             self._begin(subscription)
         try:
             ticket = self._outbox.submit(request, now_s, priority=subscription.priority)
-        except (PacingError, ValueError, NotConnectedError) as error:
+        except (Error, ValueError) as error:
             self._feed.forget_requests([request.req_id])
             if self._session.refused(subscription, now_s, error, was_sent=False):
                 self._owner.fail_streams(subscription, error)
@@ -110,14 +111,16 @@ class Lines:
     def _submit_other(self, request: Request, now_s: float) -> None:
         """Send a cancel, which gives a slot back once it is sent, or anything else."""
         if not isinstance(request, CANCELS):
-            self._outbox.submit(request, now_s)
+            with contextlib.suppress(Error, ValueError):  # it concerns no other request
+                self._outbox.submit(request, now_s)
             return
         req_id = request.req_id
         # Records of a request that was given up keep arriving for a while. They belong to no instrument.
         self._feed.forget_requests([req_id])
         ticket = self._tickets.get(req_id)
         if ticket is None or self._outbox.withdraw(ticket):
-            self._outbox.submit(request, now_s, sent=lambda: self._on_cancelled(request))
+            with contextlib.suppress(Error, ValueError):  # it concerns no other request
+                self._outbox.submit(request, now_s, sent=lambda: self._on_cancelled(request))
         else:  # the gateway never heard of it
             del self._tickets[req_id]
 

@@ -31,6 +31,7 @@ from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
 from ibfast.protocol import Arrival, Protocol
 from ibfast.questions import Questions
+from ibfast.scalars import whole
 from ibfast.stream import Stream, Wanted, wanted
 from ibfast.supervisor import Supervisor
 from ibfast.wire.requests import HistoricalBars
@@ -40,7 +41,6 @@ __all__ = ["IBKRConnectionManager", "feed_of", "limits_of"]
 
 logger = logging.getLogger("ibfast")
 
-COMBO = "BAG"
 NS_PER_S = 1_000_000_000
 # Without a list in the configuration, so many client ids after the configured one are tried at a reconnect.
 SPARE_CLIENT_IDS = 3
@@ -206,6 +206,7 @@ class IBKRConnectionManager(Questions):
         Raises:
             NotConnectedError: there is no session.
         """
+        market_data_type = MarketDataType(market_data_type)
         if not self.connected:
             raise NotConnectedError("no request can be sent: there is no session")
         self.session.set_market_data_type(market_data_type)
@@ -236,13 +237,13 @@ class IBKRConnectionManager(Questions):
         """
         if not self._supervisor.is_running:
             raise NotConnectedError("nothing can be subscribed to: there is no session, call connect() first")
+        priority = whole("priority", priority)
         qualified, want = await self.wanted(contract, data_type, **options)
         return await self.open(qualified, want, priority=priority)
 
     async def open(self, contract: Contract, want: Wanted, *, priority: int = 0) -> Stream:
         """Subscribe to what `wanted` has returned. It is declared before anything is waited for."""
-        if not isinstance(priority, int):
-            raise TypeError(f"priority={priority!r} is not possible: give a whole number")
+        priority = whole("priority", priority)
         subscription = self.session.declare(
             want.request, self.instrument_of(contract), time.monotonic(), priority=priority
         )
@@ -262,7 +263,7 @@ class IBKRConnectionManager(Questions):
         """Return the contract that is meant, and what a subscription to it asks for; raises as `subscribe`."""
         description = Contract.of(contract)
         wanted(description, data_type, **options)  # a wrong name is told before anything is sent
-        qualified = description if description.sec_type == COMBO else await self.qualify(description)
+        qualified = await self.meant(description)
         return qualified, wanted(qualified, data_type, **options)
 
     def share_contracts(self, other: IBKRConnectionManager) -> None:

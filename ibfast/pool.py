@@ -26,6 +26,7 @@ from ibfast.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, feed_of, lim
 from ibfast.monitor import STATE_EVENT, Event, Health
 from ibfast.policy.pacing import AccountLimits
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState, family_of
+from ibfast.scalars import whole
 from ibfast.stream import Stream, Wanted
 
 __all__ = ["ConnectionPool", "PoolHealth"]
@@ -185,6 +186,7 @@ class ConnectionPool:
         Raises:
             NotConnectedError: no member is connected.
         """
+        priority = whole("priority", priority)
         qualified, want = await self.wanted(contract, data_type, **options)
         # From here to the declaration nothing is waited for, so that nobody else can declare the same elsewhere.
         member = self._server_of(want.request) or self._best(family_of(want.request), priority, self._connected())
@@ -206,6 +208,7 @@ class ConnectionPool:
 
     def set_market_data_type(self, market_data_type: MarketDataType) -> None:
         """Choose real-time, frozen or delayed level 1 at all members, now and after every reconnect."""
+        market_data_type = MarketDataType(market_data_type)
         for member in self.members:
             if member.session.is_connected:
                 member.set_market_data_type(market_data_type)

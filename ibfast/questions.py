@@ -22,12 +22,14 @@ from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import Error, NotConnectedError, RequestError
 from ibfast.feed import Feed
+from ibfast.historical import MOST_TICKS, check_bars, check_kind, check_ticks
 from ibfast.history import HISTORICAL_BAR
 from ibfast.outbox import Outbox
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.clock import CLOCK_REQUESTS
 from ibfast.policy.pacing import Ticket, TicketState
 from ibfast.protocol import Protocol, State
+from ibfast.scalars import flag, moment, text, whole
 from ibfast.wire import responses
 from ibfast.wire.requests import (
     CancelContractDetails,
@@ -45,6 +47,7 @@ from ibfast.wire.responses import Response, SymbolSample
 
 __all__ = ["Questions", "joined_bars"]
 
+COMBO = "BAG"
 CLOCK_ANSWERS = (Incoming.CURRENT_TIME, Incoming.CURRENT_TIME_IN_MILLIS)
 NO_SUCH_CONTRACT = 200
 # So many matches of an ambiguous contract are named.
@@ -277,8 +280,14 @@ class Questions:
         self._qualified[description] = self._qualified[qualified] = qualified
         return qualified
 
+    async def meant(self, contract: object) -> Contract:
+        """Return the contract to ask with: qualified, but a combination as it is, since IB describes none (321)."""
+        description = Contract.of(contract)
+        return description if description.sec_type == COMBO else await self.qualify(description)
+
     async def matching_symbols(self, pattern: str) -> list[SymbolSample]:
         """Return stocks whose symbol or company name matches."""
+        pattern = text("pattern", pattern)
         (message,) = await self._ask(
             lambda req_id: MatchingSymbols(req_id, pattern),
             lambda message: isinstance(message, responses.SymbolSamples),
@@ -286,8 +295,14 @@ class Questions:
         return list(message.samples)
 
     async def head_timestamp(self, contract: object, what_to_show: str = "TRADES", use_rth: bool = True) -> str:
-        """Return the time of the earliest historical data, in the gateway's notation (epoch seconds)."""
-        qualified = await self.qualify(contract)
+        """Return the time of the earliest historical data, in the gateway's notation (epoch seconds).
+
+        Raises:
+            ValueError: there is no such kind of data; names those that there are.
+        """
+        what_to_show, use_rth = text("what_to_show", what_to_show), flag("use_rth", use_rth)
+        check_kind(what_to_show)
+        qualified = await self.meant(contract)
         (message,) = await self._ask(
             lambda req_id: HeadTimestamp(req_id, qualified, what_to_show, use_rth, format_date=2),
             lambda message: isinstance(message, responses.HeadTimestamp),
@@ -302,22 +317,28 @@ class Questions:
         bar_size: str = "1 min",
         what_to_show: str = "TRADES",
         use_rth: bool = True,
-        end: str = "",
+        end: str | datetime = "",
     ) -> NDArray[np.void]:
         """Return historical bars.
 
         Args:
-            contract: what.
+            contract: what; a combination (BAG) is sent as it is.
             duration: IB's notation, "1 D", "2 W", "3600 S".
             bar_size: IB's notation, "1 min", "5 secs", "1 day".
-            what_to_show: "TRADES", "MIDPOINT", "BID_ASK", …
+            what_to_show: "TRADES", "MIDPOINT", "BID_ASK", …: one of `ibfast.historical.BAR_KINDS`.
             use_rth: regular trading hours only.
-            end: yyyymmdd-hh:mm:ss in UTC; "" is now.
+            end: an aware datetime, or yyyymmdd-hh:mm:ss in UTC; "" is now.
 
         Returns:
             A structured array of dtype `ibfast.history.HISTORICAL_BAR`.
+
+        Raises:
+            ValueError: there are no such bars; names what is possible. Nothing was sent.
         """
-        qualified = await self.qualify(contract)
+        duration, bar_size = text("duration", duration), text("bar_size", bar_size)
+        what_to_show, use_rth, end = text("what_to_show", what_to_show), flag("use_rth", use_rth), moment("end", end)
+        check_bars(what_to_show, bar_size, duration, end)
+        qualified = await self.meant(contract)
         return await self._bars(HistoricalBars(0, qualified, end, duration, bar_size, what_to_show, use_rth))
 
     async def _bars(self, request: HistoricalBars) -> NDArray[np.void]:
@@ -337,8 +358,8 @@ class Questions:
         self,
         contract: object,
         what_to_show: str = "TRADES",
-        start: str = "",
-        end: str = "",
+        start: str | datetime = "",
+        end: str | datetime = "",
         number_of_ticks: int = 1000,
         use_rth: bool = True,
         ignore_size: bool = False,
@@ -347,19 +368,21 @@ class Questions:
 
         Args:
             what_to_show: "TRADES", "BID_ASK" or "MIDPOINT".
-            start, end: yyyymmdd-hh:mm:ss in UTC; one of them at most.
+            start, end: an aware datetime, or yyyymmdd-hh:mm:ss in UTC; one of them at most.
 
         Raises:
-            ValueError: both were given.
+            ValueError: there are no such ticks; names what is possible. Nothing was sent.
 
         Returns:
             A structured array of the dtype HISTORICAL_TICK_LAST, …_BID_ASK or …_MIDPOINT of `ibfast.history`.
         """
-        if start and end:
-            raise ValueError("historical ticks go from start on or up to end: give one of them")
+        what_to_show, start, end = text("what_to_show", what_to_show), moment("start", start), moment("end", end)
+        use_rth, ignore_size = flag("use_rth", use_rth), flag("ignore_size", ignore_size)
+        number_of_ticks = whole("number_of_ticks", number_of_ticks, 1, MOST_TICKS)
+        check_ticks(what_to_show, start, end)
         if not start:
-            end = end or datetime.now(UTC).strftime("%Y%m%d-%H:%M:%S")
-        qualified = await self.qualify(contract)
+            end = end or moment("end", datetime.now(UTC))
+        qualified = await self.meant(contract)
         can_cancel = self.protocol.server_version >= ServerVersion.CANCEL_CONTRACT_DATA
         async with self.history_breaker:
             messages = await self._ask(

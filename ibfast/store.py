@@ -125,7 +125,7 @@ class Store:
             self._database.close()
             raise self._failed("opened", error) from None
 
-    def _failed(self, what: str, error: sqlite3.Error) -> StoreError:
+    def _failed(self, what: str, error: Exception) -> StoreError:
         return StoreError(f"the store {self.path} can't be {what}: {error}: is there room on the disk, and may it be?")
 
     def _unreadable(self, error: Exception) -> StoreError:
@@ -134,7 +134,7 @@ class Store:
     def _write(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         try:
             self._database.executemany(statement, rows)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise self._failed("written", error) from None
 
     def read(self) -> Remembered:
@@ -178,12 +178,22 @@ class Store:
             [(since_ns, self.session, _written(request))],
         )
 
-    def note_sent(self, login: str, sent: Iterable[Sent]) -> None:
-        """Note requests, before they are sent; one that was noted already has another time from now on."""
-        self._write(
-            "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?)",
-            [(self._owner, item.number, login, _written(replace(item.request, req_id=0)), item.at_ns) for item in sent],
-        )
+    def note_sent(self, login: str, sent: Iterable[Sent]) -> list[StoreError]:
+        """Note requests, before they are sent; one that was noted already has another time from now on.
+
+        Returns:
+            Why single requests can't be stored; the others are.
+        """
+        rows, unstorable = [], []
+        for item in sent:
+            try:
+                written = _written(replace(item.request, req_id=0))
+            except StoreError as error:
+                unstorable.append(error)
+            else:
+                rows.append((self._owner, item.number, login, written, item.at_ns))
+        self._write("INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?)", rows)
+        return unstorable
 
     def sent(self, login: str) -> list[Sent]:
         """Return what all that share the store have sent with a login, the oldest first."""
@@ -234,7 +244,10 @@ class Store:
 
 def _written(request: SentRequest) -> str:
     """Return a request as JSON; equal requests give equal texts."""
-    return json.dumps({"kind": type(request).__name__, **asdict(request)}, sort_keys=True, separators=(",", ":"))
+    try:
+        return json.dumps({"kind": type(request).__name__, **asdict(request)}, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{request} can't be stored: {error}") from None
 
 
 def _parse(text: str, kinds: Mapping[str, Callable[..., _T]]) -> _T:

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from ibfast.contracts import Contract
 from ibfast.enums import Kind
 from ibfast.feed import BACKFILL_KINDS, FeedView
+from ibfast.historical import check_bars, check_real_time_bars
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.ring import Reader
+from ibfast.scalars import flag, text, whole
 from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
 
 __all__ = ["DataType", "Stream", "Wanted", "wanted"]
@@ -106,12 +108,13 @@ def wanted(contract: Contract, data_type: str, **options: Any) -> Wanted:
         raise ValueError(f"GREEKS are of options ({', '.join(OPTION_TYPES)}), and {contract} is none")
     if kind in _TICK_BY_TICK:
         tick_type, ring, row_kind = _TICK_BY_TICK[kind]
-        return Wanted(TickByTick(0, contract, tick_type, **options), ring, frozenset({row_kind}))
+        ignore_size = flag("ignore_size", options.get("ignore_size", False))
+        return Wanted(TickByTick(0, contract, tick_type, ignore_size=ignore_size), ring, frozenset({row_kind}))
     if kind is DataType.DEPTH:
-        options = {"num_rows": 10, "is_smart_depth": contract.exchange == "SMART"} | options
-        return Wanted(
-            MarketDepth(0, contract, **options), "depth", frozenset({Kind.DEPTH, Kind.DEPTH_L2, Kind.DEPTH_RESET})
-        )
+        num_rows = whole("num_rows", options.get("num_rows", 10), least=1)
+        is_smart = flag("is_smart_depth", options.get("is_smart_depth", contract.exchange == "SMART"))
+        kinds = frozenset({Kind.DEPTH, Kind.DEPTH_L2, Kind.DEPTH_RESET})
+        return Wanted(MarketDepth(0, contract, num_rows, is_smart), "depth", kinds)
     if kind in (DataType.BARS, DataType.UPDATING_BARS):
         return _bars(contract, kind, **options)
     return _level_1(contract, kind, **options)
@@ -120,7 +123,9 @@ def wanted(contract: Contract, data_type: str, **options: Any) -> Wanted:
 def _bars(
     contract: Contract, data_type: DataType, what_to_show: str = "TRADES", use_rth: bool = False, **options: Any
 ) -> Wanted:
+    what_to_show, use_rth = text("what_to_show", what_to_show), flag("use_rth", use_rth)
     if data_type is DataType.BARS:
+        check_real_time_bars(what_to_show)
         request = RealTimeBars(0, contract, what_to_show, use_rth, **options)
         return Wanted(request, "bars", frozenset({Kind.REALTIME_BAR}))
     return Wanted(_updating_bars(contract, what_to_show, use_rth, **options), "bars", frozenset({Kind.UPDATE_BAR}))
@@ -129,12 +134,14 @@ def _bars(
 def _updating_bars(
     contract: Contract, what_to_show: str, use_rth: bool, duration: str = "1 D", bar_size: str = "1 min"
 ) -> HistoricalBars:
+    duration, bar_size = text("duration", duration), text("bar_size", bar_size)
+    check_bars(what_to_show, bar_size, duration, keep_up_to_date=True)
     return HistoricalBars(0, contract, "", duration, bar_size, what_to_show, use_rth, keep_up_to_date=True)
 
 
 def _level_1(contract: Contract, data_type: DataType, generic_ticks: str = "") -> Wanted:
     # In one order and without blanks, so that the same list is the same request.
-    generics = sorted({part.strip() for part in generic_ticks.split(",")} - {""})
+    generics = sorted({part.strip() for part in text("generic_ticks", generic_ticks).split(",")} - {""})
     request = MarketData(0, contract, ",".join(generics))
     if data_type is DataType.QUOTES:
         return Wanted(request, "quotes", frozenset({Kind.L1_QUOTE}))

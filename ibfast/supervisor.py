@@ -253,9 +253,7 @@ class Supervisor:
                 if not await self._turn():
                     return
             except Exception as error:
-                # A fault of ours must not leave a connection that nobody looks after: it is made anew.
-                logger.exception("the supervisor failed")
-                self.lose(NotConnectedError(f"the connection was given up after an internal error: {error!r}"))
+                self._fail(error)
                 await asyncio.sleep(CALM_S)
 
     async def _turn(self) -> bool:
@@ -490,6 +488,19 @@ class Supervisor:
 
     def _on_change(self) -> None:
         """Handle what a read has changed. Called by the connection."""
+        try:
+            self._take_read()
+        except Exception as error:
+            if not self._ready.is_set():  # the attempt to connect fails with it
+                raise
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """A fault of ours must not leave a connection that nobody looks after: it is made anew."""
+        logger.error("the supervisor failed", exc_info=error)
+        self.lose(NotConnectedError(f"the connection was given up after an internal error: {error!r}"))
+
+    def _take_read(self) -> None:
         link = self._link
         if link is None:
             return

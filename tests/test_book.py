@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,17 @@ def lease_ends_ns(path: Path) -> int:
     with contextlib.closing(sqlite3.connect(path)) as database:
         ((until_ns,),) = database.execute("SELECT until_ns FROM leases")
     return int(until_ns)
+
+
+def test_a_request_that_can_not_be_stored_stops_nothing(run: Run, path: Path) -> None:
+    async def test() -> None:
+        async with Gateway() as gateway, manager_of(gateway, path) as manager:
+            contract = await manager.qualify("AAPL")
+            manager.send(HeadTimestamp(999, contract, Decimal(1), True))  # type: ignore[arg-type]
+            await until(lambda: "store_failed" in events(manager))
+            assert await manager.head_timestamp("MSFT")
+            assert manager.connected
+            supervisor_of(manager).book.note_alive(time.monotonic() + ALIVE_S, 1)
+            assert events(manager).count("store_failed") == 1
+
+    run(test())

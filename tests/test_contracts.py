@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ibfast import Config, IBKRConnectionManager
@@ -157,3 +158,19 @@ def test_of_takes_combinations():
 def test_of_refuses_the_rest_and_says_what_it_takes(source):
     with pytest.raises(TypeError, match=r"ibfast\.Contract"):
         Contract.of(source)
+
+
+def test_numpy_s_scalars_in_a_contract_are_python_s_own():
+    leg = ComboLeg(np.int64(1), np.int32(2), np.str_("BUY"), "SMART")
+    hedge = DeltaNeutralContract(np.int64(7), np.float64(0.5), np.float32(1.5))
+    contract = Contract(
+        con_id=np.int64(5), symbol=np.str_("X"), strike=np.float64(1.5), include_expired=np.bool_(True),
+        combo_legs=[leg], delta_neutral_contract=hedge,
+    )  # fmt: skip
+    assert contract == Contract(
+        5, "X", strike=1.5, include_expired=True, combo_legs=(ComboLeg(1, 2, "BUY", "SMART"),),
+        delta_neutral_contract=DeltaNeutralContract(7, 0.5, 1.5),
+    )  # fmt: skip
+    for owner in (leg, hedge, contract):
+        assert not any(isinstance(getattr(owner, name), np.generic) for name in owner.__slots__)
+    assert hash(contract)

@@ -149,7 +149,7 @@ def test_what_is_sans_io_imports_no_network_and_no_clock(module: str) -> None:
 
 
 def test_the_wire_is_at_the_bottom() -> None:
-    below = {f"ibfast.{name}" for name in ("contracts", "enums", "errors", "history", "times")}
+    below = {f"ibfast.{name}" for name in ("contracts", "enums", "errors", "history", "scalars", "times")}
     for module in within("ibfast.wire"):
         own = {name for name in IMPORTS[module] if name.startswith("ibfast.") and not name.startswith("ibfast.wire")}
         assert own <= below, module

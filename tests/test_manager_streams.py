@@ -17,7 +17,7 @@ from peer import Caller, Peer
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import ReconnectionConfig
-from ibfast.contracts import Contract
+from ibfast.contracts import ComboLeg, Contract
 from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed import NO_INSTRUMENT
@@ -592,5 +592,32 @@ def test_entering_a_session_that_can_not_be_made(run: Run) -> None:
             with pytest.raises(ConnectError, match="handshake"):
                 async with IBKRConnectionManager(Config(port=peer.port), small_feed()):
                     raise AssertionError
+
+    run(test())
+
+
+def test_a_subscription_that_can_not_be_written_fails_alone(run: Run) -> None:
+    leg: Any = "seven"
+    combination = Contract(
+        symbol="X", sec_type="BAG", exchange="SMART", currency="USD",
+        combo_legs=(ComboLeg(leg, 1, "BUY", "SMART"), ComboLeg(2, 1, "SELL", "SMART")),
+    )  # fmt: skip
+
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        request = await caller.request(TickByTick)
+        await caller.request(MarketData)
+        caller.send(trade(request.req_id, 1.5))
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            stream = await manager.subscribe("AAPL", "LAST")
+            poisoned = await manager.subscribe(combination)
+            with pytest.raises(ValueError, match="MarketData can't be written"):
+                await anext(poisoned)
+            await manager.subscribe("AAPL")
+            assert (await anext(stream))["price"].tolist() == [1.5]
+            with pytest.raises(ValueError, match="MarketDataType"):
+                manager.set_market_data_type("delayed")  # type: ignore[arg-type]
 
     run(test())

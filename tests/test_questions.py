@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import Run
 from conversations import AAPL, answer_details, bars_of, session
@@ -15,8 +17,9 @@ from peer import Caller
 from streams import framed
 
 from ibfast import IBKRConnectionManager
-from ibfast.contracts import ContractDetails
+from ibfast.contracts import ComboLeg, Contract, ContractDetails
 from ibfast.errors import DecodeError, RequestError
+from ibfast.history import HISTORICAL_TICK_LAST
 from ibfast.sim.codec import encode
 from ibfast.wire.requests import (
     ContractDetailsRequest,
@@ -29,6 +32,7 @@ from ibfast.wire.requests import (
 )
 from ibfast.wire.responses import ContractData, ContractDataEnd, HistoricalData, HistoricalDataEnd
 from ibfast.wire.responses import HeadTimestamp as HeadTimestampMessage
+from ibfast.wire.responses import HistoricalTicks as HistoricalTicksMessage
 
 VERSIONS = (157, 176, 195, 200, 201)
 
@@ -173,5 +177,94 @@ def test_an_answer_that_comes_twice_in_one_read_counts_once(run: Run) -> None:
         async with session(gateway) as manager:
             assert (await manager.historical_bars("AAPL"))["close"].tolist() == [1.5, 2.5]
             assert await manager.head_timestamp("AAPL") == "345479400"
+
+    run(test())
+
+
+COMBINATION = Contract(
+    symbol="NG", sec_type="BAG", exchange="SMART", currency="USD",
+    combo_legs=(ComboLeg(101, 1, "SELL", "NYMEX"), ComboLeg(102, 1, "BUY", "NYMEX")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [176, 226])
+def test_history_of_a_combination_is_asked_for_as_it_is(run: Run, version: int) -> None:
+    async def gateway(caller: Caller) -> None:
+        bars = await caller.request(HistoricalBars)
+        assert bars.contract == COMBINATION
+        caller.send(HistoricalData(bars.req_id, bars_of(-0.05)))
+        if version >= 196:
+            caller.send(HistoricalDataEnd(bars.req_id, "", ""))
+        head = await caller.request(HeadTimestamp)
+        assert head.contract.sec_type == "BAG"
+        caller.send(HeadTimestampMessage(head.req_id, "345479400"))
+        ticks = await caller.request(HistoricalTicks)
+        assert ticks.contract.sec_type == "BAG"
+        caller.send(HistoricalTicksMessage(ticks.req_id, np.zeros(1, HISTORICAL_TICK_LAST), True))
+
+    async def test() -> None:
+        async with session(gateway, version=version) as manager:
+            assert (await manager.historical_bars(COMBINATION))["close"].tolist() == [-0.05]
+            assert await manager.head_timestamp(COMBINATION) == "345479400"
+            assert len(await manager.historical_ticks(COMBINATION)) == 1
+
+    run(test())
+
+
+Attempt = Callable[[Any], Awaitable[object]]
+REFUSED: list[tuple[Attempt, str]] = [
+    (lambda m: m.historical_bars("AAPL", what_to_show="SCHEDULE"), "TRADES, MIDPOINT"),
+    (lambda m: m.historical_bars("AAPL", bar_size="7 mins"), "5 mins, 10 mins"),
+    (lambda m: m.historical_bars("AAPL", duration="1 day"), "S, D, W, M or Y"),
+    (lambda m: m.historical_bars("AAPL", use_rth="no"), "True or False"),
+    (lambda m: m.historical_ticks("AAPL", "BID"), "TRADES, BID_ASK, MIDPOINT"),
+    (lambda m: m.historical_ticks("AAPL", number_of_ticks=1001), "1 to 1000"),
+    (lambda m: m.historical_ticks("AAPL", number_of_ticks=0), "1 to 1000"),
+    (lambda m: m.head_timestamp("AAPL", "SCHEDULE"), "TRADES, MIDPOINT"),
+    (lambda m: m.matching_symbols(None), "give a text"),
+    (lambda m: m.subscribe("AAPL", "BARS", what_to_show="BID_ASK"), "TRADES, MIDPOINT, BID, ASK"),
+    (lambda m: m.subscribe("AAPL", "BARS", use_rth="no"), "True or False"),
+    (lambda m: m.subscribe("AAPL", "UPDATING_BARS", what_to_show="SCHEDULE"), "TRADES, MIDPOINT"),
+    (lambda m: m.subscribe("AAPL", "UPDATING_BARS", bar_size="1 secs"), "5 secs"),
+    (lambda m: m.subscribe("AAPL", "DEPTH", num_rows=0), "1 to"),
+    (lambda m: m.subscribe("AAPL", "DEPTH", num_rows=2.5), "whole number"),
+    (lambda m: m.subscribe("AAPL", "LAST", ignore_size=None), "True or False"),
+    (lambda m: m.subscribe("AAPL", generic_ticks=233), "give a text"),
+    (lambda m: m.subscribe("AAPL", priority=1.5), "whole number"),
+]
+
+
+def test_what_has_no_answer_is_refused_before_anything_is_sent(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        assert await caller.gone() == b""
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            for attempt, possible in REFUSED:
+                with pytest.raises((TypeError, ValueError)) as caught:
+                    await attempt(manager)
+                assert possible in str(caught.value)
+
+    run(test())
+
+
+def test_numpy_s_and_pandas_scalars_are_arguments_like_others(run: Run) -> None:
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        bars = await caller.request(HistoricalBars)
+        assert (bars.use_rth, bars.end, bars.duration) == (True, "20260105-15:00:00", "60 S")
+        caller.send(HistoricalData(bars.req_id, bars_of(1.5)), HistoricalDataEnd(bars.req_id, "", ""))
+        ticks = await caller.request(HistoricalTicks)
+        assert (ticks.number_of_ticks, ticks.ignore_size) == (3, True)
+        caller.send(HistoricalTicksMessage(ticks.req_id, np.zeros(3, HISTORICAL_TICK_LAST), True))
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            end = pd.Timestamp("2026-01-05 10:00", tz="America/New_York")
+            duration: Any = np.str_("60 S")
+            yes: Any = np.bool_(True)
+            number: Any = np.int64(3)
+            assert len(await manager.historical_bars("AAPL", duration, use_rth=yes, end=end)) == 1
+            assert len(await manager.historical_ticks("AAPL", number_of_ticks=number, ignore_size=yes)) == 3
 
     run(test())

@@ -211,3 +211,15 @@ def test_what_was_sent_and_does_not_parse_is_an_error(tmp_path: Path) -> None:
         store._database.execute("UPDATE sent SET request = '{}'")
         with pytest.raises(StoreError, match="move it away"):
             store.sent(LOGIN)
+
+
+def test_a_request_that_can_not_be_stored_keeps_no_other_from_it(tmp_path: Path) -> None:
+    poisoned = replace(QUOTES, generic_ticks=object())  # type: ignore[arg-type]
+    with Store(tmp_path / "store", "x") as store:
+        (error,) = store.note_sent(LOGIN, [Sent(1, QUOTES, 5), Sent(2, poisoned, 6), Sent(3, QUOTES, 7)])
+        assert "can't be stored" in str(error)
+        assert [item.number for item in store.sent(LOGIN)] == [1, 3]
+        with pytest.raises(StoreError, match="can't be stored"):
+            store.remember(poisoned, 0)
+        with pytest.raises(StoreError, match="can't be written"):
+            store.remember(QUOTES, 2**70)

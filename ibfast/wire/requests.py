@@ -6,6 +6,7 @@ A request is a frozen dataclass, written by its layout; the embedded gateway rea
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -429,6 +430,13 @@ def encode(request: Request, server_version: int) -> bytes:
     """
     layout = LAYOUTS[type(request)]
     _check_support(request, layout, server_version)
+    try:
+        return _encoded(request, layout, server_version)
+    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError, struct.error) as error:
+        raise ValueError(f"{type(request).__name__} can't be written: {error}: {request}") from None
+
+
+def _encoded(request: Request, layout: Layout, server_version: int) -> bytes:
     if server_version >= OUTGOING_PROTOBUF_SINCE[layout.msg_id]:
         return protobuf.payload(layout.msg_id, layout.message, write_protobuf(request, layout.names))
     return text.payload(layout.msg_id, server_version, write_text(request, layout.text, server_version))
