@@ -217,7 +217,7 @@ export type ClientState = "connecting" | "open" | "reconnecting" | "closed";
 export interface SubscribeRequest {
   /** A stock; or else `contract`. */
   symbol?: string;
-  /** The fields of an `ibfast.Contract`. */
+  /** The fields of an `ibfast.Contract`; a combo (`sec_type` `BAG`) has `combo_legs`, a list of objects. */
   contract?: Record<string, unknown>;
   data_type?: DataType;
   mode?: "stream" | "conflate" | "snapshot";

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.contracts import Contract, Stock
+from ibfast.contracts import ComboLeg, Contract, Stock
 from ibfast.fanout.messages import (
     Code,
     Limit,
@@ -27,6 +27,13 @@ from ibfast.fanout.messages import (
 
 def said(op: str, **values: Any) -> str:
     return orjson.dumps({"op": op, **values}).decode()
+
+
+LEG = {"con_id": 1, "ratio": 1, "action": "BUY", "exchange": "SMART"}
+
+
+def combination(*legs: Any) -> dict[str, Any]:
+    return {"symbol": "NG", "sec_type": "BAG", "exchange": "SMART", "currency": "USD", "combo_legs": list(legs)}
 
 
 def refusal(text: str | bytes) -> RefusedError:
@@ -54,6 +61,13 @@ def test_a_subscription_says_all() -> None:
         data_type="TRADES", mode="conflate", interval_ms=0, times="ns", fields=("price", "size"), ordered=True,
         on_slow="close", resume=Resume("ab", 2**62),
     )  # fmt: skip
+
+
+def test_a_combo_says_its_legs() -> None:
+    other = {"con_id": 2, "ratio": 3, "action": "SELL", "exchange": "CBOE", "exempt_code": -1}
+    legs = ComboLeg(1, 1, "BUY", "SMART"), ComboLeg(2, 3, "SELL", "CBOE")
+    expected = Contract(symbol="NG", sec_type="BAG", exchange="SMART", currency="USD", combo_legs=legs)
+    assert parse(said("subscribe", contract=combination(LEG, other))).contract == expected
 
 
 @pytest.mark.parametrize(
@@ -97,6 +111,16 @@ def test_what_is_no_message(text: str | bytes) -> None:
         (said("subscribe", contract={"symbol": "A", "strike": "1"}), "contract.strike"),
         (said("subscribe", contract={"symbol": "A", "include_expired": 1}), "contract.include_expired"),
         (said("subscribe", contract={"symbol": "A", "combo_legs": []}), "combo_legs"),
+        (said("subscribe", contract=combination(LEG)), "2 to 8"),
+        (said("subscribe", contract=combination(*[LEG] * 9)), "2 to 8"),
+        (said("subscribe", contract=combination(LEG, 7)), "combo_legs[1]"),
+        (said("subscribe", contract=combination(LEG, LEG | {"con_id": True})), "combo_legs[1].con_id"),
+        (said("subscribe", contract=combination(LEG, LEG | {"con_id": 0})), "combo_legs[1].con_id"),
+        (said("subscribe", contract=combination(LEG, LEG | {"ratio": -1})), "combo_legs[1].ratio"),
+        (said("subscribe", contract=combination(LEG, LEG | {"action": "B\0"})), "combo_legs[1].action"),
+        (said("subscribe", contract=combination(LEG, LEG | {"side": "BUY"})), "'side'"),
+        (said("subscribe", contract=combination(LEG, LEG) | {"sec_type": "STK"}), "BAG"),
+        (said("subscribe", contract={"symbol": "A", "sec_type": "BAG"}), "BAG"),
         (said("subscribe", symbol="A", data_type="trades"), "data_type"),
         (said("subscribe", symbol="A", data_type=["TRADES"]), "data_type"),
         (said("subscribe", symbol="A", data_type="GREEKS"), "data_type"),

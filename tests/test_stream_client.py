@@ -16,7 +16,9 @@ from stream_peer import CON_ID, EPOCH, channel_of, piece, trade
 
 from ibfast import Contract, Future, GapCause, Kind, Scope
 from ibfast._feed import DTYPES
+from ibfast.contracts import ComboLeg
 from ibfast.errors import ProtocolError, StreamError
+from ibfast.fanout.messages import Subscribe, parse
 from ibfast.stream_client import HANDLERS, MOST_UNANSWERED, Answer, Closing, Later, Output, StreamClient, Wish
 from ibfast.updates import Arrival, Batch, Gap, Lag, State
 
@@ -755,3 +757,14 @@ def test_every_row_comes_once_or_is_told_as_left_out(absences: list[Any]) -> Non
         lags = [item for item in output if isinstance(item, Lag) and item.ticker == symbol]
         for row in set(model.rows[symbol]) - set(got):
             assert row > model.sent[interval_ms] or any(lag.from_seq < row <= lag.to_seq for lag in lags), row
+
+
+def test_a_combo_is_asked_for_as_a_server_reads_it(client: StreamClient, server: Server) -> None:
+    legs = ComboLeg(101, 1, "SELL", "NYMEX"), ComboLeg(102, 2, "BUY", "NYMEX")
+    combination = Contract(symbol="NG", sec_type="BAG", exchange="SMART", currency="USD", combo_legs=legs)
+    server.connect()
+    client.subscribe(combination)
+    (request,) = server.requests()
+    read = parse(json.dumps(request))
+    assert isinstance(read, Subscribe)
+    assert read.contract == combination

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from ibfast.contracts import Contract, Stock
+from ibfast.contracts import ComboLeg, Contract, Stock
 from ibfast.errors import Error
 from ibfast.fanout.channels import DATA_TYPES, INTERVALS_MS, MODES, fields_of
 from ibfast.stream import OPTION_TYPES
@@ -39,6 +39,9 @@ MOST_ID_CHARACTERS = 128
 MOST_TEXT_CHARACTERS = 256
 DEFAULT_INTERVAL_MS = {"stream": 10, "conflate": 250, "snapshot": 10}
 MOST_BYTES_PER_S = 1 << 40
+MOST_LEGS = 8
+
+COMBO = "BAG"
 
 RequestId: TypeAlias = str | int | float | None
 
@@ -253,12 +256,16 @@ def _contract(said: dict[str, Any]) -> Contract:
     if not isinstance(described, dict):
         raise RefusedError(Code.BAD_FIELD, 'contract: give an object such as {"symbol": "ES", "sec_type": "FUT"}')
     values = {name: _contract_field(name, value) for name, value in described.items() if value is not None}
+    if ("combo_legs" in values) != (values.get("sec_type") == COMBO):
+        raise RefusedError(Code.BAD_FIELD, 'contract: combo_legs and the sec_type "BAG" go together')
     try:
         return Contract.of(Contract(**values))
     except ValueError:
         raise RefusedError(Code.BAD_FIELD, "contract: give a symbol, a con_id or a local_symbol") from None
 
 
+LEG_FIELDS = {item.name: item.type for item in fields(ComboLeg)}
+LEG_FIELDS_NEEDED = ("con_id", "ratio", "action", "exchange")
 CONTRACT_FIELDS = {
     item.name: item.type for item in fields(Contract) if item.name not in ("combo_legs", "delta_neutral_contract")
 }
@@ -266,18 +273,49 @@ CONTRACT_FIELDS = {
 
 def _contract_field(name: str, value: Any) -> Any:
     kind = CONTRACT_FIELDS.get(name)
+    if name == "combo_legs":
+        return _combo_legs(value)
     if kind is None:
         raise RefusedError(Code.BAD_FIELD, f"contract: there is no field {_shown(name)}")
+    return _plain_field(f"contract.{name}", kind, value, least=0)
+
+
+def _combo_legs(value: Any) -> tuple[ComboLeg, ...]:
+    if not isinstance(value, list) or not 2 <= len(value) <= MOST_LEGS:
+        raise RefusedError(Code.BAD_FIELD, f"contract.combo_legs: give a list of 2 to {MOST_LEGS} legs")
+    return tuple(_combo_leg(f"contract.combo_legs[{index}]", leg) for index, leg in enumerate(value))
+
+
+def _combo_leg(path: str, said: Any) -> ComboLeg:
+    if not isinstance(said, dict):
+        raise RefusedError(
+            Code.BAD_FIELD, f'{path}: give an object such as {{"con_id": 1, "ratio": 1, "action": "BUY"}}'
+        )
+    values = {name: _leg_field(path, name, value) for name, value in said.items() if value is not None}
+    for name in LEG_FIELDS_NEEDED:
+        if not values.get(name):
+            raise RefusedError(Code.BAD_FIELD, f"{path}.{name}: this is missing")
+    return ComboLeg(**values)
+
+
+def _leg_field(path: str, name: str, value: Any) -> Any:
+    kind = LEG_FIELDS.get(name)
+    if kind is None:
+        raise RefusedError(Code.BAD_FIELD, f"{path}: there is no field {_shown(name)}")
+    return _plain_field(f"{path}.{name}", kind, value, least=-1 if name == "exempt_code" else 0)
+
+
+def _plain_field(path: str, kind: Any, value: Any, least: int) -> Any:
     if kind == "str":
-        return _text(f"contract.{name}", value)
+        return _text(path, value)
     if kind == "bool":
         valid = isinstance(value, bool)
     elif kind == "int":
-        valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+        valid = isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 31
     else:
         valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not valid:
-        raise RefusedError(Code.BAD_FIELD, f"contract.{name}: this is not possible")
+        raise RefusedError(Code.BAD_FIELD, f"{path}: this is not possible")
     return value if kind in ("bool", "int") else float(value)
 
 
