@@ -18,6 +18,7 @@ from ibfast.engine import engine
 from ibfast.errors import Error, NotConnectedError
 from ibfast.manager import IBKRConnectionManager
 from ibfast.policy.checks import is_whole
+from ibfast.scalars import flag, plain, text, whole
 from ibfast.stream_client import Answer, Question, Reply, StreamClient, Wish
 from ibfast.stream_link import News, StreamLink
 from ibfast.stream_readers import Batches, Events, Updates
@@ -229,15 +230,16 @@ class WebSocketProvider:
             TypeError, ValueError: the contract names nothing.
         """
         self._require_open()
+        data_type = text("data_type", data_type).upper()
         wish = self._client.subscribe(
             contract,
-            data_type=data_type.upper(),
-            mode=mode,
-            interval_ms=interval_ms,
-            fields=None if fields is None else list(fields),
-            times=times,
-            ordered=ordered,
-            on_slow=on_slow,
+            data_type=data_type,
+            mode=None if mode is None else text("mode", mode),
+            interval_ms=None if interval_ms is None else whole("interval_ms", interval_ms),
+            fields=None if fields is None else [text("fields", name) for name in fields],
+            times=None if times is None else text("times", times),
+            ordered=None if ordered is None else flag("ordered", ordered),
+            on_slow=None if on_slow is None else text("on_slow", on_slow),
         )
         try:
             await self._answer(wish, "subscribe")
@@ -245,7 +247,7 @@ class WebSocketProvider:
             self._client.unsubscribe(wish)
             self._link.proceed()
             raise
-        return Subscription(wish, contract, data_type.upper(), self._update, self._unsubscribe)
+        return Subscription(wish, contract, data_type, self._update, self._unsubscribe)
 
     async def list(self) -> Sequence[Mapping[str, Any]]:
         """Return what the server has of this client's subscriptions, in its own words.
@@ -278,6 +280,7 @@ class WebSocketProvider:
             ValueError: that is no number of bytes.
             StreamError, NotConnectedError: as in `list`; it holds all the same as soon as there is a connection.
         """
+        max_bytes_per_s = plain(max_bytes_per_s)
         if not is_whole(max_bytes_per_s) or not 0 <= max_bytes_per_s <= MOST_BYTES_PER_S:
             raise ValueError(f"max_bytes_per_s={max_bytes_per_s!r} is not possible: give a whole number, 0 or more")
         allowed: int = (await self._ask("limit", max_bytes_per_s=max_bytes_per_s))["max_bytes_per_s"]
@@ -304,7 +307,7 @@ class WebSocketProvider:
         self._require_open()
         if wish.is_over or wish.is_withdrawn:
             raise NotConnectedError(f"the subscription to {wish.ticker} is over: subscribe again")
-        self._client.update(wish, interval_ms)
+        self._client.update(wish, whole("interval_ms", interval_ms))
         await self._answer(wish, "update")
 
     async def _unsubscribe(self, wish: Wish) -> None:

@@ -85,7 +85,7 @@ class StreamClient:
             TypeError, ValueError: the contract names nothing.
         """
         described = Contract.of(contract)
-        request = {"symbol": contract} if isinstance(contract, str) else {"contract": _as_table(described)}
+        request = {"symbol": str(contract)} if isinstance(contract, str) else {"contract": _as_table(described)}
         request |= {name: value for name, value in options.items() if value is not None}
         self._last_number += 1
         wish = Wish(self._last_number, request, described.symbol or described.local_symbol)

@@ -8,6 +8,7 @@ import logging
 import socket
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Run, until
 from stream_peer import CON_ID, EPOCH, StreamPeer, Visitor, channel_of, piece, trade
@@ -588,5 +589,29 @@ def test_a_proxy_of_the_environment_does_not_stand_before_this_machine(
     async def scenario() -> None:
         async with StreamPeer(idle) as peer, provider_of(peer) as provider:
             assert provider.connected
+
+    run(scenario())
+
+
+def test_numpy_s_scalars_are_arguments_like_others_and_the_wrong_ones_ask_for_nothing(run: Run) -> None:
+    async def server(visitor: Visitor) -> None:
+        await visitor.welcome()
+        request = await visitor.take()
+        assert (request["symbol"], request["interval_ms"], request["ordered"]) == ("AAPL", 50, True)
+        limit = await visitor.request("limit")
+        await visitor.say("limited", id=limit["id"], max_bytes_per_s=limit["max_bytes_per_s"])
+        await visitor.gone()
+
+    async def scenario() -> None:
+        async with StreamPeer(server) as peer, provider_of(peer) as provider:
+            wrong: Any
+            for wrong in ("50", 1.5, np.bool_(True)):
+                with pytest.raises(TypeError, match="interval_ms="):
+                    await provider.subscribe("AAPL", interval_ms=wrong)
+            interval_ms: Any = np.int64(50)
+            ordered: Any = np.bool_(True)
+            await provider.subscribe(np.str_("AAPL"), np.str_("TRADES"), interval_ms=interval_ms, ordered=ordered)
+            most: Any = np.int64(1000)
+            assert await provider.limit(most) == 1000
 
     run(scenario())
