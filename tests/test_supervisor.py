@@ -509,6 +509,8 @@ def test_a_request_that_was_given_up_is_cancelled_and_its_rows_reach_no_stream(r
             assert ended["seq"] < ended["last_seq"] <= row["seq"]
             assert manager.feed.late == 3
 
+    run(test())
+
 
 # --- a slow link ---
 
@@ -586,6 +588,8 @@ def test_the_end_of_an_outage_and_the_burst_behind_it_in_one_write(run: Run, cau
             assert gap["seq"] < back["seq"][0]
             assert under_way["seq"] < gap["last_seq"] <= back["seq"][0]
 
+    run(test())
+
 
 def test_data_that_comes_late_makes_a_link_slow_without_a_question(run: Run) -> None:
     """No question about the clock is asked meanwhile: trades are four seconds older than they were."""
@@ -604,5 +608,22 @@ def test_data_that_comes_late_makes_a_link_slow_without_a_question(run: Run) -> 
             await proxy.serve()
             await until(lambda: "link_recovered" in names(manager))
             assert manager.health()
+
+    run(test())
+
+
+def test_a_fault_while_a_read_is_handled_makes_the_connection_anew(run: Run) -> None:
+    async def test() -> None:
+        async with (
+            Gateway() as gateway,
+            IBKRConnectionManager(Config(port=gateway.port, reconnection=QUICK), small_feed()) as manager,
+        ):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(manager, "take", None)
+                with pytest.raises(NotConnectedError, match="internal error"):
+                    await manager.current_time_ns()
+            await until(lambda: manager.connected)
+            assert await manager.current_time_ns() > 0
+            assert "connection_lost" in names(manager)
 
     run(test())
