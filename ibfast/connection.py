@@ -6,23 +6,30 @@ The rule of the file: transport only, no parsing and no policy. It knows asyncio
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from itertools import zip_longest
+from typing import Any, Final, cast
 
 from ibfast.protocol import Protocol, State
 from ibfast.tls import TlsConfig, explain
 
-__all__ = ["Connection", "open_connection"]
+__all__ = ["NO_DESCRIPTORS", "Connection", "open_connection"]
 
 # struct linger: on, 0 seconds. A socket that is closed then sends a reset instead of what is left.
 NO_LINGERING = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 # For the farewell of TLS; whoever does not answer it is gone.
 TLS_SHUTDOWN_TIMEOUT_S = 1.0
+# How long one address of a host may be silent before the next is tried beside it: RFC 8305, section 5.
+NEXT_ADDRESS_S: Final = 0.25
+# This process, or this machine, has no more descriptors.
+NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 
 def _ignore(decode_ns: int, messages: int) -> None:
@@ -36,18 +43,24 @@ class Connection(asyncio.BufferedProtocol):
         protocol: the session.
         on_change: called after everything that may have changed the protocol's state or left events in it.
         on_read: told of every read how long decoding, publishing and waking took, in ns, and how many messages it held.
+        sock: closed by `abort` and `reset` where the event loop is closed.
 
     Attributes:
         closed: done when the socket is gone.
     """
 
     def __init__(
-        self, protocol: Protocol, on_change: Callable[[], None], on_read: Callable[[int, int], None] = _ignore
+        self,
+        protocol: Protocol,
+        on_change: Callable[[], None],
+        on_read: Callable[[int, int], None] = _ignore,
+        sock: socket.socket | None = None,
     ) -> None:
         self.protocol = protocol
         self.on_change = on_change
         self.on_read = on_read
         self.transport: asyncio.Transport | None = None
+        self._sock = sock
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,7 +115,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once; what was not written to the socket yet is not sent any more."""
-        if self.transport is not None:
+        if self.closed.get_loop().is_closed():
+            if self._sock is not None:
+                self._sock.close()  # its transport can do nothing without a loop
+        elif self.transport is not None:
             self.transport.abort()
 
     def reset(self) -> None:
@@ -123,6 +139,9 @@ async def open_connection(
 ) -> Connection:
     """Connect and say hello, over TLS if its settings are given.
 
+    The addresses of a host are tried in the resolver's order, its families by turns. Each attempt begins a quarter of a
+    second after the one before it, or as soon as that one fails.
+
     Raises:
         OSError: there is nobody, or no TLS: see `ibfast.tls.explain`.
         ConfigError: a file that `tls` names can't be used.
@@ -132,8 +151,80 @@ async def open_connection(
         options["ssl"] = tls.context()
         options["server_hostname"] = tls.server_name or host
         options["ssl_shutdown_timeout"] = TLS_SHUTDOWN_TIMEOUT_S
+    sock = await _connected_socket(host, port)
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(
-        lambda: Connection(protocol, on_change, on_read), host, port, **options
-    )
+    try:
+        _, connection = await loop.create_connection(
+            lambda: Connection(protocol, on_change, on_read, sock), sock=sock, **options
+        )
+    finally:
+        # uvloop's transport owns the descriptor, and forgets the object if the gateway has left already.
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            sock.detach()
     return connection
+
+
+async def _connected_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is connected to one of a host's addresses.
+
+    Here and not by `create_connection`, whose `happy_eyeballs_delay` uvloop does not have.
+    """
+    loop = asyncio.get_running_loop()
+    addresses = _by_turns(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    attempts: list[asyncio.Task[socket.socket]] = []
+    failures: list[BaseException] = []
+    winner: asyncio.Task[socket.socket] | None = None
+    try:
+        pending: set[asyncio.Task[socket.socket]] = set()
+        while addresses or pending:
+            if addresses:
+                family, _, proto, _, address = addresses.popleft()
+                attempts.append(loop.create_task(_socket_to(family, proto, address)))
+                pending.add(attempts[-1])
+            done, pending = await asyncio.wait(
+                pending, timeout=NEXT_ADDRESS_S if addresses else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            winner = next((attempt for attempt in done if attempt.exception() is None), None)
+            if winner is not None:
+                return winner.result()
+            failures += [error for attempt in done if (error := attempt.exception()) is not None]
+    finally:
+        for attempt in attempts:
+            if attempt is not winner:
+                attempt.cancel()
+                attempt.add_done_callback(_discard)
+    raise _one_of(failures)
+
+
+async def _socket_to(family: int, proto: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM, proto)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _discard(attempt: asyncio.Task[socket.socket]) -> None:
+    """Close the socket of an attempt that nobody needs."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+def _by_turns(addresses: list[Any]) -> deque[Any]:
+    """Return addresses with their families by turns, the first one's first: a family that is mute costs one delay."""
+    first = [address for address in addresses if address[0] == addresses[0][0]]
+    others = [address for address in addresses if address[0] != addresses[0][0]]
+    return deque(address for pair in zip_longest(first, others) for address in pair if address is not None)
+
+
+def _one_of(failures: list[BaseException]) -> BaseException:
+    """Return the failure that tells most: one that no address can help, else the first, or all if they differ."""
+    for failure in failures:
+        if isinstance(failure, OSError) and failure.errno in NO_DESCRIPTORS:
+            return failure
+    if len({type(failure) for failure in failures}) > 1:
+        return OSError("; ".join(str(failure) for failure in failures))
+    return failures[0] if failures else OSError("the name has no address")

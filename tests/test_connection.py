@@ -279,6 +279,57 @@ def test_a_host_that_can_not_be(run: Run, host: str) -> None:
     run(test())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a full backlog swallows connections on Linux only")
+def test_a_mute_address_of_a_host_does_not_cost_the_time_limit(run: Run) -> None:
+    async def test(mute: int) -> None:
+        async def addresses(host: str, *args: Any, **options: Any) -> list[Any]:
+            if host != "localhost":  # uvloop asks for addresses too
+                return await resolve(host, *args, **options)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (mute, peer.port)]
+
+        async with Peer(good) as peer:
+            resolve, asyncio.get_running_loop().getaddrinfo = asyncio.get_running_loop().getaddrinfo, addresses  # type: ignore[method-assign]
+            manager = IBKRConnectionManager(Config(host="localhost", connect_timeout_s=30.0), small_feed())
+            assert await manager.connect()
+            await manager.disconnect()
+
+    with listener(0) as port, contextlib.ExitStack() as fill:
+        for _ in range(4):
+            sock = fill.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+        run(test(port))
+
+
+def test_an_address_that_refuses_is_followed_by_the_next_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ibfast.connection.NEXT_ADDRESS_S", 1000.0)
+    with listener(1) as refusing:
+        pass
+
+    async def test() -> None:
+        async def addresses(host: str, *args: Any, **options: Any) -> list[Any]:
+            if host != "localhost":  # uvloop asks for addresses too
+                return await resolve(host, *args, **options)
+            found = [(socket.AF_INET6, "::1"), (socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
+            ports = (refusing, refusing, peer.port if is_there else refusing)
+            return [
+                (family, socket.SOCK_STREAM, 6, "", (host, port))
+                for (family, host), port in zip(found, ports, strict=True)
+            ]
+
+        async with Peer(good) as peer:
+            resolve, asyncio.get_running_loop().getaddrinfo = asyncio.get_running_loop().getaddrinfo, addresses  # type: ignore[method-assign]
+            manager = IBKRConnectionManager(Config(host="localhost"), small_feed())
+            is_there = True
+            assert await manager.connect()
+            await manager.disconnect()
+            is_there = False
+            assert not await manager.connect()
+            check_failure(manager, "tcp", "nothing listens at localhost", "start TWS or IB Gateway")
+
+    run(test())
+
+
 # --- the way there ---
 
 
