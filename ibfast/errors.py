@@ -6,6 +6,7 @@
     │   ├── AuthError             the login is not the one that was declared; names the setting
     │   └── ClientIdInUseError    another client has the client id
     ├── NotConnectedError     the call needs a session and there is none (any more)
+    ├── LoopError             the call comes from another event loop than the one that keeps the connection
     ├── ProtocolError         the byte stream itself is broken; the connection is of no further use
     ├── DecodeError           one message is malformed; names message, field and value; the stream goes on
     ├── UnsupportedError      the gateway's server version is too old for the request
@@ -30,6 +31,7 @@ __all__ = [
     "DecodeError",
     "Error",
     "FeedError",
+    "LoopError",
     "NotConnectedError",
     "PacingError",
     "ProtocolError",
@@ -52,15 +54,18 @@ class ConnectError(Error):
     """No session could be made.
 
     Attributes:
-        stage: where it failed: "tcp", "tls", "handshake", "start" or "auth".
+        stage: where it failed: "system" (this machine has no socket left), "tcp", "tls", "handshake", "start" or
+            "auth".
         remedy: what the user can do about it.
+        needs_login: whether it looks as if nobody were logged in: the gateway takes the connection and says nothing.
     """
 
-    def __init__(self, stage: str, reason: str, remedy: str) -> None:
+    def __init__(self, stage: str, reason: str, remedy: str, *, needs_login: bool = False) -> None:
         super().__init__(f"{reason} ({stage}): {remedy}")
         self.stage = stage
         self.reason = reason
         self.remedy = remedy
+        self.needs_login = needs_login
 
 
 class AuthError(ConnectError):
@@ -81,6 +86,10 @@ class ClientIdInUseError(ConnectError):
 
 class NotConnectedError(Error):
     """The call needs a session with the gateway and there is none."""
+
+
+class LoopError(Error, RuntimeError):
+    """The call comes from another event loop than the one that keeps the connection; says what to do instead."""
 
 
 class ProtocolError(Error):

@@ -442,3 +442,13 @@ def test_no_chance_makes_a_storm(share: float, delay_s: float) -> None:
 def test_what_is_wrong_is_named_with_its_remedy(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{named}.* is not possible: give "):
         Reconnection(**settings)
+
+
+def test_what_this_machine_lacks_counts_for_nothing_and_is_tried_soon() -> None:
+    link = Reconnection(delay_s=1.0, max_delay_s=60.0, max_attempts=2)
+    for _ in range(10):
+        assert not fail(link, 0.0, is_local=True)
+        assert (link.state, link.attempts, link.counts_for_breaker) == (LinkState.WAITING, 0, False)
+        pause_s = link.next_attempt_s(0.0)
+        assert pause_s is not None
+        assert 0.05 <= pause_s <= 1.0

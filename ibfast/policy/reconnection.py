@@ -181,14 +181,18 @@ class Reconnection:
             self.attempts = 0
         return self._wait(now_s, wall_s, failures=0 if stable else 1)
 
-    def failed(self, now_s: float, wall_s: float, *, needs_login: bool = False, fatal: bool = False) -> bool:
+    def failed(
+        self, now_s: float, wall_s: float, *, needs_login: bool = False, fatal: bool = False, is_local: bool = False
+    ) -> bool:
         """Report that the attempt has failed.
 
         Args:
             now_s: seconds of the monotonic clock.
             wall_s: epoch seconds, for the calendar.
-            needs_login: it looks as if nobody were logged in: TCP opens, and the session never starts.
+            needs_login: it looks as if nobody were logged in: TCP opens, and the gateway says nothing.
             fatal: no retry can cure it, a refused authentication say: give up at once.
+            is_local: this machine could not even try, for want of descriptors say. It counts for nothing, and the next
+                attempt comes as soon as after a first failure.
 
         Returns:
             Whether to tell a human that nothing goes on without one: true once per outage, when the state becomes
@@ -200,6 +204,10 @@ class Reconnection:
             self.state = LinkState.GAVE_UP
             self._excused = False
             return True
+        if is_local:
+            self._excused = True
+            self._rest(LinkState.WAITING, now_s + self._backoff_s(0))
+            return False
         self._hints = self._hints + 1 if needs_login else 0
         return self._wait(now_s, wall_s, failures=1)
 
@@ -223,13 +231,13 @@ class Reconnection:
         if self.attempts >= self._max_attempts:
             self.state = LinkState.GAVE_UP
             return True
-        self._rest(LinkState.WAITING, now_s + self._backoff_s())
+        self._rest(LinkState.WAITING, now_s + self._backoff_s(self.attempts))
         return False
 
     def _rest(self, state: LinkState, due_s: float) -> None:
         self.state = state
         self._due_s = due_s
 
-    def _backoff_s(self) -> float:
-        ceiling_s = min(self._max_delay_s, math.ldexp(self._delay_s, min(self.attempts, MAX_DOUBLINGS)))
+    def _backoff_s(self, failures: int) -> float:
+        ceiling_s = min(self._max_delay_s, math.ldexp(self._delay_s, min(failures, MAX_DOUBLINGS)))
         return max(min(MIN_DELAY_S, self._delay_s), self._random.uniform(0.0, ceiling_s))
