@@ -11,14 +11,12 @@ import ssl
 from collections.abc import Callable
 
 from ibfast.config import Config
-from ibfast.connection import Connection, open_connection
+from ibfast.connection import NO_DESCRIPTORS, Connection, open_connection
 from ibfast.errors import ConfigError, ConnectError, NotConnectedError
 from ibfast.protocol import NOT_ENABLED, Protocol, State
 from ibfast.tls import explain
 
 __all__ = ["Link"]
-
-CLOSE_TIMEOUT_S = 2.0
 
 
 class Link:
@@ -63,19 +61,14 @@ class Link:
         """Connect and wait until the session is ready, for `config.connect_timeout_s` at most.
 
         Raises:
-            ConnectError: it came to nothing; the link is closed.
+            ConnectError: it came to nothing; close the link.
         """
         try:
             async with asyncio.timeout(self._config.connect_timeout_s):
                 await self._start()
         except TimeoutError:
             if not self.ready:
-                error = self._timeout_error()
-                await self.close()
-                raise error from None
-        except BaseException:
-            await self.close()
-            raise
+                raise self._timeout_error() from None
 
     async def _start(self) -> None:
         host, port = self._config.host, self._port
@@ -91,6 +84,9 @@ class Link:
             remedy = "start TWS or IB Gateway and log in, and check host and port"
             raise ConnectError("tcp", f"nothing listens at {host}:{port}", remedy) from None
         except (OSError, ValueError) as error:  # ValueError: what can't be a host's name at all
+            if isinstance(error, OSError) and error.errno in NO_DESCRIPTORS:
+                remedy = "close files and sockets, or raise the limit of open files (ulimit -n)"
+                raise ConnectError("system", f"this machine has no socket left: {error}", remedy) from None
             if self._config.tls is not None and isinstance(error, ConnectionError):
                 raise explain(error) from None
             raise ConnectError(
@@ -111,11 +107,16 @@ class Link:
             tls = ", and that TLS is spoken there" if self._config.tls is not None else ""
             return ConnectError("tcp", f"no connection {seconds}", f"check host, port and firewall{tls}")
         if self.protocol.server_version == 0:
-            return ConnectError("handshake", f"no reply {seconds}", f"{NOT_ENABLED}; or it hangs: restart it")
+            return ConnectError(
+                "handshake", f"no reply {seconds}", f"{NOT_ENABLED}; or it hangs: restart it", needs_login=True
+            )
         if self.protocol.start_error is not None:
             return ConnectError("start", f"no session {seconds}: {self.protocol.start_error}", "restart the gateway")
         return ConnectError(
-            "start", f"nextValidId and managedAccounts did not come {seconds}", "is the login complete?"
+            "start",
+            f"nextValidId and managedAccounts did not come {seconds}",
+            "is the login complete?",
+            needs_login=True,
         )
 
     def _notice(self) -> None:
@@ -132,11 +133,15 @@ class Link:
         if self._connection is not None:
             self._connection.reset()
 
-    async def close(self) -> None:
-        """End the session and the connection at once."""
+    def close(self) -> asyncio.Future[None] | None:
+        """End the session and the connection at once.
+
+        Returns:
+            What is done when the socket is gone, None if there is none or its event loop is closed.
+        """
         self.protocol.close()
         connection, self._connection = self._connection, None
-        self._changed.set()
-        if connection is not None:
-            connection.abort()
-            await asyncio.wait([connection.closed], timeout=CLOSE_TIMEOUT_S)
+        if connection is None:
+            return None
+        connection.abort()
+        return None if connection.closed.get_loop().is_closed() else connection.closed

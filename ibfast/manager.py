@@ -112,18 +112,37 @@ class IBKRConnectionManager(Questions):
     async def connect(self, *, persist: bool = False) -> bool:
         """Connect and wait until the session is ready, for `config.connect_timeout_s` at most.
 
+        `connect` and `disconnect` may be called at the same time, from any task or callback: the last call wins. Calls
+        of `connect` share one connection. To cancel one of them ends the first attempt if nobody else waits for it.
+
         Args:
             persist: after a failure go on to try, until `disconnect`, as for a connection that was lost.
 
         Returns:
             Whether the session is ready. If not, `last_error` (a ConnectError) says at which stage it failed, why, and
-            what can be done. Without `persist`, only after a success is a lost connection made again.
+            what can be done; it says so too when `disconnect` has overtaken this call. Without `persist`, only after a
+            success is a lost connection made again.
+
+        Raises:
+            LoopError: another event loop keeps the connection.
         """
         return await self._supervisor.connect(persist=persist)
 
     async def disconnect(self) -> None:
-        """End the session and every stream. Does nothing if there is none."""
-        await self._supervisor.stop()
+        """End the session and every stream. Does nothing if there is none.
+
+        All of it has ended before this call waits for the first time; it only waits for the socket to close. So a
+        cancelled call has ended the connection too.
+
+        Raises:
+            LoopError: another event loop keeps the connection.
+        """
+        self.hang_up()
+        await self._supervisor.gone()
+
+    def hang_up(self) -> None:
+        """End the session and every stream as `disconnect` does, without waiting for the socket to close."""
+        self._supervisor.stop()
         for streams in self._streams.values():
             for stream in streams:
                 stream.close()
@@ -132,6 +151,15 @@ class IBKRConnectionManager(Questions):
             history.fail(NotConnectedError("the connection was closed"))
         self._histories.clear()
 
+    @property
+    def connected(self) -> bool:
+        """Whether requests can be sent."""
+        return super().connected and self._supervisor.is_running
+
+    def check_loop(self) -> None:
+        """Forget a connection whose event loop is closed; LoopError if another event loop keeps it."""
+        self._supervisor.check_loop()
+
     async def __aenter__(self) -> Self:
         """Connect.
 
@@ -139,9 +167,7 @@ class IBKRConnectionManager(Questions):
             ConnectError: as `last_error` after `connect`.
         """
         if not await self.connect():
-            assert isinstance(self.last_error, Exception)
-            await self.disconnect()
-            raise self.last_error
+            raise self.last_error or NotConnectedError("disconnect was called meanwhile")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -230,16 +256,32 @@ class IBKRConnectionManager(Questions):
             A Stream. A refusal by the gateway (no permission) is raised by its iteration; `stream.state` says WAITING
             while there is no line for it.
 
+        While a lost connection is made again, it waits for the session if the contract is not known yet: for
+        `config.request_timeout_s` at most.
+
         Raises:
-            NotConnectedError: there is no session, and the contract is not known yet.
+            NotConnectedError: there is no session, and none has come in time.
             RequestError: there is no such contract.
             ValueError: the contract is ambiguous, or there is no such data type.
+            LoopError: another event loop keeps the connection.
         """
+        self.check_loop()
         if not self._supervisor.is_running:
             raise NotConnectedError("nothing can be subscribed to: there is no session, call connect() first")
         priority = whole("priority", priority)
-        qualified, want = await self.wanted(contract, data_type, **options)
+        until_s = time.monotonic() + self.config.request_timeout_s
+        while True:
+            try:
+                qualified, want = await self.wanted(contract, data_type, **options)
+                break
+            except NotConnectedError:
+                if not await self.ready_in_time(until_s - time.monotonic()):
+                    raise
         return await self.open(qualified, want, priority=priority)
+
+    async def ready_in_time(self, limit_s: float) -> bool:
+        """Wait for a session, and return whether there is one; False at once if none is wanted."""
+        return limit_s > 0 and await self._supervisor.ready_in_time(limit_s)
 
     async def open(self, contract: Contract, want: Wanted, *, priority: int = 0) -> Stream:
         """Subscribe to what `wanted` has returned. It is declared before anything is waited for."""

@@ -76,7 +76,7 @@ class _Query:
             self.answer.set_result(self.parts)
 
     def fail(self, error: Exception) -> None:
-        if not self.answer.done():
+        if not self.answer.done() and not self.answer.get_loop().is_closed():
             self.answer.set_exception(error)
             self.answer.exception()  # seen: with nobody left to wait, nobody else would look
 
@@ -121,6 +121,9 @@ class Questions:
         """Whether requests can be sent."""
         return self.protocol.state is State.READY
 
+    def check_loop(self) -> None:
+        """Raise LoopError where questions can't be answered because another event loop keeps the connection."""
+
     def _submit(
         self,
         request: Request,
@@ -130,6 +133,7 @@ class Questions:
         dropped: Callable[[], None] | None = None,
     ) -> Ticket:
         """Queue a request, and send what may be sent now."""
+        self.check_loop()
         now_s = time.monotonic()
         deadline_s = now_s + self.config.pacing.max_wait_s
         ticket = self.outbox.submit(
@@ -180,7 +184,7 @@ class Questions:
         try:
             query.ticket = self._submit(make(req_id), dropped=lambda: query.fail(_too_slow(self.config)))
         except BaseException:
-            del self._queries[req_id]
+            self._queries.pop(req_id, None)
             raise
         shared = getattr(query.ticket.request, "req_id", req_id)
         if shared != req_id:

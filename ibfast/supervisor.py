@@ -12,12 +12,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 from ibfast.backfill import Backfiller
 from ibfast.book import Book
 from ibfast.enums import GapCause, Scope
-from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, NotConnectedError
+from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, LoopError, NotConnectedError
 from ibfast.gauges import expose
 from ibfast.lines import Lines
 from ibfast.link import Link
@@ -42,6 +42,8 @@ EAGER_S, CALM_S = 0.02, 0.25
 LEAST_PAUSE_S = 0.001
 # The gateway may hold what an earlier connection of ours had open for so long.
 YOUNG_S = 60.0
+# How long a socket may take to close.
+CLOSE_TIMEOUT_S = 2.0
 NS = 1_000_000_000
 
 P = ParamSpec("P")
@@ -56,6 +58,27 @@ def complete(change: Callable[Concatenate[Supervisor, P], None]) -> Callable[Con
             change(self, *args, **kwargs)
 
     return held
+
+
+class _Life:
+    """The time from a `connect` to the `stop`, failure or end of the event loop that ends it.
+
+    Attributes:
+        loop: the event loop of its task and its sockets.
+        task: opens links and looks after them; nobody else does.
+        is_persistent: whether more attempts follow a first one that fails.
+        first: whether the first attempt succeeded.
+        ready: set while there is a session, and for good when the life is over.
+        waiting: number of calls of `connect` that wait.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.task: asyncio.Task[None]
+        self.is_persistent = False
+        self.first: asyncio.Future[bool] = self.loop.create_future()
+        self.ready = asyncio.Event()
+        self.waiting = 0
 
 
 class Supervisor:
@@ -115,10 +138,10 @@ class Supervisor:
         self._port = 0
         self._client_id = 0
         self._link: Link | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._connecting = asyncio.Lock()
+        self._life: _Life | None = None
+        # What earlier lives have left to finish: their tasks, and sockets that close.
+        self._leaving: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
-        self._ready = asyncio.Event()
         self._connected_s = 0.0
         self._heard_s = 0.0
         # As of the last look: health is read by other threads too, and to look is to note that one has looked.
@@ -135,47 +158,105 @@ class Supervisor:
 
     @property
     def is_running(self) -> bool:
-        """Whether the connection is kept."""
-        return self._task is not None
+        """Whether a connection is wanted, and its event loop can keep it."""
+        life = self._life
+        return life is not None and not life.loop.is_closed()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a session that has been checked."""
+        life = self._life
+        return life is not None and not life.loop.is_closed() and life.ready.is_set()
 
     async def connect(self, *, persist: bool) -> bool:
-        """Make the first connection, or wait for the one that is being made. Persistence goes on after a failure."""
-        async with self._connecting:
-            if self._task is not None and not self._is_over:
-                return await self._is_ready_in_time()
-            if self._task is not None:
-                await asyncio.wait([self._task])
-            self._feed.claim(self, self._used_instruments)
-            try:
-                self._begin()
-                ready = await self._attempt()
-            except BaseException:
-                await self._end()
-                raise
-            is_stopped = self.reconnection.state is LinkState.IDLE
-            if ready or (persist and not is_stopped):
-                self._task = asyncio.create_task(self._run(), name="ibfast supervisor")
-            else:
-                await self._end()
-            return ready
+        """Begin a life, or join the one that there is, and wait for its session.
+
+        A caller that is cancelled ends the first attempt, unless another caller waits for it too.
+        """
+        self.check_loop()
+        if self._life is not None and self._is_over:
+            self._give_up()
+        if self._life is None:
+            self._life = self._begin_life()
+        life = self._life
+        life.is_persistent |= persist
+        life.waiting += 1
+        try:
+            if life.first.done():
+                return await self._ready_in_time(life, self._manager.config.connect_timeout_s)
+            is_ready = await asyncio.shield(life.first)
+            return is_ready and self._life is life
+        finally:
+            life.waiting -= 1
+            if not life.waiting and not life.first.done():
+                self.stop()
+                await self.gone()
+
+    def stop(self) -> None:
+        """End the connection now, and keep it no longer; `gone` waits for the socket."""
+        self.check_loop()
+        life = self._life
+        self.reconnection.stop()
+        self._outage = None
+        if life is None:
+            self._monitor.transition(self.reconnection.state.name)
+            return
+        if life.waiting:
+            self.last_error = ConnectError("start", "disconnect was called meanwhile", "connect again")
+        self._end(life)
+
+    async def gone(self) -> None:
+        """Wait until nothing is left of lives that are over. To cancel it changes nothing."""
+        loop = asyncio.get_running_loop()
+        leaving = {future for future in self._leaving if future.get_loop() is loop and not future.done()}
+        if leaving:
+            await asyncio.wait(leaving, timeout=CLOSE_TIMEOUT_S)
+
+    async def ready_in_time(self, limit_s: float) -> bool:
+        """Wait for a session, and return whether there is one; False at once if none is wanted."""
+        life = self._life
+        return life is not None and await self._ready_in_time(life, limit_s)
+
+    async def _ready_in_time(self, life: _Life, limit_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await life.ready.wait()
+        return self._life is life and life.ready.is_set()
+
+    def check_loop(self) -> None:
+        """Forget a connection whose event loop is closed: nothing can come of it.
+
+        Raises:
+            LoopError: the connection is kept by another event loop, which is not closed.
+        """
+        life = self._life
+        if life is None or life.loop is asyncio.get_running_loop():
+            return
+        if not life.loop.is_closed():
+            raise LoopError(
+                "another event loop keeps this connection: call it from there, as by "
+                "asyncio.run_coroutine_threadsafe(…, loop), or make a manager for each event loop"
+            )
+        self._abandon(life)
+
+    def _abandon(self, life: _Life) -> None:
+        """End a life whose event loop ends or has ended, as after the loss of a connection that is not made again."""
+        reason = NotConnectedError("the event loop that kept the connection has ended: connect again")
+        if life.loop.is_closed():
+            self._wake = asyncio.Event()  # a task that will never run waits for the old one
+        if life.ready.is_set():
+            self.lose(reason)
+        self.last_error = reason
+        self.reconnection.stop()
+        self._end(life, reason)
 
     @property
     def _is_over(self) -> bool:
         """Whether no connection will be made again without `connect`."""
-        is_lost = self._link is None
+        is_lost = self._life is not None and self._life.first.done() and self._link is None
         return is_lost and (
             not self._manager.config.reconnection.enabled or self.reconnection.state is LinkState.GAVE_UP
         )
-
-    async def stop(self) -> None:
-        """End the connection, and keep it no longer."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-        self.reconnection.stop()
-        await self._end()
-        self._outage = None
 
     @complete
     def act(self) -> None:
@@ -218,8 +299,10 @@ class Supervisor:
             return
         now_s = time.monotonic()
         link.reset()
+        self._leave(link)
         self._outbox.arrived(None, now_s)  # or it arrives now, with what the network still holds
-        self._ready.clear()
+        if self._life is not None:
+            self._life.ready.clear()
         self.lines.poll(now_s)
         self.last_error = error
         # Nothing has come since the last bytes, however long it took to notice.
@@ -247,31 +330,56 @@ class Supervisor:
 
     # --- the loop ---
 
-    async def _run(self) -> None:
-        while True:
+    def _begin_life(self) -> _Life:
+        self._feed.claim(self)
+        life = _Life()
+        life.task = life.loop.create_task(self._live(life), name="ibfast supervisor")
+        return life
+
+    async def _live(self, life: _Life) -> None:
+        """Own the link: everything that opens one happens here, and ends with this task."""
+        try:
+            await self.gone()
+            self._begin()
+            is_ready = await self._attempt()
+            if not is_ready and not life.is_persistent:
+                self._end(life)
+            elif not life.first.done():
+                life.first.set_result(is_ready)
+            await self._keep(life)
+        except asyncio.CancelledError:
+            if self._life is life:  # `stop` did not do it: asyncio.run ends, say
+                self._abandon(life)
+            raise
+        except Exception as error:  # of the first attempt: its callers get it
+            if not life.first.done():
+                life.first.set_exception(error)
+                life.first.exception()  # retrieved: the callers may be gone
+            self._end(life)
+
+    async def _keep(self, life: _Life) -> None:
+        while self._life is life:
             try:
-                if not await self._turn():
-                    return
+                await self._turn()
             except Exception as error:
                 self._fail(error)
                 await asyncio.sleep(CALM_S)
 
-    async def _turn(self) -> bool:
-        """Do what is due, and wait for the next time. False when there is nothing left to do for good."""
+    async def _turn(self) -> None:
+        """Do what is due, and wait for the next time."""
         self._wake.clear()
         now_s = time.monotonic()
         if self._link is not None:
             pause_s = self._tick(now_s)
         elif self._is_over:
             self._give_up()
-            return False
+            return
         else:
             pause_s = await self._reconnect(now_s)
         if pause_s > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
-        return True
 
     async def _reconnect(self, now_s: float) -> float:
         """Try to connect if it is time. Return how long to wait."""
@@ -371,8 +479,9 @@ class Supervisor:
         needs_human = self.reconnection.failed(
             time.monotonic(),
             time.time(),
-            needs_login=failure.stage in ("handshake", "start") and not isinstance(failure, ClientIdInUseError),
+            needs_login=failure.needs_login,
             fatal=isinstance(failure, AuthError),
+            is_local=failure.stage == "system",
         )
         is_news = self.reconnection.counts_for_breaker or needs_human
         self._monitor.event("connect_failed" if is_news else "attempt_failed", error=str(failure))
@@ -382,10 +491,14 @@ class Supervisor:
         return False
 
     def _client_ids(self) -> Iterator[int]:
-        """Yield the client ids to try: the one in use, then others that no sibling has leased."""
+        """Yield the client ids to try: the one in use, then others that no sibling has leased.
+
+        Without a list in the configuration there are others only where nobody is there to choose one.
+        """
         yield self._client_id
         spare = self._manager.config.session.client_ids
-        if not spare and self._outage is not None:
+        is_unattended = self._outage is not None or (self._life is not None and self._life.is_persistent)
+        if not spare and is_unattended:
             spare = self._manager.membership.spare_client_ids
         for client_id in (self._manager.config.client_id, *spare):
             if client_id != self._client_id and self.book.lease(client_id):
@@ -393,7 +506,7 @@ class Supervisor:
 
     async def _open(self, client_id: int) -> None:
         protocol = Protocol(self._feed, client_id, zone=self._manager.config.zone)
-        link = Link(self._manager.config, self._port, protocol, self._on_change, self._observe_read)
+        link = Link(self._manager.config, self._port, protocol, lambda: self._on_change(link), self._observe_read)
         self._link = link
         self._manager.begin_session(protocol)
         self._quarantined = 0
@@ -403,14 +516,16 @@ class Supervisor:
             if not link.ready:
                 raise ConnectError("start", "the gateway closed the session as soon as it was ready", "connect again")
         except BaseException:
-            self._link = None
-            self._session.disconnected()  # what was told of this session, such as a lost link, ends with it
-            await link.close()
+            self._leave(link)
+            if self._link is link:
+                self._link = None
+                self._session.disconnected()  # what was told of this session, such as a lost link, ends with it
             raise
 
     @complete
     def _on_connected(self) -> None:
         assert self._link is not None
+        assert self._life is not None
         now_s = self._connected_s = time.monotonic()
         self.last_error = None
         self.reconnection.connected(now_s)
@@ -424,15 +539,9 @@ class Supervisor:
             self._record_outage(first_seq, begin_ns(first_ns, last_ns, now_s - first_s), self._feed.seq, last_ns)
             self._outage = None
         self._session.connected(now_s)
-        self._ready.set()
+        self._life.ready.set()
         self._monitor.transition(LinkState.CONNECTED.name)
         self.act()
-
-    async def _is_ready_in_time(self) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._manager.config.connect_timeout_s):
-                await self._ready.wait()
-        return self._ready.is_set()
 
     def _begin(self) -> None:
         """Start from the configuration, and from what is written."""
@@ -440,26 +549,62 @@ class Supervisor:
         self._client_id = self._manager.config.client_id
         self.reconnection.stop()
         # An event belongs to the loop on which it was waited for first, and a manager may see several.
-        self._wake, self._ready = asyncio.Event(), asyncio.Event()
+        self._wake = asyncio.Event()
+        self._backfiller = Backfiller(self._manager)
         self.book.open(time.monotonic())
 
-    async def _end(self) -> None:
-        """Close everything; what is declared stays in the store."""
+    @complete
+    def _end(self, life: _Life, reason: NotConnectedError | None = None) -> None:
+        """Close everything at once; what is declared stays in the store.
+
+        It waits for nothing, so that nobody can cancel it half-way.
+
+        Args:
+            life: nothing happens if it is over already.
+            reason: raised by the streams; None: the streams are their owner's business.
+        """
+        if self._life is not life:
+            return
+        was_ready = self.is_ready
+        self._life = None
         link, self._link = self._link, None
-        was_ready = self._ready.is_set()
-        self._ready.clear()
+        if link is not None:
+            self._leave(link)
+        if not life.loop.is_closed():
+            self._leave_life(life)
         if link is not None:
             self.lines.poll(time.monotonic())
             if was_ready:
                 self.book.note_state()
             self._forget_link()
             self._manager.end_session(NotConnectedError("the connection was closed"))
-            await link.close()
-        await self._backfiller.stop()
+        if reason is not None:
+            for subscription in list(self._session.subscriptions.values()):
+                self._manager.fail_streams(subscription, reason)
         self.book.close()
         self._session.clear()
         self._feed.release(self)
         self._monitor.transition(self.reconnection.state.name)
+
+    def _leave(self, link: Link) -> None:
+        """Close a link; `gone` waits for its socket."""
+        ended = link.close()
+        if ended is not None:
+            self._note_leaving(ended)
+
+    def _leave_life(self, life: _Life) -> None:
+        """End the tasks of a life, and let its callers know."""
+        if asyncio.current_task() is not life.task:
+            life.task.cancel()
+        self._note_leaving(life.task)
+        self._note_leaving(life.loop.create_task(self._backfiller.stop(), name="ibfast backfill's end"))
+        if not life.first.done():
+            life.first.set_result(False)
+        life.ready.set()
+
+    def _note_leaving(self, future: asyncio.Future[Any]) -> None:
+        self._leaving = {other for other in self._leaving if not other.done() and not other.get_loop().is_closed()}
+        self._leaving.add(future)
 
     def _forget_link(self) -> None:
         now_s = time.monotonic()
@@ -469,6 +614,7 @@ class Supervisor:
 
     def _give_up(self) -> None:
         """There will be no connection again: every stream that no other connection takes over ends with the reason."""
+        assert self._life is not None
         self._manager.membership.on_give_up()
         reason = self.last_error or NotConnectedError("the connection was lost")
         if not isinstance(reason, NotConnectedError):
@@ -476,22 +622,17 @@ class Supervisor:
             reason.__cause__ = cause
         if self._manager.config.reconnection.enabled:
             self._monitor.event("gave_up", error=str(reason), attempts=self.reconnection.attempts)
-        for subscription in list(self._session.subscriptions.values()):
-            self._manager.fail_streams(subscription, reason)
         self._backfiller.drop("there will be no connection again")
-        self._session.clear()
-        self._feed.release(self)
-        self.book.close()
-        self._task = None
+        self._end(self._life, reason)
 
     # --- messages ---
 
-    def _on_change(self) -> None:
-        """Handle what a read has changed. Called by the connection."""
+    def _on_change(self, link: Link) -> None:
+        """Handle what a read has changed. Called by the connection, also by one that was given up."""
         try:
-            self._take_read()
+            self._take_read(link)
         except Exception as error:
-            if not self._ready.is_set():  # the attempt to connect fails with it
+            if not self.is_ready:  # the attempt to connect fails with it
                 raise
             self._fail(error)
 
@@ -500,9 +641,8 @@ class Supervisor:
         logger.error("the supervisor failed", exc_info=error)
         self.lose(NotConnectedError(f"the connection was given up after an internal error: {error!r}"))
 
-    def _take_read(self) -> None:
-        link = self._link
-        if link is None:
+    def _take_read(self, link: Link) -> None:
+        if link is not self._link:
             return
         now_s = time.monotonic()
         self._heard_s = now_s
@@ -510,7 +650,7 @@ class Supervisor:
         arrivals = link.protocol.events()
         for arrival in arrivals:
             self._handle(arrival, now_s)
-        if link.protocol.state is State.CLOSED and self._ready.is_set():
+        if link.protocol.state is State.CLOSED and self.is_ready:
             self.lose(link.protocol.error or NotConnectedError("the connection was lost"))
         elif arrivals:
             self.act()
@@ -567,7 +707,11 @@ class Supervisor:
             self._monitor.decode_message.observe(decode_ns // messages)
 
     def _against_health(self) -> Iterator[str]:
-        if not self._ready.is_set():
+        life = self._life
+        if life is not None and life.loop.is_closed():
+            yield "no session: the event loop that kept the connection is closed: connect again"
+            return
+        if not self.is_ready:
             yield f"no session: {self._monitor.state}: {self.last_error or 'connect() was not called'}"
             return
         if self._link_health is LinkHealth.SLOW:
