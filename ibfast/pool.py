@@ -105,6 +105,10 @@ class ConnectionPool:
         self._mute_since_s: dict[IBKRConnectionManager, float] = {}
         self._stop_listening: list[Callable[[], None]] = []
         self._next_sweep: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Of calls of `connect` that wait; and whether one has succeeded since the last `disconnect`.
+        self._attempts: set[asyncio.Task[bool]] = set()
+        self._is_up = False
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -125,35 +129,82 @@ class ConnectionPool:
     async def connect(self) -> bool:
         """Connect all members, in the time that the slowest of them may take.
 
+        `connect` and `disconnect` may be called at the same time, from any task or callback: the last call wins.
+
         Returns:
             Whether any is connected. If so, the others are tried again and again; `errors` says what is wrong with
-            them. If not, none is.
+            them. If not, none is; nor is it for a call that `disconnect` has overtaken.
+
+        Raises:
+            LoopError: the members' connections are kept by another event loop.
         """
+        self.check_loop()
         self._over.clear()
-        if not self._stop_listening:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
             self._stop_listening = [member.monitor.listen(self._on_event) for member in self.members]
             self._sweep()
-        attempts = [asyncio.create_task(member.connect(persist=True)) for member in self.members]
+        attempts = {asyncio.create_task(member.connect(persist=True)) for member in self.members}
+        self._attempts |= attempts
         try:
-            connected = any(await asyncio.gather(*attempts))
-        except BaseException:
+            await asyncio.wait(attempts)
+        except asyncio.CancelledError:
             for attempt in attempts:
                 attempt.cancel()
-            await asyncio.gather(*attempts, return_exceptions=True)
-            await self.disconnect()
+            self._conclude(attempts, is_connected=False)
             raise
-        if not connected:
-            await self.disconnect()
-        return connected
+        if not attempts <= self._attempts:
+            return False  # `disconnect` has overtaken it
+        is_connected = any(attempt.exception() is None and attempt.result() for attempt in attempts)
+        self._conclude(attempts, is_connected=is_connected)
+        await asyncio.gather(*attempts)  # raises what an attempt has raised
+        return is_connected
+
+    def _conclude(self, attempts: set[asyncio.Task[bool]], *, is_connected: bool) -> None:
+        """Take in what a call of `connect` has come to; nothing is left of calls that all fail."""
+        self._attempts -= attempts
+        self._is_up |= is_connected
+        if not self._is_up and not self._attempts:
+            self._hang_up()
 
     async def disconnect(self) -> None:
-        """End all sessions and every stream."""
+        """End all sessions and every stream.
+
+        All of it has ended before this call waits for the first time; it only waits for the sockets to close. So a
+        cancelled call has ended the connections too.
+
+        Raises:
+            LoopError: the members' connections are kept by another event loop.
+        """
+        self.check_loop()
+        self._hang_up()
+        await asyncio.gather(*(member.disconnect() for member in self.members))
+
+    def check_loop(self) -> None:
+        """Forget connections whose event loop is closed; LoopError if another event loop keeps them."""
+        if self._loop is not None and self._loop.is_closed():
+            self._stop_watching()
+        for member in self.members:
+            member.check_loop()
+
+    def _hang_up(self) -> None:
+        """End everything without waiting for the sockets to close."""
+        self._stop_watching()
+        for member in self.members:
+            member.hang_up()
+
+    def _stop_watching(self) -> None:
+        loop, self._loop = self._loop, None
+        self._is_up = False
         for stop in self._stop_listening:
             stop()
         self._stop_listening.clear()
-        if self._next_sweep is not None:
-            self._next_sweep.cancel()
-        await asyncio.gather(*(member.disconnect() for member in self.members))
+        attempts, self._attempts = self._attempts, set()
+        if loop is not None and not loop.is_closed():
+            if self._next_sweep is not None:
+                self._next_sweep.cancel()
+            for attempt in attempts:
+                attempt.cancel()
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -162,7 +213,7 @@ class ConnectionPool:
             ConnectError: no member could; this is the error of the first.
         """
         if not await self.connect():
-            raise next(iter(self.errors.values()))
+            raise next(iter(self.errors.values()), NotConnectedError("disconnect was called meanwhile"))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -181,18 +232,41 @@ class ConnectionPool:
     ) -> Stream:
         """Subscribe at the member that has the most room; see `IBKRConnectionManager.subscribe`.
 
-        The same subscription wanted twice is served by one member, and takes one line.
+        The same subscription wanted twice is served by one member, and takes one line. While no member is connected and
+        any tries to be, it waits: for the shortest `config.request_timeout_s` of the members at most.
 
         Raises:
-            NotConnectedError: no member is connected.
+            NotConnectedError: no member is connected, and none has been in time.
+            LoopError: the members' connections are kept by another event loop.
         """
         priority = whole("priority", priority)
-        qualified, want = await self.wanted(contract, data_type, **options)
+        self.check_loop()
+        until_s = time.monotonic() + min(member.config.request_timeout_s for member in self.members)
+        while True:
+            try:
+                qualified, want = await self.wanted(contract, data_type, **options)
+                break
+            except NotConnectedError:
+                if not await self._any_ready(until_s - time.monotonic()):
+                    raise
         # From here to the declaration nothing is waited for, so that nobody else can declare the same elsewhere.
         member = self._server_of(want.request) or self._best(family_of(want.request), priority, self._connected())
         if member is None:
             raise NotConnectedError("no member of the pool is connected")
         return await member.open(qualified, want, priority=priority)
+
+    async def _any_ready(self, limit_s: float) -> bool:
+        """Wait until a member has a session; return whether one has."""
+        waits = {asyncio.create_task(member.ready_in_time(limit_s)) for member in self.members}
+        try:
+            while waits:
+                done, waits = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if any(wait.result() for wait in done):
+                    return True
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return False
 
     async def wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
         """Return the contract that is meant, and what a subscription to it asks for; raises as `subscribe`.

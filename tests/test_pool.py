@@ -204,7 +204,11 @@ def test_what_is_wanted_again_of_a_member_that_is_down_waits_there(run: Run) -> 
 
 def test_nobody_is_connected(run: Run) -> None:
     async def test() -> None:
-        async with gateway() as source, behind_proxy(source) as proxy, pool_of(config(proxy.port)) as pool:
+        async with (
+            gateway() as source,
+            behind_proxy(source) as proxy,
+            pool_of(config(proxy.port, request_timeout_s=0.3)) as pool,
+        ):
             stream = await pool.subscribe("SYM000", "TICKS")
             lose(proxy)
             await until(lambda: pool.errors)
@@ -418,6 +422,56 @@ def test_an_attempt_to_connect_that_is_cancelled_leaves_nothing(run: Run) -> Non
             with pytest.raises(asyncio.CancelledError):
                 await connecting
             await until(lambda: not source.sessions)
+
+    run(test())
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_disconnect_of_a_pool_ends_it_whatever_becomes_of_the_call(run: Run, is_cancelled: bool) -> None:
+    async def test() -> None:
+        async with gateway() as source:
+            pool = ConnectionPool([config(source.port, 1), config(source.port, 2)], small_feed())
+            assert await pool.connect()
+            leaving = asyncio.create_task(pool.disconnect())
+            await asyncio.sleep(0)
+            if is_cancelled:
+                leaving.cancel()
+            await asyncio.wait([leaving])
+            await until(lambda: not source.sessions)
+            assert await pool.connect()
+            await pool.disconnect()
+            await until(lambda: not source.sessions)
+
+    run(test())
+
+
+@pytest.mark.parametrize("order", ["connect first", "disconnect first"])
+def test_the_last_call_to_a_pool_wins(run: Run, order: str) -> None:
+    async def test() -> None:
+        async with gateway() as source:
+            pool = ConnectionPool([config(source.port, 1), config(source.port, 2)], small_feed())
+            if order == "connect first":
+                assert await asyncio.gather(pool.connect(), pool.disconnect()) == [False, None]
+                assert len(pool.errors) == 2
+            else:
+                assert await pool.connect()
+                assert await asyncio.gather(pool.disconnect(), pool.connect()) == [None, True]
+                await until(lambda: len(source.sessions) == 2)
+                await pool.disconnect()
+            await until(lambda: not source.sessions)
+
+    run(test())
+
+
+def test_a_subscription_waits_for_a_member(run: Run) -> None:
+    async def test() -> None:
+        async with gateway() as source, behind_proxy(source) as proxy, pool_of(config(proxy.port)) as pool:
+            lose(proxy)
+            await until(lambda: pool.errors)
+            subscribing = asyncio.create_task(pool.subscribe("SYM000", "TICKS"))
+            await asyncio.sleep(0)
+            await proxy.serve()
+            assert (await subscribing).live
 
     run(test())
 
