@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeVar
 
 from ibfast.config import Config
 from ibfast.engine import engine
-from ibfast.errors import Error, NotConnectedError
+from ibfast.errors import Error, LoopError, NotConnectedError
 from ibfast.manager import IBKRConnectionManager
 from ibfast.policy.checks import is_whole
 from ibfast.scalars import flag, plain, text, whole
@@ -77,6 +77,7 @@ class WebSocketProvider:
         self._replies: dict[Question, asyncio.Future[Reply]] = {}
         self._resources = contextlib.AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self.url = self.config.stream_url or ""
 
     @property
@@ -92,7 +93,7 @@ class WebSocketProvider:
     @property
     def connected(self) -> bool:
         """Whether there is a session with the server now."""
-        return self._client.is_welcome
+        return self._client.is_welcome and self._task is not None and not self._task.get_loop().is_closed()
 
     @property
     def last_error(self) -> Exception | None:
@@ -130,11 +131,20 @@ class WebSocketProvider:
         await self._close()
 
     async def _close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._resources.aclose()
-        self._end(None)
+        """Close everything, in a task of its own: to cancel the caller ends the wait, not the closing."""
+        self._closing = self._closing or asyncio.create_task(self._close_all())
+        await asyncio.shield(self._closing)
+
+    async def _close_all(self) -> None:
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        finally:
+            try:
+                await self._resources.aclose()
+            finally:
+                self._end(None)
 
     def _end(self, error: Exception | None) -> None:
         """Let nothing follow."""
@@ -315,6 +325,11 @@ class WebSocketProvider:
             await self._answer(wish, "unsubscribe")
 
     def _require_open(self) -> None:
+        """Raise unless something can be asked: NotConnectedError, or LoopError from another event loop."""
+        if self._task is not None and self._task.get_loop() is not asyncio.get_running_loop():
+            raise LoopError(
+                "a provider belongs to the event loop of its `async with`: call it there, or make a new one"
+            )
         if self._task is None or self._rows.is_closed:
             raise NotConnectedError(f"there is no connection: {self.error or 'use `async with`'}")
 

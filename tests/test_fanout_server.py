@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import Run, until
 from fanout_client import client_of, rows_of, serving
+from fanout_desk import Desk
 
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import FanoutConfig, PacingConfig, ReconnectionConfig
@@ -420,5 +421,25 @@ def test_from_a_gateway_to_subscribers(run: Run) -> None:
             for subscription in (1, 2, 3):
                 await client.ask("unsubscribe", subscription=subscription)
             assert not manager.session.subscriptions
+
+    run(test())
+
+
+def test_an_end_that_is_cancelled_closes_the_server(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk(64)
+        others = asyncio.all_tasks()
+        server = await FanoutServer(desk.feed, desk, FanoutConfig(port=0)).__aenter__()
+        host, port = server.address
+        async with client_of(server):
+            ending = asyncio.create_task(server.__aexit__(None, None, None))
+            await asyncio.sleep(0)
+            ending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ending
+            await until(lambda: not server.connections)
+        await until(lambda: asyncio.all_tasks() <= others)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, port)
 
     run(test())

@@ -14,8 +14,9 @@ from conftest import Run, until
 from stream_peer import CON_ID, EPOCH, StreamPeer, Visitor, channel_of, piece, trade
 
 from ibfast import Config, ReconnectionConfig, Stock
-from ibfast.errors import AuthError, ConnectError, Error, NotConnectedError, StreamError
+from ibfast.errors import AuthError, ConnectError, Error, LoopError, NotConnectedError, StreamError
 from ibfast.provider import WebSocketProvider
+from ibfast.sim.gateway import Gateway
 from ibfast.updates import Lag, LagTotals, State, Trade
 
 TOKEN = "geheim-geheim"
@@ -615,3 +616,44 @@ def test_numpy_s_scalars_are_arguments_like_others_and_the_wrong_ones_ask_for_no
             assert await provider.limit(most) == 1000
 
     run(scenario())
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_an_end_that_is_cancelled_closes_everything(run: Run, steps: int) -> None:
+    async def test() -> None:
+        async def work() -> None:
+            async with WebSocketProvider(Config(port=gateway.port)) as provider:
+                await provider.subscribe("AAPL")
+                inside.set_result(provider)
+                await asyncio.Event().wait()
+
+        inside: asyncio.Future[WebSocketProvider] = asyncio.get_running_loop().create_future()
+        async with Gateway() as gateway:
+            others = asyncio.all_tasks()
+            working = asyncio.create_task(work())
+            provider = await inside
+            working.cancel()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+            await until(lambda: not gateway.sessions and asyncio.all_tasks() <= others)
+            assert not provider.connected
+            assert provider.manager is not None
+            assert not provider.manager.connected
+
+    run(test())
+
+
+def test_a_provider_of_another_loop_is_named(run: Run) -> None:
+    async def elsewhere(provider: WebSocketProvider) -> None:
+        for wish in (provider.subscribe("AAPL"), provider.list(), provider.ping()):
+            with pytest.raises(LoopError, match="event loop of its"):
+                await wish
+
+    async def test() -> None:
+        async with StreamPeer(idle) as peer, provider_of(peer) as provider:
+            await asyncio.to_thread(asyncio.run, elsewhere(provider))
+
+    run(test())

@@ -148,6 +148,7 @@ class FanoutServer:
         self._watch: asyncio.Task[None] | None = None
         self._now_s: Callable[[], float] = time.monotonic
         self._gaps: Reader | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     # --- life ---
 
@@ -196,7 +197,11 @@ class FanoutServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Tell everybody, and close everything."""
+        """Tell everybody, and close everything, in a task of its own: to cancel the caller ends the wait only."""
+        self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         assert self._server is not None
         assert self._watch is not None
         self._watch.cancel()
