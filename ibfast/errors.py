@@ -17,10 +17,13 @@
     ├── CircuitOpenError      a circuit breaker refused a call to what has failed too often; says when to try again
     └── FeedError             a ring or a shared feed can't be made, found or read
 
-The rule of the file: an exception carries what a program needs to act on as attributes; its text is for people.
+The rule of the file: an exception carries what a program needs to act on as attributes, as it was sent; its text is for
+people, and fit to be logged.
 """
 
 from __future__ import annotations
+
+from ibfast.shown import shown
 
 __all__ = [
     "AuthError",
@@ -44,6 +47,9 @@ __all__ = [
 
 class Error(Exception):
     """Base of all exceptions of ibfast."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shown(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(Error, ValueError):

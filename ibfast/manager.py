@@ -22,6 +22,7 @@ from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import NotConnectedError, copy_of
 from ibfast.feed import Feed
+from ibfast.log_rate import LogRate
 from ibfast.monitor import ConnectionMonitor, Health
 from ibfast.outbox import Outbox
 from ibfast.owner import Membership
@@ -40,6 +41,7 @@ from ibfast.wire.responses import HistoricalData, HistoricalDataEnd, Response
 __all__ = ["IBKRConnectionManager", "feed_of", "limits_of"]
 
 logger = logging.getLogger("ibfast")
+_log_rate = LogRate()
 
 NS_PER_S = 1_000_000_000
 # Without a list in the configuration, so many client ids after the configured one are tried at a reconnect.
@@ -434,7 +436,9 @@ class IBKRConnectionManager(Questions):
 
 def report(callback: Callable[..., object], error: Exception) -> None:
     """Log that a callback for IB's messages failed: the `report` of an ErrorHandler."""
-    logger.error("a callback for IB's messages failed: %r", callback, exc_info=error)
+    note = _log_rate.admit("callback", time.monotonic())
+    if note is not None:
+        logger.error("a callback for IB's messages failed: %r%s", callback, note, exc_info=error)
 
 
 def feed_of(*configs: Config) -> Feed:

@@ -19,7 +19,9 @@ from typing import NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 
+from ibfast.log_rate import LogRate
 from ibfast.metrics import NS_PER_S, Histogram, Reading, Watch
+from ibfast.shown import fields_shown, shown
 
 __all__ = ["LEVELS", "ConnectionMonitor", "Event", "Health", "Transition"]
 
@@ -147,6 +149,7 @@ class ConnectionMonitor:
         self._untold: deque[Event] = deque()
         self._holds = 0
         self._is_telling = False
+        self._log_rate = LogRate()
         self._entered = Counter([str(state)])
         # The state, since when, and the ns spent in all states before: replaced as a whole, so that any thread sees
         # times that fit together.
@@ -190,7 +193,7 @@ class ConnectionMonitor:
         now_ns = self._monotonic_ns()
         self._span = str(state), now_ns, self._spent_ns(now_ns)
         self._entered[self.state] += 1
-        self.history.append(Transition(self._clock_ns(), self.state, reason))
+        self.history.append(Transition(self._clock_ns(), self.state, shown(reason)))
         self.event(STATE_EVENT, before=before, after=self.state, reason=reason, **fields)
         return True
 
@@ -207,12 +210,15 @@ class ConnectionMonitor:
     def event(self, name: str, /, **fields: object) -> Event:
         """Keep, count and log an event, and tell it to the listeners as soon as nothing holds it back.
 
-        The log record (logger "ibfast") carries it as its attribute `event`.
+        The log record (logger "ibfast") carries it as its attribute `event`. Of one name 100 are logged in 10 s; texts,
+        which may be a peer's, are cut and escaped by `shown`.
         """
-        event = Event(self._clock_ns(), name, fields)
+        event = Event(self._clock_ns(), name, fields_shown(fields))
         self.events.append(event)
         self.counts[name] += 1
-        logger.log(self._levels.get(name, logging.INFO), "%s", event, extra={"event": event})
+        note = self._log_rate.admit(name, self._monotonic_ns() / NS_PER_S)
+        if note is not None:
+            logger.log(self._levels.get(name, logging.INFO), "%s%s", event, note, extra={"event": event})
         self._untold.append(event)
         self._tell_all()
         return event
@@ -262,7 +268,9 @@ class ConnectionMonitor:
             listener(event)
         except Exception:
             self.listener_failures += 1
-            logger.exception("a listener failed at the event %s", event.name)
+            note = self._log_rate.admit("a listener failed", self._monotonic_ns() / NS_PER_S)
+            if note is not None:
+                logger.exception("a listener failed at the event %s%s", event.name, note)
 
     # --- metrics ---
 

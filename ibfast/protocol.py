@@ -17,6 +17,7 @@ from ibfast._core import Decoder
 from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import ClientIdInUseError, ConnectError, DecodeError, NotConnectedError, ProtocolError
 from ibfast.feed import Feed
+from ibfast.shown import shown
 from ibfast.wire import requests, responses
 from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId, Response, Unreadable
@@ -243,7 +244,7 @@ class Protocol:
             try:
                 message = responses.decode(msg_id, payload, is_protobuf, self.server_version, self.zone)
             except DecodeError as error:
-                self.decoder.quarantine(msg_id, payload, error.reason)
+                self.decoder.quarantine(msg_id, payload, shown(error.reason))
                 message = responses.unreadable(error, is_protobuf, self.server_version)
             if self.state is State.START:
                 self._start(message)

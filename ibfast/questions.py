@@ -30,6 +30,7 @@ from ibfast.policy.clock import CLOCK_REQUESTS
 from ibfast.policy.pacing import Ticket, TicketState
 from ibfast.protocol import Protocol, State
 from ibfast.scalars import flag, moment, text, whole
+from ibfast.shown import shown
 from ibfast.wire import responses
 from ibfast.wire.requests import (
     CancelContractDetails,
@@ -278,7 +279,8 @@ class Questions:
                 f"{c.local_symbol} {c.primary_exchange or c.exchange} {c.con_id}" for c in matches[:SHOWN]
             )
             more = f" and {len(matches) - SHOWN} more" if len(matches) > SHOWN else ""
-            raise ValueError(f"{description} is ambiguous, add fields: {len(matches)} contracts match: {names}{more}")
+            text = f"{description} is ambiguous, add fields: {len(matches)} contracts match: {names}{more}"
+            raise ValueError(shown(text))
         # The exchange stays the user's choice: the gateway answers per listing, and "SMART" is a route, not a listing.
         qualified = replace(matches[0], exchange=description.exchange or matches[0].exchange)
         self._qualified[description] = self._qualified[qualified] = qualified

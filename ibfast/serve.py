@@ -28,6 +28,7 @@ from ibfast.manager import IBKRConnectionManager
 from ibfast.monitor import STATE_EVENT, Event
 from ibfast.policy.auth import mask
 from ibfast.policy.reconnection import LinkState
+from ibfast.shown import shown
 
 __all__ = ["first_of", "serve"]
 
@@ -178,7 +179,7 @@ def _is_final(state: LinkState, config: Config) -> bool:
 
 
 def _session(manager: IBKRConnectionManager) -> str:
-    accounts = ", ".join(map(mask, manager.protocol.accounts))
+    accounts = shown(", ".join(map(mask, manager.protocol.accounts)))
     return f"connected, server version {manager.protocol.server_version}, account {accounts}"
 
 

@@ -30,6 +30,7 @@ from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionS
 from ibfast.protocol import Arrival, Protocol, State
 from ibfast.questions import CLOCK_ANSWERS
 from ibfast.reactions import Reactions
+from ibfast.shown import shown
 from ibfast.wire import responses
 from ibfast.wire.responses import ErrorMessage
 
@@ -724,7 +725,7 @@ class Supervisor:
             yield "another session of this login has the market data"
         for subscription in tuple(self._session.subscriptions.values()):
             if subscription.state not in FLOWING or subscription.state is SubscriptionState.STALE:
-                yield f"{subscription!r}: {subscription.reason}"
+                yield shown(f"{subscription!r}: {subscription.reason}")
 
 
 def _is_clock(message: responses.Response) -> bool:

@@ -1,13 +1,16 @@
 """The log of the WebSocket library, without what nobody may read in it.
 
 The rule of the file: at its lowest level the library logs headers, and tokens with them; so nothing of that level is
-let through, whatever anybody sets.
+let through, whatever anybody sets. A peer may cause what is logged, and be quoted: it is fit to be shown, and bounded.
 """
 
 from __future__ import annotations
 
 import logging
 from typing import Any
+
+from ibfast.log_rate import LogRate
+from ibfast.shown import shown
 
 __all__ = ["wire_logger"]
 
@@ -26,9 +29,22 @@ def wire_logger(name: str) -> logging.LoggerAdapter[Any]:
         name: of its own, under "ibfast".
     """
     logger = logging.getLogger(name)
-    logger.addFilter(_is_no_detail)
+    if not any(isinstance(known, _WireFilter) for known in logger.filters):
+        logger.addFilter(_WireFilter())
     return _WireLogger(logger, {})
 
 
-def _is_no_detail(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.INFO
+class _WireFilter(logging.Filter):
+    """Lets through what is no detail, so many of a kind in a span, each in one line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rate = LogRate()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.INFO:
+            return False
+        note = self._rate.admit(str(record.msg), record.created)
+        if note is not None:
+            record.msg, record.args = "%s%s", (shown(record.getMessage()), note)
+        return note is not None

@@ -120,6 +120,38 @@ def test_events_are_kept_and_counted(monitor: ConnectionMonitor) -> None:
     assert value(monitor, "ibfast_events_total", name="gap") == 6
 
 
+def test_texts_of_a_peer_are_cut_and_can_not_forge_a_line(
+    monitor: ConnectionMonitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "\x1b[2J\r\nERROR forged " + "x" * (1 << 20)
+    with caplog.at_level(logging.INFO, "ibfast"):
+        event = monitor.event("message", code=2104, text=text)
+        monitor.transition("CONNECTED", text)
+    assert str(event.fields["text"]).startswith("\\x1b[2J\\r\\nERROR forged xxx")
+    assert event.fields["code"] == 2104
+    told = [record.getMessage() for record in caplog.records]
+    for each in (str(event), monitor.history[-1].reason, *told):
+        assert len(each) < 3000
+        assert each.isprintable()
+    assert len(told) == 2
+
+
+def test_a_flood_of_events_is_kept_and_counted_but_not_all_logged(
+    monitor: ConnectionMonitor, clocks: FakeClocks, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Event] = []
+    monitor.listen(told.append)
+    with caplog.at_level(logging.INFO, "ibfast"):
+        for code in range(500):
+            monitor.event("error_message", code=code)
+        monitor.event("message", code=1)
+        assert len(caplog.records) == 101
+        clocks.advance(10)
+        monitor.event("error_message", code=500)
+    assert caplog.records[-1].getMessage() == "error_message code=500 (400 of this kind before were not logged)"
+    assert (monitor.counts["error_message"], len(told)) == (501, 502)
+
+
 def test_a_raising_listener_hurts_nobody(monitor: ConnectionMonitor, caplog: pytest.LogCaptureFixture) -> None:
     heard: list[str] = []
 

@@ -15,6 +15,8 @@ from ibfast.fanout.gauges import Tally
 from ibfast.fanout.limits import Origins
 from ibfast.fanout.pages import Page, Pages, needs_token, text_page
 from ibfast.fanout.tokens import Denied, Grant, Tokens, presented_token
+from ibfast.log_rate import LogRate
+from ibfast.shown import shown
 
 __all__ = ["Door", "Request"]
 
@@ -59,6 +61,7 @@ class Door:
         self._origins = origins
         self._pages = pages
         self._tally = tally
+        self._log_rate = LogRate()
 
     def judge(self, request: Request, address: str, refusal: str, now_s: float) -> Grant | Page:
         """Return who it is that may have the stream, or else the answer.
@@ -87,7 +90,9 @@ class Door:
         ]
         grant = self._tokens.check(presented_token(authorizations, offered), now_s)
         if isinstance(grant, Denied):
-            logger.info("fan-out: %s is not let in: %s", address, grant)
+            note = self._log_rate.admit("denied", now_s)
+            if note is not None:
+                logger.info("fan-out: %s is not let in: %s%s", address, shown(str(grant)), note)
             return self._refused(f"token_{grant.reason.name.lower()}", needs_token())
         return grant
 

@@ -375,6 +375,7 @@ def _unknown(code: int, *, names_request: bool) -> CodeRule:
     return CodeRule(code, Scope.GATEWAY, Severity.WARNING, Action.NONE, "an unknown error of no request")
 
 
+MOST_FARM_CHARACTERS = 64
 _FARM_NAME = re.compile(r"(?::|\bdemand\.)\s*([\w.-]+)\s*\Z")
 _NEW_PORT = re.compile(r"\bport\W{0,5}(\d{1,5})(?!\d)", re.IGNORECASE)
 
@@ -382,7 +383,7 @@ _NEW_PORT = re.compile(r"\bport\W{0,5}(\d{1,5})(?!\d)", re.IGNORECASE)
 def farm_name(text: str) -> str:
     """Return the farm that a farm notice names ("…connection is OK:usfarm": usfarm), "" if it names none."""
     found = _FARM_NAME.search(text)
-    return found[1] if found else ""
+    return found[1][:MOST_FARM_CHARACTERS] if found else ""
 
 
 def new_port(text: str) -> int | None:

@@ -29,6 +29,7 @@ EnumType = TypeVar("EnumType", bound=Enum)
 # The nightly reset repeats a message many times, minutes apart at most.
 REPEAT_WINDOW_S = 300.0
 MAX_REMEMBERED = 1024
+OTHER_CODES = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class ErrorHandler:
         repeat_window_s: after so many seconds of silence the same message is news again.
 
     Attributes:
-        counts: messages by code.
+        counts: messages by code; of the 1024 first codes, and of all others together under `OTHER_CODES`.
         failures: how many calls of callbacks raised.
 
     Raises:
@@ -184,7 +185,8 @@ class ErrorHandler:
             What it means, and whether it is news. Callbacks are told every time.
         """
         rule = self.rule(message)
-        self.counts[message.code] += 1
+        is_known = message.code in self.counts or len(self.counts) < MAX_REMEMBERED
+        self.counts[message.code if is_known else OTHER_CODES] += 1
         repeated = self._repeated(message, rule.scope, now_s)
         for subscription in tuple(self._subscriptions):
             # A callback may take back another one.
