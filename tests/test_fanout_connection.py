@@ -56,6 +56,43 @@ def behind(server: FanoutServer) -> list[Any]:
     return [each for each in server.connections if each.session is not None and each.session.subscriber.is_behind]
 
 
+# --- deaf ---
+
+HANDSHAKE = (
+    b"GET /stream HTTP/1.1\r\nHost: desk\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+PING, PONG = b"\x89\xfd\0\0\0\0" + b"x" * 125, b"\x8a\x7d"
+
+
+def test_who_pings_and_takes_no_pongs_is_not_read_any_further(run: Run) -> None:
+    """Or else all that the library answers would wait in memory. Nothing of it is lost when the client reads again."""
+    pings = 1 << 16
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(ping_s=60.0) as (server, _):
+            with socket.socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.setblocking(False)
+                await loop.sock_connect(sock, server.address)
+                await loop.sock_sendall(sock, HANDSHAKE)
+                await until(lambda: any(each.session is not None for each in server.connections))
+                (connection,) = server.connections
+                sending = asyncio.create_task(loop.sock_sendall(sock, PING * pings))
+                await until(lambda: sending.done() or not connection.transport.is_reading())
+                assert connection.transport.get_write_buffer_size() < 1 << 20
+                assert not sending.done()
+                received = bytearray()
+                while len(received) < 127 * pings or received.count(PONG) < pings:
+                    received += await loop.sock_recv(sock, 1 << 16)
+                await sending
+                await until(connection.transport.is_reading)
+            await until(lambda: not server.connections)
+
+    run(test())
+
+
 # --- slow ---
 
 

@@ -22,6 +22,10 @@ UNSENT_NBYTES = 1 << 17
 """What the kernel keeps of a connection's bytes before they are on their way: more would only be older."""
 
 
+UNTAKEN_NBYTES = 1 << 16
+"""What the library may write to a connection that takes nothing, before nothing more is read of it."""
+
+
 class Writer(asyncio.Transport):
     """A connection's transport, as its protocol gets it, and the way of frames to it.
 
@@ -37,9 +41,22 @@ class Writer(asyncio.Transport):
     From `start` the transport's limits are such that it is paused exactly as long as it holds bytes: nothing overtakes
     what the library writes. From `pause_writing` nothing may be written, to whomever. What a server keeps for a
     connection that refused has to be written in the same call that releases it, or frames of an audience overtake it.
+
+    The library answers pings and closes as it reads them, whatever the socket takes. So a connection that is written to
+    while it takes nothing is not read any further, until it has taken everything.
     """
 
-    __slots__ = ("_handle", "_is_gone", "_may_write", "_transport", "_writes")
+    __slots__ = (
+        "_handle",
+        "_is_gone",
+        "_is_held",
+        "_is_unread",
+        "_library_pauses",
+        "_may_write",
+        "_transport",
+        "_untaken_nbytes",
+        "_writes",
+    )
 
     def __init__(self, transport: asyncio.Transport, writes: WriteSet, may_write: Callable[[], bool]) -> None:
         super().__init__()
@@ -47,6 +64,10 @@ class Writer(asyncio.Transport):
         self._writes = writes
         self._may_write = may_write
         self._is_gone = False
+        self._is_held = False
+        self._untaken_nbytes = 0
+        self._library_pauses = False
+        self._is_unread = False
         self._handle = writes.add(_descriptor(transport), self)
 
     @property
@@ -73,10 +94,13 @@ class Writer(asyncio.Transport):
     def hold(self) -> None:
         """Refuse frames until `release`; for `pause_writing`."""
         self._writes.hold(self._handle)
+        self._is_held = True
 
     def release(self) -> None:
         """Take frames again; for `resume_writing`."""
         self._writes.release(self._handle)
+        self._is_held, self._untaken_nbytes = False, 0
+        self._read_or_not()
 
     def leave(self) -> None:
         """Forget the socket; for `connection_lost`."""
@@ -113,6 +137,9 @@ class Writer(asyncio.Transport):
         if not self._may_write():
             self.stop()
         self._transport.write(data)
+        if self._is_held:
+            self._untaken_nbytes += len(data)
+            self._read_or_not()
         self._stop_if_closing()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -164,11 +191,19 @@ class Writer(asyncio.Transport):
 
     def pause_reading(self) -> None:
         """Read nothing for now."""
-        self._transport.pause_reading()
+        self._library_pauses = True
+        self._read_or_not()
 
     def resume_reading(self) -> None:
-        """Read again."""
-        self._transport.resume_reading()
+        """Read again, unless the connection has too much to take."""
+        self._library_pauses = False
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        is_unread = self._library_pauses or self._untaken_nbytes > UNTAKEN_NBYTES
+        if is_unread != self._is_unread and not self._transport.is_closing():
+            self._is_unread = is_unread
+            (self._transport.pause_reading if is_unread else self._transport.resume_reading)()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Have another protocol."""
