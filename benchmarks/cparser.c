@@ -1,4 +1,4 @@
-/* The yardstick of `python -m benchmarks decode`: what a careful C programmer would write by hand.
+/* The yardstick of `python -m benchmarks decode`: what a C programmer would write by hand, and not tune.
  *
  * The rule of the file: plain scalar C, one pass, one 64-byte record per message into a ring, and the same honesty as
  * the decoder that it is compared with: lengths and field ends are checked, decimals are exact (the short ones by one
