@@ -5,6 +5,8 @@ from typing_extensions import Buffer, disjoint_base
 
 from ibfast.fanout.binary import ChannelSpec
 
+MOST_ROWS_OF_A_MESSAGE: int
+
 @disjoint_base
 class Decoded:
     rows: dict[str, NDArray[Any]]

@@ -37,6 +37,8 @@ cdef extern from "numpy/arrayobject.h":
 cnp.import_array()
 
 _LAG_REASONS = ("slow", "overrun", "incomplete")
+MOST_ROWS_OF_A_MESSAGE = 1 << 20
+cdef size_t MOST_ROWS = MOST_ROWS_OF_A_MESSAGE
 cdef tuple NAMES = _NAMES
 cdef tuple ROW_DTYPES = tuple(_DTYPES[name] for name in _NAMES)
 
@@ -314,8 +316,11 @@ cdef class FrameDecoder:
         cdef reader_t r = reader[0]         # a copy, as nothing else has its address
         cdef uint64_t rows = get_eg(&r, s.k[K_COUNT]) + 1
         cdef uint64_t time = 0, seq = 0, step, i
-        cdef int place, family, status = CODEC_BAD if rows > r.end else CODEC_OK
+        cdef int place, family, status = CODEC_OK
         cdef char *row
+        # A row may take a bit of the message and a hundred bytes here.
+        if rows > r.end or rows > <uint64_t> MOST_ROWS - self.order_used:
+            return CODEC_BAD
         for i in range(rows):
             if status < 0:
                 break

@@ -16,7 +16,8 @@ from typing import Any, Final
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import ProtocolError
-from ibfast.stream_questions import Answer, Closing, Later, Output, Question, Questions, Reply, error_of
+from ibfast.shown import shown
+from ibfast.stream_questions import MOST_WORD, Answer, Closing, Later, Output, Question, Questions, Reply, error_of
 from ibfast.stream_rows import DIALECTS, Received, number_of, text_of
 from ibfast.stream_session import Request, Session, Wish
 from ibfast.updates import Gap, Instruments, State, Texts
@@ -26,6 +27,10 @@ __all__ = ["Answer", "Closing", "Later", "Output", "Question", "Reply", "StreamC
 PROTOCOL_VERSION: Final = 1
 MOST_UNANSWERED: Final = 64
 """Requests that are under way at once; those after them wait for answers, as a server takes only so many a second."""
+
+MOST_VALUES: Final = 1 << 21
+"""In one message: each takes two characters there, and a hundred bytes here."""
+VALUES_BEGIN: Final = "[{,"
 
 PASSING_CODES: Final[Mapping[str, float]] = {"TOO_FAST": 1.0, "NO_GATEWAY": 5.0, "TOO_MANY": 5.0}
 """What need not last: after how many seconds to ask again for what the server has had before."""
@@ -222,6 +227,8 @@ class StreamClient:
         return self.take_output()
 
     def _take_control(self, session: Session, text: str) -> None:
+        if sum(map(text.count, VALUES_BEGIN)) > MOST_VALUES:
+            raise ProtocolError(f"the server's message has more than {MOST_VALUES:,} values")
         try:
             said = json.loads(text)
             op = said["op"]
@@ -334,7 +341,7 @@ class StreamClient:
     def _take_lag(self, session: Session, said: dict[str, Any]) -> None:
         rows = None if said.get("rows") is None else number_of(said, "rows")
         channel, from_seq, to_seq = (number_of(said, name) for name in ("channel", "from_seq", "to_seq"))
-        self._output.append(session.lag(channel, from_seq, to_seq, rows, text_of(said, "reason")))
+        self._output.append(session.lag(channel, from_seq, to_seq, rows, shown(text_of(said, "reason"), MOST_WORD)))
 
     def _take_gap(self, session: Session, said: dict[str, Any]) -> None:
         # A gap of everything is of no channel.
@@ -353,7 +360,8 @@ class StreamClient:
     def _take_state(self, session: Session, said: dict[str, Any]) -> None:
         wish = session.wishes.get(number_of(said, "subscription"))
         if wish is not None:
-            wish.state, wish.reason = text_of(said, "state"), str(said.get("reason") or "")
+            wish.state = shown(text_of(said, "state"), MOST_WORD)
+            wish.reason = shown(str(said.get("reason") or ""))
             self._output.append(State(wish.ticker, wish.number, wish.state, wish.reason))
 
     def _take_slowed(self, session: Session, said: dict[str, Any]) -> None:
@@ -385,7 +393,8 @@ class StreamClient:
         self._output.append(reply)
 
     def _take_closing(self, session: Session, said: dict[str, Any]) -> None:
-        self._output.append(Closing(text_of(said, "code"), str(said.get("message", ""))))
+        error = error_of(said)
+        self._output.append(Closing(error.code, error.message))
 
     def _answered(self, session: Session, said: Mapping[str, Any], op: str) -> Request:
         request = session.requests.pop(said["id"], None)

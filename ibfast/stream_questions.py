@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from ibfast.errors import StreamError
+from ibfast.shown import shown
 from ibfast.stream_rows import text_of
 from ibfast.stream_session import Wish
 from ibfast.updates import Arrival, Event
 
 __all__ = ["Answer", "Closing", "Later", "Output", "Question", "Questions", "Reply", "error_of"]
+
+MOST_WORD: Final = 64
+"""Characters of a word of the protocol, such as a code."""
 
 REMEDIES: Final[Mapping[str, str]] = {
     "FORBIDDEN": "ask the server's owner for a token that permits it",
@@ -127,5 +131,5 @@ class Questions:
 
 def error_of(said: Mapping[str, Any]) -> StreamError:
     """Return the error that a message tells, with the remedy where one is known."""
-    code = text_of(said, "code")
-    return StreamError(code, str(said.get("message", "")), REMEDIES.get(code, ""))
+    code = shown(text_of(said, "code"), MOST_WORD)
+    return StreamError(code, shown(str(said.get("message", ""))), REMEDIES.get(code, ""))

@@ -17,6 +17,7 @@ from ibfast.updates import Instruments, Lag
 
 __all__ = ["Request", "Session", "Wish"]
 
+MOST_CHANNELS: Final = 64
 NOTHING_SEEN: Final = -1
 """In the place of a sequence number: nothing has come in this epoch."""
 
@@ -155,6 +156,8 @@ class Session:
 
     def open(self, wish: Wish, described: list[dict[str, Any]]) -> None:
         """Open a subscription's channels."""
+        if len(described) > MOST_CHANNELS:
+            raise ProtocolError(f"the server has {len(described)} channels for one subscription")
         for table in described:
             number = number_of(table, "channel")
             if number in self._owners:

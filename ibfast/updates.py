@@ -46,6 +46,10 @@ TEXT_FIELDS = frozenset({"text", "exchange", "conditions", "market_maker"})
 """Fields of rows that are ids of texts."""
 
 OTHER_TEXT = "<other>"
+# What a client keeps of what its server says, for as long as the client lives.
+MOST_LABEL = 256
+MOST_INSTRUMENTS = 1 << 18
+MOST_CHARACTERS = 1 << 24
 """Text 1: all past the bound."""
 
 NAN = math.nan
@@ -398,13 +402,15 @@ class Texts(Sequence[str]):
         self._texts = ["", OTHER_TEXT]
         self._ids = {"": 0}
         self._most = most
+        self._characters = 0
 
     def id_of(self, text: str) -> int:
         """Return the id of a text, which is put here as far as there is room."""
         found = self._ids.get(text)
         if found is None:
-            if len(self._texts) >= self._most:
+            if len(self._texts) >= self._most or self._characters + len(text) > MOST_CHARACTERS:
                 return 1
+            self._characters += len(text)
             found = self._ids[text] = len(self._texts)
             self._texts.append(text)
         return found
@@ -425,7 +431,15 @@ class Instruments(Sequence[str]):
         self._found: dict[tuple[int, str], int] = {}
 
     def add(self, label: str, con_id: int) -> int:
-        """Return the index of an instrument, a new one if it was never seen."""
+        """Return the index of an instrument, a new one if it was never seen.
+
+        Raises:
+            ValueError: the label is longer than any, or there are more instruments than there can be.
+        """
+        if len(label) > MOST_LABEL:
+            raise ValueError(f"a label of {len(label):,} characters")
+        if len(self._labels) == MOST_INSTRUMENTS and (con_id, label) not in self._found:
+            raise ValueError(f"more than {MOST_INSTRUMENTS:,} instruments")
         found = self._found.setdefault((con_id, label), len(self._labels))
         if found == len(self._labels):
             self._labels.append(label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,17 @@ from ibfast._feed import DTYPES
 from ibfast.contracts import ComboLeg
 from ibfast.errors import ProtocolError, StreamError
 from ibfast.fanout.messages import Subscribe, parse
-from ibfast.stream_client import HANDLERS, MOST_UNANSWERED, Answer, Closing, Later, Output, StreamClient, Wish
+from ibfast.stream_client import (
+    HANDLERS,
+    MOST_UNANSWERED,
+    MOST_VALUES,
+    Answer,
+    Closing,
+    Later,
+    Output,
+    StreamClient,
+    Wish,
+)
 from ibfast.updates import Arrival, Batch, Gap, Lag, State
 
 
@@ -415,6 +426,52 @@ def test_a_channel_that_can_t_be_is_a_lie(client: StreamClient, server: Server, 
     (request,) = server.requests()
     with pytest.raises(ProtocolError):
         server.take(request, 2, channel_of(1) | table)
+
+
+BOMBS = {
+    "values": '{"op": "data", "pieces": [' + "[]," * (MOST_VALUES // 2) + "[]]}",
+    "rows": '{"op": "data", "pieces": [{"rows": [' + "{}," * (MOST_VALUES // 2) + "{}]}]}",
+    "numbers": '{"op": "news", "of": [' + "1," * MOST_VALUES + "1]}",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_a_message_that_would_become_much_larger_is_not_read(server: Server, wish: Wish, bomb: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="more than 2,097,152 values"):
+            server.client.receive(bomb)
+        assert tracemalloc.get_traced_memory()[1] < len(bomb)
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_channels_than_a_subscription_has_are_a_lie(client: StreamClient, server: Server, wish: Wish) -> None:
+    client.subscribe("MSFT")
+    (request,) = server.requests()
+    with pytest.raises(ProtocolError, match="65 channels"):
+        server.take(request, 2, *(channel_of(number) for number in range(1, 66)))
+
+
+@pytest.mark.parametrize("label", ["x" * 257, "new"])
+def test_a_table_that_outlives_the_connection_is_bounded(
+    client: StreamClient, server: Server, wish: Wish, label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ibfast.updates.MOST_INSTRUMENTS", 1 if label == "new" else 9)
+    client.subscribe("MSFT")
+    (request,) = server.requests()
+    with pytest.raises(ProtocolError):
+        server.take(request, 2, channel_of(1, symbol=label))
+    assert list(client.instruments) == ["AAPL"]
+
+
+def test_long_words_of_a_server_are_cut(server: Server, wish: Wish) -> None:
+    (state,) = server.say("state", subscription=1, state="LIVE\x1b" + "x" * 100_000, reason="because\n" * 100_000)
+    assert isinstance(state, State)
+    assert (len(state.state) < 100, len(state.reason) < 12_000, state.reason.isprintable()) == (True, True, True)
+    (closing,) = server.say("closing", code="x" * 100_000, message="\r\n" * 100_000)
+    assert isinstance(closing, Closing)
+    assert (len(closing.code) < 100, len(closing.message) < 12_000) == (True, True)
 
 
 def test_two_subscriptions_of_one_number_are_a_lie(client: StreamClient, server: Server, wish: Wish) -> None:

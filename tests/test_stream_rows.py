@@ -15,6 +15,7 @@ from ibfast import Kind
 from ibfast._audience import Audience
 from ibfast._delta import Encoder
 from ibfast._feed import DTYPES
+from ibfast._frames import MOST_ROWS_OF_A_MESSAGE
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import LAG_REASONS, ChannelSpec, lag_frame, text_frame
 from ibfast.stream_client import StreamClient
@@ -34,6 +35,8 @@ def payloads(frames: bytes) -> list[bytes]:
         head, size = 2, frames[1]
         if size == 126:
             head, size = 4, int.from_bytes(frames[2:4], "big")
+        elif size == 127:
+            head, size = 10, int.from_bytes(frames[2:10], "big")
         messages.append(frames[head : head + size])
         frames = frames[head + size :]
     return messages
@@ -212,3 +215,25 @@ def test_a_client_remembers_what_binary_windows_have_brought(server: Server) -> 
     assert client.receive(lag_message) == [Lag("AAPL", 0, 6, 9, None, "resume")]
     client.disconnected()
     assert begin(resumed=False)["resume"] == {"epoch": "e", "seq": 9}
+
+
+def test_a_window_of_more_rows_than_there_can_be_is_refused() -> None:
+    """A row may take a bit, so that a message would become a hundred times as large."""
+    server, client = Server("trades", span_ns=1_000_000_000), BinaryRows(Texts())
+    client.open(0, ChannelInfo.of(server.table, 0))
+    for message in server.snapshot():
+        client.receive(message)
+    many = rows("trades", [2]).repeat(MOST_ROWS_OF_A_MESSAGE + 1)
+    many["seq"] += np.arange(len(many), dtype=np.uint64)
+    clock, window = server.windows(trades=many)
+    assert len(window) < many.nbytes / 50
+    client.receive(clock)
+    with pytest.raises(ProtocolError, match="that no server writes"):
+        client.receive(window)
+
+
+def test_texts_are_bounded_by_their_characters() -> None:
+    texts = Texts()
+    long = [chr(letter) * (1 << 22) for letter in range(65, 70)]
+    assert [texts.id_of(text) for text in long] == [2, 3, 4, 5, 1]
+    assert texts.id_of(long[0]) == 2
