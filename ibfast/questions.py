@@ -24,6 +24,7 @@ from ibfast.errors import Error, NotConnectedError, RequestError
 from ibfast.feed import Feed
 from ibfast.historical import MOST_TICKS, check_bars, check_kind, check_ticks
 from ibfast.history import HISTORICAL_BAR
+from ibfast.lately import Lately
 from ibfast.outbox import Outbox
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.clock import CLOCK_REQUESTS
@@ -53,6 +54,8 @@ CLOCK_ANSWERS = (Incoming.CURRENT_TIME, Incoming.CURRENT_TIME_IN_MILLIS)
 NO_SUCH_CONTRACT = 200
 # So many matches of an ambiguous contract are named.
 SHOWN = 20
+# What is kept of contracts, so that they are not asked for again: of each kind of knowledge.
+MOST_CONTRACT_BYTES = 1 << 26
 
 
 @dataclass(slots=True)
@@ -99,8 +102,8 @@ class Questions:
         self.outbox = outbox
         self._queries: dict[int, _Query] = {}
         self._clock_queries: list[_Query] = []
-        self._qualified: dict[Contract, Contract] = {}
-        self._details: dict[int, ContractDetails] = {}
+        self._qualified = Lately[Contract, Contract](MOST_CONTRACT_BYTES)
+        self._details = Lately[int, ContractDetails](MOST_CONTRACT_BYTES)
         self.history_breaker = CircuitBreaker("history", ignore=(Error, TypeError, ValueError))
 
     def send(self, request: Request) -> None:
@@ -256,7 +259,8 @@ class Questions:
         found = [message.details for message in messages if isinstance(message, responses.ContractData)]
         if not found:
             raise RequestError(messages[-1].req_id, NO_SUCH_CONTRACT, f"no contract matches: {description}")
-        self._details |= {details.contract.con_id: details for details in found}
+        for details in found:
+            self._details[details.contract.con_id] = details
         return found
 
     async def qualify(self, contract: object) -> Contract:
@@ -270,8 +274,9 @@ class Questions:
             ValueError: several contracts match; the text lists them.
         """
         description = Contract.of(contract)
-        if description in self._qualified:
-            return self._qualified[description]
+        known = self._qualified.get(description)
+        if known is not None:
+            return known
         details = await self.contract_details(description)
         matches = [item.contract for item in details]
         if len(matches) != 1:
@@ -283,7 +288,8 @@ class Questions:
             raise ValueError(shown(text))
         # The exchange stays the user's choice: the gateway answers per listing, and "SMART" is a route, not a listing.
         qualified = replace(matches[0], exchange=description.exchange or matches[0].exchange)
-        self._qualified[description] = self._qualified[qualified] = qualified
+        for key in (description, qualified):
+            self._qualified[key] = qualified
         return qualified
 
     async def meant(self, contract: object) -> Contract:
