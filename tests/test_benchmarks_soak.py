@@ -89,6 +89,21 @@ def test_what_is_latest_is_what_was_given_out_last(now: int) -> None:
             assert told[Trade, con_id].size == (trade.size or 0) + 1
 
 
+def test_what_was_held_comes_in_order_and_not_all_at_once(clock: Clock) -> None:
+    numbered = NumberedMarket(Timetable(clock.now_ns(), 20_000.0))
+    numbered.begin(clock)
+    con_id = next(iter(market.universe())).con_id
+    numbered.watch(con_id, clock.now_ns(), quotes=True, trades=True)
+    numbered.is_held = True
+    assert advanced(numbered, clock, 2) == []
+    numbered.is_held = False
+    batches = [[event.size for event in advanced(numbered, clock, 0) if isinstance(event, Trade)] for _ in range(9)]
+    sizes = [size for batch in batches for size in batch]
+    assert sizes == list(range(1, len(sizes) + 1))
+    assert len(sizes) == pytest.approx(2 * 20_000 / MESSAGES_PER_CYCLE, abs=1)
+    assert len([batch for batch in batches if batch]) > 1
+
+
 def test_no_number_comes_before_its_time(clock: Clock) -> None:
     timetable = Timetable(clock.now_ns(), 10_000.0)
     numbered = NumberedMarket(timetable)
@@ -175,14 +190,41 @@ def test_losses_do_not_depend_on_the_batches(have: list[set[int]], cuts: list[in
     for batch in np.split(merged, sorted(cut for cut in cuts if cut <= len(merged))):
         witness.take({"trades": batch})
     assert witness.losses()[0] == sum(max(numbers) - min(numbers) + 1 - len(numbers) for numbers in have)
-    assert (witness.records, witness.repeated) == (len(merged), 0)
+    assert (witness.records, witness.repeated, witness.duplicates) == (len(merged), 0, 0)
 
 
-def test_a_number_that_comes_again_is_no_loss(witness: Witness) -> None:
-    witness.take({"trades": rows("trades", [1, 2, 3, 2, 3, 4])})
-    witness.take({"trades": rows("trades", [4, 3, 5], first_seq=7)})
+@pytest.mark.parametrize(
+    ("ring", "kind", "is_sent_once"),
+    [
+        ("trades", Kind.RT_VOLUME, True),
+        ("trades", Kind.LAST, True),
+        ("quotes", Kind.BID_ASK, True),
+        ("quotes", Kind.L1_QUOTE, False),
+        ("depth", Kind.DEPTH_L2, False),
+    ],
+)
+def test_a_number_that_comes_again_is_no_loss(witness: Witness, ring: str, kind: Kind, is_sent_once: bool) -> None:
+    witness.take({ring: rows(ring, [1, 2, 3, 2, 3, 4], kind=kind)})
+    witness.take({ring: rows(ring, [4, 3, 5], first_seq=7, kind=kind)})
     assert witness.losses() == (0, 0, 0)
-    assert witness.repeated == 4
+    assert (witness.duplicates, witness.repeated) == ((4, 0) if is_sent_once else (0, 4))
+
+
+def test_the_same_event_of_two_requests_is_a_duplicate(witness: Witness) -> None:
+    twice = np.repeat(rows("trades", [1, 2, 3]), 2)
+    twice["req_id"] = [7, 8] * 3
+    twice["seq"] = np.arange(1, 7)
+    witness.take({"trades": twice})
+    assert witness.duplicates == 3
+    assert [text for _, text in witness.samples] == [
+        f"number {number} of instrument 0 again, seq {2 * number}" for number in (1, 2, 3)
+    ]
+
+
+def test_a_row_without_an_instrument_is_no_duplicate(witness: Witness) -> None:
+    witness.take({"trades": rows("trades", [1, 2])})
+    witness.take({"trades": rows("trades", [1, 2], first_seq=3, instrument=NO_INSTRUMENT)})
+    assert (witness.records, witness.duplicates) == (2, 0)
 
 
 @pytest.mark.parametrize("column", ["price", "size"])
@@ -276,8 +318,9 @@ def test_memory_that_grows_does_not_pass() -> None:
 
 CLEAN = Closing(
     seconds=60.0, settled_s=1.0, messages=1_000, records=1_500, numbered=300, faults={"cut": 2}, lost=40, reported=40,
-    unreported=0, gaps=7, repeated=1, wrong=0, unread=0, reconnects=2, requests=200, late=0, violations=[], errors=[],
-    leaked=[], memory=Memory.of(samples(30.0, 30.0)), latencies=[Latencies()], cpu={"subject": 0.1},
+    unreported=0, gaps=7, repeated=1, duplicates=0, wrong=0, unread=0, reconnects=2, requests=200, late=0, surplus=0,
+    violations=[], errors=[], leaked=[], memory=Memory.of(samples(30.0, 30.0)), latencies=[Latencies()],
+    cpu={"subject": 0.1},
 )  # fmt: skip
 
 
@@ -285,6 +328,7 @@ def test_a_clean_run_passes() -> None:
     assert CLEAN.problems == []
     assert CLEAN.row()["passed"]
     assert CLEAN.text().splitlines()[-1] == "passed"
+    assert "duplicates 0, " in CLEAN.text()
     json.dumps(CLEAN.row(), allow_nan=False)
 
 
@@ -292,6 +336,8 @@ def test_a_clean_run_passes() -> None:
     ("spoilt", "problem"),
     [
         ({"unreported": 3}, "3 records lost without a report"),
+        ({"duplicates": 2}, "2 records twice"),
+        ({"surplus": 1}, "+1 requests at the gateway"),
         ({"wrong": 1}, "wrong values"),
         ({"unread": 1}, "too slow"),
         ({"settled_s": None}, "not every stream was live"),
@@ -378,6 +424,7 @@ def test_a_short_soak_passes() -> None:
     assert closing["problems"] == []
     assert process.returncode == 0
     assert closing["lost"] == closing["reported"]
+    assert closing["duplicates"] == closing["surplus"] == 0
     assert closing["numbered"] > 1_000
     assert sum(closing["faults"].values()) >= 1
     assert len(closing["latencies_us"]) >= 2

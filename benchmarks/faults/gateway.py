@@ -26,6 +26,7 @@ LATE_TICKS = 200
 SLOW_READ_S = 0.3
 NVDA = 4815747
 PAUSE_S = 0.3
+QUIET_EVENTS_PER_S = 30.0
 UPDATING_BARS = Wish("AAPL UPDATING_BARS", Stock("AAPL"), "UPDATING_BARS", {"bar_size": "5 secs", "duration": "60 S"})
 MANY = tuple(
     Wish(f"{symbol} QUOTES {generic_ticks}", Stock(symbol), "QUOTES", {"generic_ticks": str(generic_ticks)})
@@ -404,7 +405,7 @@ SCENARIOS = (
     Scenario("100 three times", "the rate is exceeded, the session ends", rate_exceeded),
     Scenario("100 once", "one request is refused for the rate", rate_exceeded_once),
     Scenario("gateway pauses", f"the gateway pauses {PAUSE_S:g} s while {len(MANY)} more streams are restored",
-             gateway_pauses),
+             gateway_pauses, events_per_s=QUIET_EVENTS_PER_S),
     Scenario("101", "no market-data line is left for one stream", no_line),
     Scenario("10190", "no tick-by-tick subscription is left", no_tick_by_tick),
     Scenario("10197", "another session has the data for a second", other_session),

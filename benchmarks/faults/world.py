@@ -81,6 +81,7 @@ class Scenario:
         noticed: the manager must tell that something happened.
         quick: part of the short form.
         starts: the subject is connected and live before the script begins.
+        events_per_s: of the market.
         settings: of the subject's Config.
     """
 
@@ -90,6 +91,7 @@ class Scenario:
     noticed: bool = True
     quick: bool = False
     starts: bool = True
+    events_per_s: float = EVENTS_PER_S
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -109,7 +111,7 @@ class World:
         self.witness = Witness()
         self.universe = always_open(SYMBOLS)
         self.gateway = Gateway(
-            market=Market(self.universe, rate=EVENTS_PER_S), clock=Clock(SPEED), journal=self.witness.journal
+            market=Market(self.universe, rate=scenario.events_per_s), clock=Clock(SPEED), journal=self.witness.journal
         )
         self.has_subject = False
         self.problems: list[str] = []

@@ -10,11 +10,11 @@ Trades and quotes are numbered: the n-th one of an instrument has the size n and
 that follows from n too. So the witness finds what is missing by arithmetic, and asks the `gaps` ring whether it was
 reported. A record's value that does not fit its number fails the run as well.
 
-The exit code is 0 only if no record was lost unreported, none had a wrong value, no limit was broken (the gateway
-counts by itself), no exception was left unhandled, every stream was live again at the end, nothing was left behind
-(tasks, threads, sockets, files), and memory did not grow: by a line fitted to the subject's own memory after the
-warm-up (two minutes, or a quarter of the run), by no more than 4 MB and 4 MB per hour. The rings are in shared memory,
-of a fixed size, and not part of that.
+The exit code is 0 only if no record was lost unreported, none came twice, none had a wrong value, no limit was broken
+(the gateway counts by itself), no exception was left unhandled, every stream was live again at the end, by one request
+at the gateway and none besides, nothing was left behind (tasks, threads, sockets, files), and memory did not grow: by a
+line fitted to the subject's own memory after the warm-up (two minutes, or a quarter of the run), by no more than 4 MB
+and 4 MB per hour. The rings are in shared memory, of a fixed size, and not part of that.
 
     python -m benchmarks soak --minutes 15
     python -m benchmarks soak --minutes 2 --seed 7 --only "reset in frame" "1100, 1101"
@@ -52,7 +52,7 @@ SAMPLE_S, PROGRESS_S = 1.0, 10.0
 SETTLE_S = 120.0
 QUARTERS = 4
 HEADER = "     s   msg/s     MB   cpu faults       lost   reported  p50 µs   p99 µs  state"
-COUNTED = ("lost", "reported", "unreported", "gaps", "repeated", "wrong", "unread")
+COUNTED = ("lost", "reported", "unreported", "gaps", "repeated", "duplicates", "wrong", "unread")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +124,7 @@ class Soak:
         ended_s = time.monotonic()
         settled = await rig.settled(SETTLE_S)
         settled_s = time.monotonic() - ended_s
+        surplus = await rig.surplus(SETTLE_S)
         await self._progress(rig)
         seconds = time.monotonic() - self._began_s
         after = await rig.subject.ask("figures")
@@ -144,6 +145,7 @@ class Soak:
             reconnects=after["connected"] - before["connected"],
             requests=gateway["received"] - gateway_before["received"],
             late=after["late"],
+            surplus=surplus,
             violations=[f"{text}, {rig.after_what(at_s)}" for at_s, text in gateway["violations"]],
             errors=after["errors"],
             leaked=left + grown,

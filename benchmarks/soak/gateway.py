@@ -17,8 +17,9 @@ FLAP_TIMES = 20
 class Verbs:
     """What the gateway can be told. A verb that needs a subscription says whether there was one."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, market: NumberedMarket) -> None:
         self._gateway = gateway
+        self._market = market
         self._faults = gateway.faults
 
     def figures(self) -> dict[str, Any]:
@@ -30,6 +31,7 @@ class Verbs:
         return {
             "sent": gateway.sent.total(),
             "received": gateway.received.total(),
+            "open": len(gateway.subscriptions()),
             "violations": [(utc(v.at_s), f"{v.rule} by {type(v.request).__name__}") for v in gateway.violations],
         }
 
@@ -69,8 +71,10 @@ class Verbs:
     def read_slowly(self, *, interval_s: float) -> None:
         self._faults.read_interval_s = interval_s
 
-    async def flood(self, *, messages: int) -> None:
-        await self._faults.flood(messages)
+    async def flood(self, *, held_s: float) -> None:
+        self._market.is_held = True
+        await asyncio.sleep(held_s)
+        self._market.is_held = False
 
     async def restart(self, *, down_s: float) -> None:
         await self._faults.restart(down_s)
@@ -99,8 +103,9 @@ class Verbs:
 
 
 async def main(port: int, epoch_ns: int, rate: float) -> None:
-    async with Gateway(port=port, market=NumberedMarket(Timetable(epoch_ns, rate)), lines=LINES) as gateway:
-        verbs = Verbs(gateway)
+    market = NumberedMarket(Timetable(epoch_ns, rate))
+    async with Gateway(port=port, market=market, lines=LINES) as gateway:
+        verbs = Verbs(gateway, market)
         offered = {name: getattr(verbs, name) for name in dir(verbs) if not name.startswith("_")}
         await child.serve({**offered, "port": lambda: gateway.port})
 

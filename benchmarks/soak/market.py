@@ -23,6 +23,8 @@ NS = 1_000_000_000
 LOWEST_PRICE, PRICES, PRICE_STEP = 100.0, 64, 1 / 64
 ASK, ASK_SIZE = 102.0, 1
 EXCHANGE = "NASDAQ"
+MOST_AT_ONCE = 10_000
+"""Events; a client may leave their messages unread without being cut off."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ class NumberedMarket:
 
     Args:
         timetable: when they happen.
+
+    Attributes:
+        is_held: nothing happens for now; afterwards all that was due happens as fast as possible.
     """
 
     paces_itself = False
@@ -125,6 +130,7 @@ class NumberedMarket:
         self._slots = {con_id: slot for slot, con_id in enumerate(self._con_ids)}
         self._watched: set[int] = set()
         self._next = 0
+        self.is_held = False
 
     def begin(self, clock: Clock) -> None:
         self._next = self._timetable.events_before(clock.now_ns())
@@ -136,11 +142,14 @@ class NumberedMarket:
         self._watched.discard(con_id)
 
     def advance(self, clock: Clock) -> Sequence[Event]:
-        """Return what has happened since the last call."""
-        first, self._next = self._next, self._timetable.events_before(clock.now_ns())
+        """Return what has happened since the last call; not all at once if it is much."""
+        if self.is_held:
+            return ()
         watched, con_ids = self._watched, self._con_ids
+        first, self._next = self._next, self._timetable.events_before(clock.now_ns())
         if not watched:
             return ()
+        self._next = min(self._next, first + MOST_AT_ONCE)
         found: list[Event] = []
         for event in range(first, self._next):
             cycle, slot = divmod(event, 2 * INSTRUMENTS)

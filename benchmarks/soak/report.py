@@ -68,11 +68,13 @@ class Closing:
         faults: how often each kind.
         lost, reported, unreported: numbered records.
         gaps: rows of that ring.
-        repeated, wrong: numbered records that came again, or whose values disagree.
+        repeated, wrong: numbered records that were sent anew, or whose values disagree.
+        duplicates: numbered records that came twice.
         unread: rows that the witness did not come to read.
         reconnects, requests: of the subject.
         violations: of limits, by the gateway.
         errors: exceptions that the subject did not handle.
+        surplus: requests at the gateway at the end, less one for each stream.
         leaked: what the subject left after its end, and what grew while it ran.
         latencies: from the socket read to the witness, by quarter of the run.
         cpu: processor time by process, as a share of the run.
@@ -90,11 +92,13 @@ class Closing:
     unreported: int
     gaps: int
     repeated: int
+    duplicates: int
     wrong: int
     unread: int
     reconnects: int
     requests: int
     late: int
+    surplus: int
     violations: list[str]
     errors: list[str]
     leaked: list[str]
@@ -108,9 +112,11 @@ class Closing:
         """Return what is not as it must be."""
         verdicts = (
             (self.unreported, f"{self.unreported:,} records lost without a report"),
+            (self.duplicates, f"{self.duplicates:,} records twice"),
             (self.wrong, f"{self.wrong:,} records with wrong values"),
             (self.unread, f"the witness was too slow for {self.unread:,} rows: nothing is proven of them"),
             (self.settled_s is None, "not every stream was live again after the last fault"),
+            (self.surplus, f"{self.surplus:+,} requests at the gateway, besides one for each stream"),
             (self.violations, f"{len(self.violations)} limits broken: {'; '.join(self.violations[:3])}"),
             (self.errors, f"errors of the program: {'; '.join(self.errors)}"),
             (self.leaked, f"left behind: {', '.join(self.leaked)}"),
@@ -143,9 +149,11 @@ class Closing:
             f"faults: {sum(self.faults.values())}: "
             + ", ".join(f"{name} {times}" for name, times in sorted(self.faults.items())),
             f"records lost {self.lost:,}, reported {self.reported:,}, UNREPORTED {self.unreported:,}; "
-            f"rows of gaps {self.gaps:,}; repeated {self.repeated:,}, wrong {self.wrong:,}, unread {self.unread:,}",
+            f"rows of gaps {self.gaps:,}; duplicates {self.duplicates:,}, sent anew {self.repeated:,}, "
+            f"wrong {self.wrong:,}, unread {self.unread:,}",
             f"reconnects {self.reconnects}, requests {self.requests:,}, violations {len(self.violations)}, "
-            f"messages of forgotten requests {self.late:,}, left behind {len(self.leaked)}; all live again {settled}",
+            f"messages of forgotten requests {self.late:,}, surplus {self.surplus:,}, "
+            f"left behind {len(self.leaked)}; all live again {settled}",
             f"memory without the rings: start {memory.start_mb:.1f}, after warm-up {memory.warm_mb:.1f}, end "
             f"{memory.end_mb:.1f} MB, slope {memory.slope_mb_per_hour:+.2f} MB/h over "
             f"{memory.fitted_hours * 60:.1f} min; with the rings {memory.end_total_mb:.1f} MB",

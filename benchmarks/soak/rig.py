@@ -93,6 +93,15 @@ class Rig(Parts):
                 return True
         return False
 
+    async def surplus(self, within_s: float) -> int:
+        """Wait until the gateway has one request for each stream; return how many more it has, if it takes longer."""
+        surplus = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while surplus := (await self.gateway.ask("figures"))["open"] - INSTRUMENTS:
+                    await asyncio.sleep(POLL_S)
+        return int(surplus)
+
     async def is_live(self) -> bool:
         """Tell whether every stream is."""
         figures = await self.subject.ask("figures")

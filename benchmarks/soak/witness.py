@@ -4,7 +4,8 @@ The rule of the file: it believes numbers only. A record's number is its size, a
 two numbers that follow each other in a series is a loss, and a loss is reported if a row of the `gaps` ring of its
 instrument, or of the whole connection, lies between or around those two records: records before the row's `first_seq`
 are older than what is missing, those from its `last_seq` on are newer. Each instrument has one subscription, so its
-index names that.
+index names that. A trade and a tick-by-tick quote have one row each: a second one of the same number is a duplicate,
+whatever its request. Level-1 quotes and books may repeat a number, since their state is sent anew after a silence.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ NUMBERED = {
     "depth": ((Kind.DEPTH, Kind.DEPTH_L2), "size", "price"),
 }
 """By ring: the kinds that are looked at, and the columns of number and price."""
+SENT_ONCE = (Kind.RT_VOLUME, Kind.LAST, Kind.BID_ASK)
 BID, DELETE = 1, 2
 MOST_INSTRUMENTS = 4096
 KINDS = 32
@@ -85,13 +87,15 @@ class Witness:
 
     Attributes:
         records: numbered records.
-        repeated: numbers that came again.
+        repeated: numbers that came again, of what is sent anew after a silence.
+        duplicates: numbers that came again, of what is sent once.
         wrong: records whose number and price disagree, or whose number is not due.
     """
 
     def __init__(self, timetable: Timetable) -> None:
         self.records = 0
         self.repeated = 0
+        self.duplicates = 0
         self.wrong = 0
         self.samples: list[tuple[float, str]] = []
         self.gaps = Gaps()
@@ -169,7 +173,13 @@ class Witness:
         before[begins] = self._number[keys[begins]]
         seq_before = np.append(0, seqs[:-1])
         seq_before[begins] = self._seq[keys[begins]]
-        self.repeated += int(np.count_nonzero(numbers <= before))
+        repeated = numbers <= before
+        duplicate = repeated & np.isin(keys % KINDS, SENT_ONCE)
+        self.repeated += int(np.count_nonzero(repeated & ~duplicate))
+        self.duplicates += int(np.count_nonzero(duplicate))
+        for at in np.flatnonzero(duplicate)[: max(0, MOST_SAMPLES - len(self.samples))].tolist():
+            text = f"number {numbers[at]} of instrument {keys[at] // KINDS} again, seq {seqs[at]}"
+            self.samples.append((int(recv_ns[at]) / NS, text))
         missing = np.where(before > 0, numbers - before - 1, 0)
         for at in np.flatnonzero(missing > 0).tolist():
             hole = Hole(int(keys[at]) // KINDS, int(seq_before[at]), int(seqs[at]), int(missing[at]), int(recv_ns[at]))
@@ -222,6 +232,7 @@ class Reading:
             "unreported": unreported,
             "gaps": witness.gaps.rows,
             "repeated": witness.repeated,
+            "duplicates": witness.duplicates,
             "wrong": witness.wrong,
             "unread": sum(reader.lost for reader in self._readers.values()),
             "samples": witness.samples + witness.unreported(),
