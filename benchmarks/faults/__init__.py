@@ -27,10 +27,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.faults import gateway, network, process
+from benchmarks.faults import gateway, network, notices, process
 from benchmarks.faults.world import Outcome, Scenario, play
 
-SCENARIOS = {scenario.name: scenario for scenario in (*network.SCENARIOS, *gateway.SCENARIOS, *process.SCENARIOS)}
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (*network.SCENARIOS, *gateway.SCENARIOS, *notices.SCENARIOS, *process.SCENARIOS)
+}
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240.0
 

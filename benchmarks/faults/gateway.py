@@ -6,19 +6,13 @@ import asyncio
 from datetime import UTC, datetime
 
 from benchmarks.faults.subject import SPARE_CLIENT_IDS, Wish
-from benchmarks.faults.world import Scenario, Script, World
+from benchmarks.faults.world import Scenario, World
 from ibfast.config import ReconnectionConfig, SessionConfig
 from ibfast.contracts import Stock
 from ibfast.sim.proxy import Direction
 from ibfast.wire.requests import MarketData
 
 OUTAGE_S = 1.0
-LONG_OUTAGE_S = 3.0
-"""Longer than anything that is under way."""
-RESTORED_S = 3.0
-AGAIN_S = 0.008
-EARLY_S = 0.3
-BURST = 20
 RESTART_S = 3.0
 NOTICES = 100
 FLOOD = 50_000
@@ -81,76 +75,6 @@ async def link_data_kept(world: World) -> None:
     await _link(world, data_lost=False)
 
 
-async def data_lost_twice(world: World) -> None:
-    """Say 1101 twice, within milliseconds: the gateway goes on serving what it was sent after the first one."""
-    world.fault()
-    world.gateway.faults.lose_link()
-    await world.noticed()
-    await asyncio.sleep(OUTAGE_S)
-    world.gateway.faults.restore_link(data_lost=True)
-    await asyncio.sleep(AGAIN_S)
-    world.gateway.faults.say(1101)
-    world.healed()
-
-
-async def data_lost_after_reconnect(world: World) -> None:
-    """Say 1101 of subscriptions that were made since, and live on."""
-    world.fault()
-    world.proxy.reset()
-    await world.noticed()
-    await world.recovered()
-    await asyncio.sleep(RESTORED_S)
-    world.gateway.faults.say(1101)
-    world.healed()
-
-
-async def link_with_tick_under_way(world: World) -> None:
-    world.gateway.faults.messages_under_way = 1
-    world.fault()
-    world.gateway.faults.lose_link()
-    await world.noticed()
-    await asyncio.sleep(LONG_OUTAGE_S)
-    world.gateway.faults.restore_link()
-    world.healed()
-
-
-async def link_with_burst(world: World) -> None:
-    """Send 1102 and the first data in one write."""
-    world.gateway.faults.messages_under_way = 1
-    world.fault()
-    world.gateway.faults.lose_link()
-    await world.noticed()
-    await asyncio.sleep(LONG_OUTAGE_S)
-    with world.gateway.faults.one_write():
-        world.gateway.faults.restore_link()
-        world.gateway.faults.trade(BURST)
-    world.healed()
-
-
-async def link_in_one_write(world: World) -> None:
-    """Send the last data, 1100, 1102 and the first data in one write."""
-    world.fault()
-    with world.gateway.faults.one_write():
-        world.gateway.faults.trade(BURST)
-        world.gateway.faults.lose_link()
-        world.gateway.faults.trade(BURST)
-        world.gateway.faults.restore_link()
-        world.gateway.faults.trade(BURST)
-    world.healed()
-
-
-async def data_before_link(world: World) -> None:
-    """Let the data come back before the notice (1102)."""
-    world.fault()
-    world.gateway.faults.lose_link()
-    await world.noticed()
-    await asyncio.sleep(LONG_OUTAGE_S)
-    world.gateway.faults.restore_link(notice=False)
-    await asyncio.sleep(EARLY_S)
-    world.gateway.faults.say(1102)
-    world.healed()
-
-
 async def renewed_without_link(world: World) -> None:
     """Have streams unsubscribed and declared anew while the link is lost."""
     world.fault()
@@ -174,28 +98,6 @@ async def bars_without_link(world: World) -> None:
     world.healed()
     await bars
     world.expect(world.subject.history_bars(UPDATING_BARS.name), "the bars came without their history")
-
-
-async def farm_with_tick_under_way(world: World) -> None:
-    world.gateway.faults.messages_under_way = 1
-    world.fault()
-    world.gateway.faults.mute_farm("usfarm")
-    await world.noticed()
-    await asyncio.sleep(LONG_OUTAGE_S)
-    world.gateway.faults.heal_farm("usfarm")
-    world.healed()
-
-
-async def data_before_farm(world: World) -> None:
-    """Let the data come back before the notice (2104)."""
-    world.fault()
-    world.gateway.faults.mute_farm("usfarm")
-    await world.noticed()
-    await asyncio.sleep(LONG_OUTAGE_S)
-    world.gateway.faults.heal_farm("usfarm", notice=False)
-    await asyncio.sleep(EARLY_S)
-    world.gateway.faults.say(2104)
-    world.healed()
 
 
 async def server_lost(world: World) -> None:
@@ -295,27 +197,6 @@ async def other_session(world: World) -> None:
     world.healed()
 
 
-async def other_session_with_tick_under_way(world: World) -> None:
-    world.gateway.faults.messages_under_way = 1
-    world.fault()
-    world.gateway.faults.take_session()
-    await world.noticed()
-    await asyncio.sleep(LONG_OUTAGE_S)
-    world.gateway.faults.release_session()
-    world.healed()
-
-
-def _said(code: int, text: str) -> Script:
-    """Return a script that says of a stream that it has ended, while it goes on."""
-
-    async def script(world: World) -> None:
-        world.fault()
-        world.gateway.faults.say(code, text, req_id=world.req_id("MSFT TRADES"))
-        world.healed()
-
-    return script
-
-
 async def stream_ended(world: World) -> None:
     world.fault()
     world.gateway.faults.kill_subscription(world.req_id("MSFT TRADES"))
@@ -384,17 +265,8 @@ SCENARIOS = (
     Scenario("farm, streams gone", "a data farm heals, and its streams stay dead", farm_lost_streams),
     Scenario("1100, 1101", "the link to IB is lost, and the subscriptions with it", link_data_lost, quick=True),
     Scenario("1100, 1102", "the link to IB is lost and comes back", link_data_kept),
-    Scenario("1101 twice", "1101 comes again 8 ms later, nothing is lost", data_lost_twice),
-    Scenario("1101, reconnected", f"1101 {RESTORED_S:g} s after a reconnect, nothing is lost",
-             data_lost_after_reconnect),
-    Scenario("1100, tick under way", "ticks come after 1100, until the link is lost", link_with_tick_under_way),
-    Scenario("1102 with burst", "1102 and the data behind it come in one write", link_with_burst),
-    Scenario("1100 with 1102", "data, 1100, 1102 and data come in one write", link_in_one_write),
-    Scenario("data before 1102", "the data come back 0.3 s before 1102", data_before_link),
     Scenario("renewed at 1100", "streams are unsubscribed and declared anew without a link", renewed_without_link),
     Scenario("bars at 1100", "bars that update are asked for without a link", bars_without_link),
-    Scenario("2103, tick under way", "ticks come after 2103, until the farm is gone", farm_with_tick_under_way),
-    Scenario("data before 2104", "the data come back 0.3 s before 2104", data_before_farm),
     Scenario("1300", "the gateway moves to another port", port_changed),
     Scenario("2110", "the gateway loses its server for a second", server_lost),
     Scenario("nightly reset", f"{NOTICES} times 1100, with farms flapping, then 1102", nightly_reset),
@@ -409,13 +281,6 @@ SCENARIOS = (
     Scenario("101", "no market-data line is left for one stream", no_line),
     Scenario("10190", "no tick-by-tick subscription is left", no_tick_by_tick),
     Scenario("10197", "another session has the data for a second", other_session),
-    Scenario("10197, under way", "ticks come after 10197", other_session_with_tick_under_way),
-    Scenario("354, data goes on", "a stream that goes on is called not subscribed",
-             _said(354, "Requested market data is not subscribed.")),
-    Scenario("200, data goes on", "a stream that goes on is said to have no security",
-             _said(200, "No security definition has been found for the request")),
-    Scenario("10182, data goes on", "a stream that goes on is said to have ended",
-             _said(10182, "Failed to request live updates (disconnected).")),
     Scenario("10182", "one subscription ends", stream_ended),
     Scenario("317", "the book is reset", book_reset),
     Scenario("reroute 91", "data must be asked for elsewhere after a reconnect", rerouted),
