@@ -191,7 +191,7 @@ def test_who_has_every_row_twice_does_not(monkeypatch: pytest.MonkeyPatch) -> No
     assert outcome.live_s is not None
     assert outcome.doubled > 0
     assert f"{outcome.doubled} records twice" in outcome.problems
-    assert outcome.problems[0].startswith("requests at the gateway, too many: {'market data of 265598': 1, ")
+    assert outcome.problems[0].startswith("requests too many at the gateway: {'market data of 265598': 1, ")
 
 
 def test_who_stays_connected_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

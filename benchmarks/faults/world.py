@@ -252,7 +252,7 @@ class World:
             found.subtract(self._place(wish) for wish in self.wishes if not self._is_refused(wish.name))
             return {f"{family} of {con_id}": more for (family, con_id), more in found.items() if more}
 
-        await self.until(lambda: not differences(), lambda: f"requests at the gateway, too many: {differences()}")
+        await self.until(lambda: not differences(), lambda: f"requests too many at the gateway: {differences()}")
 
     def outcome(self) -> Outcome:
         """Return what was measured; to be called after the end."""
