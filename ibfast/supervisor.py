@@ -577,6 +577,8 @@ class Supervisor:
             self.lines.poll(time.monotonic())
             if was_ready:
                 self.book.note_state()
+            for gap in self._session.unrecorded_gaps():
+                self._record(gap)
             self._forget_link()
             self._manager.end_session(NotConnectedError("the connection was closed"))
         if reason is not None:

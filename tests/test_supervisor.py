@@ -1020,3 +1020,34 @@ def test_a_subscription_does_not_wait_for_ever(run: Run) -> None:
                 await manager.subscribe("AAPL", "LAST")
 
     run(test())
+
+
+def test_a_gap_without_an_end_is_recorded_at_the_disconnect(run: Run) -> None:
+    """The farm came back without a notice, and the disconnect comes before a record could end the gap."""
+
+    async def gateway(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        req_id = (await caller.request(MarketData)).req_id
+        caller.send(TickPrice(req_id, 4, 1.5, 1))
+        await seen.wait()
+        farm = "Market data farm connection is broken:usfarm"
+        caller.send(ErrorMessage(-1, 2103, farm), TickPrice(req_id, 4, 2.5, 1))
+        await caller.gone()
+
+    seen = asyncio.Event()
+
+    async def test() -> None:
+        async with kept(gateway) as (manager, _):
+            stream = await manager.subscribe("AAPL", "TRADES")
+            (before,) = await anext(stream)
+            seen.set()
+            (after,) = await anext(stream)
+            gaps = manager.feed.gaps.reader(start="oldest")
+            assert len(gaps.read()) == 0
+            await manager.disconnect()
+            (gap,) = gaps.read()
+            assert (gap["cause"], gap["recovered"], gap["last_seq"]) == (GapCause.FARM_BROKEN, 0, 0)
+            assert before["seq"] < gap["first_seq"] <= after["seq"]
+
+    run(test())

@@ -162,6 +162,10 @@ class SessionManager:
         if self.is_connected:
             self._decided.requests.append(MarketDataTypeRequest(market_data_type))
 
+    def unrecorded_gaps(self) -> list[Gap]:
+        """Return the gaps that have no row yet. They need one if no record is going to end them."""
+        return [s.gap for s in self.subscriptions.values() if s.gap is not None and not s.gap_told]
+
     def of_request(self, req_id: int) -> Subscription | None:
         """Return the subscription that a live request serves."""
         return self._by_req_id.get(req_id)
