@@ -73,7 +73,9 @@ KINDS = {
 """What is judged, by kind."""
 
 
-def judged(held: Held, asked: Mapping[int, Asked], market: Market, *, is_at_rest: bool) -> Iterator[Problem]:
+def judged(
+    held: Held, asked: Mapping[int, Asked], market: Market, *, is_at_rest: bool, is_ring_long: bool = True
+) -> Iterator[Problem]:
     """Yield what is wrong with a stream.
 
     Args:
@@ -81,6 +83,7 @@ def judged(held: Held, asked: Mapping[int, Asked], market: Market, *, is_at_rest
         asked: every request of its feed, by id.
         market: what there was.
         is_at_rest: whether everything has been delivered by now.
+        is_ring_long: whether the ring holds what backfill must know of, so as not to bring it again.
     """
     rows = list(_rows(held))
     yield from (Problem(kind, f"{held.name}: {text}") for kind, text in _row_by_row(held, rows, asked))
@@ -99,7 +102,7 @@ def judged(held: Held, asked: Mapping[int, Asked], market: Market, *, is_at_rest
         bars = None if held.stream.history is None else len(held.stream.history)
         if bars != BARS:
             yield Problem("history", f"{held.name}: its history has {bars} bars of {BARS}")
-    if held.data_type in EXACT_HISTORY:
+    if held.data_type in EXACT_HISTORY and is_ring_long:
         newest = market.number(series_of(held.stream.subscription.request))
         yield from (Problem("backfill", f"{held.name}: {text}") for text in _backfill(held, rows, newest))
 

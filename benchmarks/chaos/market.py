@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,8 +93,19 @@ def details_of(description: Contract) -> ContractDetails | None:
         )
         if is_meant:
             known = replace(contract, con_id=con_id, local_symbol=f"{contract.symbol}{index}")
-            return ContractDetails(contract=known, min_tick=0.01, time_zone_id="UTC", valid_exchanges="SMART")
+            hours = _always_open()
+            return ContractDetails(
+                contract=known, min_tick=0.01, time_zone_id="UTC", valid_exchanges="SMART",
+                trading_hours=hours, liquid_hours=hours,
+            )  # fmt: skip
     return None
+
+
+def _always_open() -> str:
+    """Return the hours of a market that does not close, a week before and after today."""
+    today = datetime.fromtimestamp(time.time(), UTC).date()
+    days = [today + timedelta(days=offset) for offset in range(-7, 8)]
+    return ";".join(f"{day:%Y%m%d}:0000-{day + timedelta(days=1):%Y%m%d}:0000" for day in days)
 
 
 def series_of(request: SubscriptionRequest | HistoricalTicks) -> Series:

@@ -42,7 +42,7 @@ class Rig:
         self._report = Report()
         self._stop = asyncio.Event()
         self._shrunk: Counter[str] = Counter()
-        self._to_shrink: asyncio.Queue[tuple[str, str, dict[str, Any]]] = asyncio.Queue()
+        self._to_shrink: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
     async def run(self) -> Report:
         """Return what was found."""
@@ -105,16 +105,18 @@ class Rig:
         without = self._options.without
         world["problems"] = [problem for problem in world["problems"] if problem[0] not in without]
         self._report.take(world)
-        for kind, text in world["problems"]:
-            self._shrunk[kind] += 1
-            if self._shrunk[kind] <= SHRUNK_PER_KIND:
-                self._say(f"{kind} in {world['seed']} ({clock}): {text}")
-                self._to_shrink.put_nowait((kind, world["seed"], world))
+        kinds = dict(world["problems"])
+        news = [kind for kind in kinds if self._shrunk[kind] < SHRUNK_PER_KIND]
+        self._shrunk.update(news)
+        for kind in news:
+            self._say(f"{kind} in {world['seed']} ({clock}): {kinds[kind]}")
+        if news:
+            self._to_shrink.put_nowait((news[0], world["seed"]))
 
     async def _shrink(self) -> None:
         """Shrink what has failed, one after the other, on a jumping clock."""
         while True:
-            kind, seed, _ = await self._to_shrink.get()
+            kind, seed = await self._to_shrink.get()
             try:
                 await self._shrink_one(kind, seed)
             finally:

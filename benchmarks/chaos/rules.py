@@ -6,6 +6,7 @@ nothing of the client's own limiter. A refusal is an offence unless the gateway 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from ibfast.sim.pacing import AccountLimits, Refusal
@@ -23,6 +24,7 @@ from ibfast.wire.requests import (
 __all__ = ["RATIONED", "Account"]
 
 RATIONED = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars | HistoricalTicks | HeadTimestamp
+HISTORICAL_AT_ONCE = 50
 SECONDS = {"sec": 1, "min": 60, "hou": 3600, "day": 86400, "wee": 604800, "mon": 2592000}
 
 
@@ -35,9 +37,21 @@ class Account:
 
     def __init__(self, lines: int) -> None:
         self.limits = AccountLimits(lines)
+        self._open: Counter[str] = Counter()
+
+    def is_full(self, request: Request) -> bool:
+        """Tell whether another request of this kind would be one too many at once."""
+        family = _family(request)
+        most = {"lines": self.limits.lines, "tick by tick": self.limits.tick_by_tick, "depth": self.limits.depth}
+        return self._open[family] >= most.get(family, HISTORICAL_AT_ONCE)
 
     def take(self, request: RATIONED, now_s: float) -> Refusal | None:
         """Count a request, or return why it is refused."""
+        refusal = self._take(request, now_s)
+        self._open[_family(request)] += refusal is None
+        return refusal
+
+    def _take(self, request: RATIONED, now_s: float) -> Refusal | None:
         limits = self.limits
         match request:
             case MarketData():
@@ -55,6 +69,7 @@ class Account:
 
     def give_back(self, request: Request) -> None:
         """Count a request no longer as open."""
+        self._open[_family(request)] -= 1
         match request:
             case MarketData() | RealTimeBars():
                 self.limits.close_line()
@@ -64,6 +79,17 @@ class Account:
                 self.limits.close_depth()
             case HistoricalBars() | HistoricalTicks() | HeadTimestamp():
                 self.limits.close_historical()
+
+
+def _family(request: Request) -> str:
+    match request:
+        case MarketData() | RealTimeBars():
+            return "lines"
+        case TickByTick():
+            return "tick by tick"
+        case MarketDepth():
+            return "depth"
+    return "historical"
 
 
 def _seconds(bar_size: str) -> int:

@@ -17,9 +17,13 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.chaos.judge import Problem
+from benchmarks.chaos.killed import played_killed
 from benchmarks.chaos.play import JUMPING_ONLY, jumped, plan_of, played, shrunk
 from benchmarks.chaos.report import told
 from benchmarks.chaos.world import Verdict
+
+KILLED = "0"
+"""Every tenth world in real time has a user that is killed."""
 
 
 def main(kind: str, first: str, second: str, seed: str, without: str) -> None:
@@ -72,7 +76,9 @@ async def wait(at_once: int, seed: str, without: list[str]) -> None:
             name = next(names)
             try:
                 # In a context of its own: a world is known by it.
-                verdict = await asyncio.create_task(played(plan_of(name, [*without, *JUMPING_ONLY])))
+                plan = plan_of(name, [*without, *JUMPING_ONLY])
+                work = played_killed(name) if name.endswith(KILLED) else played(plan)
+                verdict = await asyncio.create_task(work)
             except Exception as error:
                 verdict = failed(error)
             tell(name, verdict)

@@ -25,9 +25,12 @@ from benchmarks.chaos.market import Market, series_of
 from benchmarks.chaos.user import Held, User
 from ibfast import Config
 from ibfast.config import BreakerConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
+from ibfast.enums import ServerVersion
 from ibfast.errors import RequestError
 from ibfast.policy.subscription import SubscriptionState
 
+VERSIONS = (157, 165, 176, 187, 193, 195, 196, 200, 201, 205, 206, 207, 208, 212, 213, 219, int(ServerVersion.MAX))
+"""Server versions: at both sides of every change that ibfast knows of."""
 FLOWING = frozenset({SubscriptionState.LIVE, SubscriptionState.QUIET})
 POLL_S = 0.1
 PATIENCE_S = 60.0
@@ -38,9 +41,23 @@ END_S = 10.0
 PROMISE_SLACK_S = 20.0
 """One more than the longest pause between two requests of the plan, which may overtake each other."""
 NO_CODE = 0
+LONG_RING = 1 << 12
 
 WORLD: contextvars.ContextVar[World] = contextvars.ContextVar("world")
 WORLDS: weakref.WeakSet[World] = weakref.WeakSet()
+
+
+def quick_times() -> dict[str, Any]:
+    """Return settings with which a manager notices and repairs within seconds."""
+    return {
+        "connect_timeout_s": 3.0,
+        "request_timeout_s": 15.0,
+        "heartbeat": HeartbeatConfig(
+            interval_s=2.0, timeout_s=2.0, first_data_s=5.0, quiet_s=2.0, stale_s=4.0, dead_s=8.0
+        ),
+        "reconnection": ReconnectionConfig(delay_s=0.1, max_delay_s=1.0, stable_s=5.0, login_poll_s=1.0),
+        "breaker": BreakerConfig(open_s=1.0),
+    }
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,6 @@ class World:
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.problems: list[Problem] = []
         self.steps = 0
-        self.is_clock_true = True
         self.happened: list[tuple[float, str]] = []
         self._logged = _Logged(self)
         self._stack = contextlib.AsyncExitStack()
@@ -139,24 +155,13 @@ class World:
 
     def _config(self, member: int) -> Config:
         gateway = self.gateways[member % len(self.gateways)]
-        times: dict[str, Any] = {}
-        if not self.setup.is_patient:
-            times = {
-                "connect_timeout_s": 3.0,
-                "request_timeout_s": 15.0,
-                "heartbeat": HeartbeatConfig(
-                    interval_s=2.0, timeout_s=2.0, first_data_s=5.0, quiet_s=2.0, stale_s=4.0, dead_s=8.0
-                ),
-                "reconnection": ReconnectionConfig(delay_s=0.1, max_delay_s=1.0, stable_s=5.0, login_poll_s=1.0),
-                "breaker": BreakerConfig(open_s=1.0),
-            }
         return Config(
             port=gateway.port,
             client_id=1 + 10 * member,
             feed_capacity=self.setup.feed_capacity,
             pacing=PacingConfig(lines=self.setup.lines, max_wait_s=120.0),
             session=SessionConfig(backfill=self.setup.backfill),
-            **times,
+            **{} if self.setup.is_patient else quick_times(),
         )
 
     async def _beat(self) -> None:
@@ -234,6 +239,8 @@ class World:
             await asyncio.sleep(POLL_S)
             against = list(self._against_rest(marks))
             latest_s = promises.look()
+            if any(asked.is_mute for gateway in self.gateways for asked in gateway.live()):
+                latest_s = time.monotonic()  # the silence of a stream that has brought little is noticed late
             deadline_s = min(max(deadline_s, latest_s + PATIENCE_S), began_s + LONGEST_REST_S)
         if against:
             waited_s = time.monotonic() - began_s
@@ -253,17 +260,18 @@ class World:
         if not user.is_connected:
             yield "there is no session"
             return
+        waiting = {s for member in user.members for s in self._waits_rightly(member)}
         for held in user.open():
-            series = held.stream.subscription.request
-            if held.stream.state not in FLOWING:
-                yield f"{held.name} is {held.stream.state}: {held.stream.subscription.reason}"
-            elif held.newest <= marks.get(series_of(series), 0):
+            subscription = held.stream.subscription
+            if held.stream.state not in FLOWING and subscription not in waiting:
+                yield f"{held.name} is {held.stream.state}: {subscription.reason}"
+            elif subscription not in waiting and held.newest <= marks.get(series_of(subscription.request), 0):
                 yield f"{held.name} is {held.stream.state}, and no tick comes"
         health = user.client.health()
-        if not health.ok:
-            yield f"health says {health.reasons[:2]}"
+        if health.ok != (not waiting):
+            yield f"health says {health.reasons[:2]}, and {len(waiting)} subscriptions wait for a line"
         for member in user.members:
-            plan = member.plan()
+            plan = [(subscription, eta_s) for subscription, eta_s in member.plan() if subscription not in waiting]
             if plan:
                 yield f"the plan says {plan[:2]}"
         wanted = Counter(s.req_id for member in user.members for s in member.session.open_subscriptions())
@@ -276,6 +284,16 @@ class World:
         held_ids = {id(held.stream.subscription) for held in user.open()}
         if declared != held_ids:
             yield f"{len(declared - held_ids)} subscriptions without a stream, {len(held_ids - declared)} the other way"
+
+    def _waits_rightly(self, member: Any) -> Iterator[Any]:
+        """Yield the subscriptions of a member that wait while all lines of their kind are taken by others as good."""
+        gateway = next(gateway for gateway in self.gateways if gateway.port == member.config.port)
+        own = member.session.subscriptions.values()
+        for subscription in own:
+            if subscription.state is SubscriptionState.WAITING and gateway.account.is_full(subscription.request):
+                rivals = [s for s in own if s.req_id and s.family == subscription.family]
+                if all(rival.rank < subscription.rank for rival in rivals):
+                    yield subscription
 
     def _request(self, req_id: int) -> str:
         for gateway in self.gateways:
@@ -294,7 +312,9 @@ class World:
     def _judged(self, held: Held, is_at_rest: bool) -> Iterator[Problem]:
         held.take_gaps()
         asked = {req_id: request for gateway in self.gateways for req_id, request in gateway.asked.items()}
-        yield from judged(held, asked, self.market, is_at_rest=is_at_rest)
+        yield from judged(
+            held, asked, self.market, is_at_rest=is_at_rest, is_ring_long=self.setup.feed_capacity >= LONG_RING
+        )
         error = held.error
         if isinstance(error, RequestError) and error.code != NO_CODE:
             said = {notice for gateway in self.gateways for notice in gateway.notices}
