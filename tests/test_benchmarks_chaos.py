@@ -250,6 +250,12 @@ def test_a_tick_of_a_request_that_was_given_up_must_not_come() -> None:
     assert kinds(stream_of([1, 2, 3]), sent(range(1, 4), over_s=2.0)) == {"abandoned"}
 
 
+def test_what_comes_after_the_user_has_ended_the_stream_need_not_be_whole() -> None:
+    held = stream_of(HOLE)
+    held.until_s = 3.0
+    assert kinds(held, sent(range(1, 7))) == set()
+
+
 def test_a_row_of_a_request_that_was_not_made_must_not_come() -> None:
     assert "unasked" in kinds(stream_of([1, 2, 3]), {})
 

@@ -88,7 +88,8 @@ def judged(
     rows = list(_rows(held))
     yield from (Problem(kind, f"{held.name}: {text}") for kind, text in _row_by_row(held, rows, asked))
     gaps = list(_gaps(held.gaps))
-    yield from (Problem(kind, f"{held.name}: {text}") for kind, text in _holes(rows, gaps))
+    wanted = [row for row in rows if _sent_s(row, asked) <= (held.until_s or math.inf)]
+    yield from (Problem(kind, f"{held.name}: {text}") for kind, text in _holes(wanted, gaps))
     yield from (Problem("gap", f"{held.name}: {text}") for text in _contradictions(held.gaps))
     if rows:
         text = _head(held, rows[0], asked, gaps)
@@ -114,6 +115,11 @@ def _rows(held: Held) -> Iterator[Row]:
         columns = (live[name].tolist() for name in ("req_id", "seq", number))
         for req_id, seq, value in zip(*columns, strict=True):
             yield Row(req_id, seq, int(value) if math.isfinite(value) else 0, gaps, lost)
+
+
+def _sent_s(row: Row, asked: Mapping[int, Asked]) -> float:
+    request = asked.get(row.req_id)
+    return 0.0 if request is None else request.sent.get(row.number, 0.0)
 
 
 def _row_by_row(held: Held, rows: list[Row], asked: Mapping[int, Asked]) -> Iterator[Problem]:

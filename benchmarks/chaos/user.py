@@ -173,9 +173,6 @@ class User:
     def disconnect(self, *, cancel_after_s: float | None = None) -> asyncio.Task[Any]:
         """Disconnect."""
         self.is_wanted = False
-        now_s = time.monotonic()
-        for held in self.open():
-            held.until_s = now_s
         return self.call("disconnect", self.client.disconnect(), cancel_after_s=cancel_after_s)
 
     def subscribe(

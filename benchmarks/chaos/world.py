@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import math
 import time
 import weakref
 from collections import Counter
@@ -21,25 +20,22 @@ from typing import Any
 from benchmarks.chaos.clock import JumpingClock
 from benchmarks.chaos.gateway import Gateway
 from benchmarks.chaos.judge import Problem, judged
-from benchmarks.chaos.market import Market, series_of
+from benchmarks.chaos.market import Market
+from benchmarks.chaos.rest import Promises, against_rest
 from benchmarks.chaos.user import Held, User
 from ibfast import Config
 from ibfast.config import BreakerConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
 from ibfast.enums import ServerVersion
 from ibfast.errors import RequestError
-from ibfast.policy.subscription import SubscriptionState
 
 VERSIONS = (157, 165, 176, 187, 193, 195, 196, 200, 201, 205, 206, 207, 208, 212, 213, 219, int(ServerVersion.MAX))
 """Server versions: at both sides of every change that ibfast knows of."""
-FLOWING = frozenset({SubscriptionState.LIVE, SubscriptionState.QUIET})
 POLL_S = 0.1
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
 """At rest, so long nothing need change, beyond what the plan says."""
 LONGEST_REST_S = 900.0
 DRAIN_S = 15.0
 END_S = 10.0
-PROMISE_SLACK_S = 20.0
-"""One more than the longest pause between two requests of the plan, which may overtake each other."""
 NO_CODE = 0
 LONG_RING = 1 << 12
 
@@ -233,11 +229,11 @@ class World:
         began_s = time.monotonic()
         marks = {series: self.market.number(series) for series in self.market.times_s}
         deadline_s = began_s + PATIENCE_S
-        promises = _Promises(self)
+        promises = Promises(self)
         against: list[str] = ["nothing was looked at"]
         while against and time.monotonic() < deadline_s:
             await asyncio.sleep(POLL_S)
-            against = list(self._against_rest(marks))
+            against = list(against_rest(self, marks))
             latest_s = promises.look()
             if any(asked.is_mute for gateway in self.gateways for asked in gateway.live()):
                 latest_s = time.monotonic()  # the silence of a stream that has brought little is noticed late
@@ -254,60 +250,14 @@ class World:
             await asyncio.sleep(POLL_S)
         return True
 
-    def _against_rest(self, marks: dict[Any, int]) -> Iterator[str]:
-        """Yield why not everything flows."""
-        user = self.user
-        if not user.is_connected:
-            yield "there is no session"
-            return
-        waiting = {s for member in user.members for s in self._waits_rightly(member)}
-        for held in user.open():
-            subscription = held.stream.subscription
-            if held.stream.state not in FLOWING and subscription not in waiting:
-                yield f"{held.name} is {held.stream.state}: {subscription.reason}"
-            elif subscription not in waiting and held.newest <= marks.get(series_of(subscription.request), 0):
-                yield f"{held.name} is {held.stream.state}, and no tick comes"
-        health = user.client.health()
-        if health.ok != (not waiting):
-            yield f"health says {health.reasons[:2]}, and {len(waiting)} subscriptions wait for a line"
-        for member in user.members:
-            plan = [(subscription, eta_s) for subscription, eta_s in member.plan() if subscription not in waiting]
-            if plan:
-                yield f"the plan says {plan[:2]}"
-        wanted = Counter(s.req_id for member in user.members for s in member.session.open_subscriptions())
-        live = Counter(asked.request.req_id for gateway in self.gateways for asked in gateway.live())
-        for req_id in live - wanted:
-            yield f"live at the gateway and nobody's: {self._request(req_id)}"
-        for req_id in wanted - live:
-            yield f"live by its state and not at the gateway: {self._request(req_id)}"
-        declared = {id(s) for member in user.members for s in member.session.subscriptions.values()}
-        held_ids = {id(held.stream.subscription) for held in user.open()}
-        if declared != held_ids:
-            yield f"{len(declared - held_ids)} subscriptions without a stream, {len(held_ids - declared)} the other way"
-
-    def _waits_rightly(self, member: Any) -> Iterator[Any]:
-        """Yield the subscriptions of a member that wait while all lines of their kind are taken by others as good."""
-        gateway = next(gateway for gateway in self.gateways if gateway.port == member.config.port)
-        own = member.session.subscriptions.values()
-        for subscription in own:
-            if subscription.state is SubscriptionState.WAITING and gateway.account.is_full(subscription.request):
-                rivals = [s for s in own if s.req_id and s.family == subscription.family]
-                if all(rival.rank < subscription.rank for rival in rivals):
-                    yield subscription
-
-    def _request(self, req_id: int) -> str:
-        for gateway in self.gateways:
-            if req_id in gateway.asked:
-                return str(gateway.asked[req_id].request)
-        return f"request {req_id}"
-
     def _is_drained(self, held: Held) -> bool:
+        """Tell whether a stream has yielded the last tick of its request, if one is live."""
         for gateway in self.gateways:
             asked = gateway.asked.get(held.stream.req_id)
             if asked is not None and asked.is_live:
                 sent = [number for number, at_s in asked.sent.items() if at_s >= held.since_s]
                 return held.newest >= max(sent, default=0)
-        return False
+        return True
 
     def _judged(self, held: Held, is_at_rest: bool) -> Iterator[Problem]:
         held.take_gaps()
@@ -359,32 +309,6 @@ class World:
                 offences=len(gateway.offences),
             )
         return counts
-
-
-class _Promises:
-    """What the plan has promised at rest, and whether it was kept."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._promised: dict[Any, float] = {}
-
-    def look(self) -> float:
-        """Look at the plan; return until when it has to be waited for."""
-        now_s = time.monotonic()
-        latest_s = 0.0
-        planned = {}
-        for member in self._world.user.members:
-            for subscription, eta_s in member.plan():
-                if math.isfinite(eta_s):
-                    latest_s = max(latest_s, now_s + eta_s)
-                if math.isfinite(eta_s) and eta_s > 0:
-                    planned[subscription] = min(self._promised.get(subscription, math.inf), now_s + eta_s)
-        for subscription, due_s in planned.items():
-            if now_s > due_s + PROMISE_SLACK_S:
-                self._world.problem("plan", f"{subscription!r} was to be asked for {now_s - due_s:.1f} s ago")
-                planned[subscription] = math.inf
-        self._promised = planned
-        return latest_s
 
 
 class _Logged(logging.Handler):
