@@ -22,7 +22,7 @@ class BarHistory:
     """The first complete answer to a subscription's request.
 
     Attributes:
-        is_complete: whether the answer has come.
+        is_over: whether the answer has come, or can't be had.
     """
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class BarHistory:
         self._changed = asyncio.Event()
 
     @property
-    def is_complete(self) -> bool:
-        """Whether the answer has come."""
-        return self._bars is not None
+    def is_over(self) -> bool:
+        """Whether the answer has come, or can't be had."""
+        return self._changed.is_set()
 
     def add(self, message: HistoricalData | HistoricalDataEnd, *, is_last: bool) -> None:
         """Take in a message of the subscription's present request; `is_last` says that it ends the answer."""
-        if self.is_complete:
+        if self.is_over:
             return
         if message.req_id != self._req_id:
             self._req_id = message.req_id
@@ -52,7 +52,8 @@ class BarHistory:
             self._changed.set()
 
     def fail(self, error: Exception) -> None:
-        """Give every stream that waits this error: the answer can't come any more."""
+        """Give every stream that waits this error: the answer can't come, or can't be read."""
+        self._parts.clear()
         self._error = error
         self._changed.set()
 

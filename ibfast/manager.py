@@ -36,7 +36,7 @@ from ibfast.scalars import whole
 from ibfast.stream import Stream, Wanted, wanted
 from ibfast.supervisor import Supervisor
 from ibfast.wire.requests import HistoricalBars
-from ibfast.wire.responses import HistoricalData, HistoricalDataEnd, Response
+from ibfast.wire.responses import HistoricalData, HistoricalDataEnd, Response, Unreadable
 
 __all__ = ["IBKRConnectionManager", "feed_of", "limits_of"]
 
@@ -373,7 +373,7 @@ class IBKRConnectionManager(Questions):
         """
         history = self._histories.setdefault(subscription, BarHistory())
         self._supervisor.act()
-        if history.is_complete:
+        if history.is_over:
             return await self._bars(replace(request, keep_up_to_date=False))
         ticket = self._supervisor.lines.ticket_of(subscription.req_id)
         is_sent = ticket is not None and ticket.state is TicketState.SENT
@@ -388,11 +388,15 @@ class IBKRConnectionManager(Questions):
             ) from None
 
     def _take_history(self, message: Response) -> None:
-        if not isinstance(message, HistoricalData | HistoricalDataEnd):
+        if not isinstance(message, HistoricalData | HistoricalDataEnd | Unreadable):
             return
         subscription = self.session.of_request(message.req_id)
-        if subscription is not None:
-            history = self._histories.setdefault(subscription, BarHistory())
+        if subscription is None or not isinstance(subscription.request, HistoricalBars):
+            return
+        history = self._histories.setdefault(subscription, BarHistory())
+        if isinstance(message, Unreadable):
+            history.fail(message.error)
+        else:
             history.add(message, is_last=self._completes_bars(message))
 
     def _rows_lost(self) -> int:
