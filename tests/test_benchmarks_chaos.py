@@ -343,7 +343,7 @@ class Chaos(RuleBasedStateMachine):
 
 TestShortForm = Chaos.TestCase
 TestShortForm.settings = settings(
-    max_examples=60,
+    max_examples=45,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,

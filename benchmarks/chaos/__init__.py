@@ -10,11 +10,12 @@ health and plan are true; no rule of IB is broken; nothing hangs, raises or is l
 
 A world is a list of steps drawn from a seed. Most worlds have a clock that jumps: time passes only while nothing is
 ready, so that minutes of patience take milliseconds and the same steps are the same run. A process of its own plays
-worlds in real time meanwhile, many at once. What fails is printed with its seed, and shrunk to the steps that matter.
+worlds in real time on uvloop meanwhile, many at once; in every tenth the user is a process that is killed (-9). What
+fails is printed with its seed, and shrunk to the steps that matter.
 
     python -m benchmarks chaos --minutes 30 --seed 7
     python -m benchmarks chaos --minutes 5 --without "step clock" "block loop" "late gap"
-    python -m benchmarks chaos --replay 7/123            a world by its seed, with what happened
+    python -m benchmarks chaos --replay 7/123            a world by its seed, on a jumping clock, with what happened
     python -m benchmarks chaos --replay failure.json     the steps of a file, as --keep writes them
     python -m benchmarks chaos --list                    the actions, and what is judged
 
@@ -26,11 +27,13 @@ What it does not show: a real TWS; books, whose rows are judged one by one and n
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 from pathlib import Path
 
 from benchmarks.chaos.judge import KINDS
+from benchmarks.chaos.killed import is_killed, played_killed
 from benchmarks.chaos.play import ACTIONS, Plan, jumped, plan_of
 from benchmarks.chaos.report import Report, told
 from benchmarks.chaos.rig import run_rig
@@ -71,9 +74,13 @@ def run(options: argparse.Namespace) -> int:
 def replayed(what: str, without: list[str]) -> int:
     """Play one world, print what happens in it, and return 0 only if nothing was found."""
     path = Path(what)
-    plan = Plan.loaded(path.read_text()) if path.is_file() else plan_of(what, without)
-    verdict = jumped(plan)
-    print(told(plan, verdict))
+    if is_killed(what):
+        verdict = asyncio.run(played_killed(what))
+        print(told("a user that is killed", verdict))
+    else:
+        plan = Plan.loaded(path.read_text()) if path.is_file() else plan_of(what, without)
+        verdict = jumped(plan)
+        print(told(plan.setup, verdict))
     problems = [problem for problem in verdict.problems if problem.kind not in without]
     if not problems:
         print("nothing was found", file=sys.stderr)

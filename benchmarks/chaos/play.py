@@ -20,6 +20,7 @@ from benchmarks.chaos.world import VERSIONS, Setup, Verdict, World
 
 ACTIONS: dict[str, Action] = {**actions.ACTIONS, **trouble.ACTIONS}
 MOST_STEPS = 40
+REAL = "/real/"
 JUMPING_ONLY = ("block loop", "step clock", "forget request")
 """Actions that concern the whole process, or take more patience than there is in real time."""
 
@@ -61,9 +62,10 @@ def drawn_setup(draw: random.Random) -> Setup:
 
 
 def plan_of(seed: str, without: Collection[str] = ()) -> Plan:
-    """Return the world of a seed, without some actions."""
+    """Return the world of a seed, without some actions; one that was played in real time is named so."""
     draw = random.Random(seed)
-    allowed = [action for name, action in ACTIONS.items() if name not in without]
+    left_out = {*without, *(JUMPING_ONLY if REAL in seed else ())}
+    allowed = [action for name, action in ACTIONS.items() if name not in left_out]
     setup = drawn_setup(draw)
     return Plan(setup, tuple(drawn(allowed, draw) for _ in range(draw.randrange(3, MOST_STEPS))))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.chaos.judge import KINDS
-from benchmarks.chaos.play import Plan
 from benchmarks.chaos.world import Verdict
 
 FIGURES = ("worlds", "steps", "calls", "streams", "requests", "notices", "ticks", "rows", "gaps", "offences")
@@ -51,9 +50,9 @@ class Report:
         return "\n".join([*lines, *self.broken])
 
 
-def told(plan: Plan, verdict: Verdict) -> str:
-    """Return a world, what happened in it, and what was found."""
-    lines = [str(plan.setup)]
+def told(setup: object, verdict: Verdict) -> str:
+    """Return what a world is made of, what happened in it, and what was found."""
+    lines = [str(setup)]
     began_s = verdict.journal[0][0] if verdict.journal else 0.0
     lines += [f"{at_s - began_s:>9.3f}  {text[:LONGEST_LINE]}" for at_s, text in verdict.journal]
     lines += [f"{problem.kind}: {problem.text}" for problem in verdict.problems]

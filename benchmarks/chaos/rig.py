@@ -25,6 +25,8 @@ SHRINK_S = 60.0
 SHRUNK_PER_KIND = 2
 STOP_S = 300.0
 """So long the worlds that have begun may take to end."""
+STOP_AT_ONCE_S = 3.0
+"""So long when the user ends the run: worlds that last longer are not judged."""
 LONGEST_LINE = 1 << 22
 
 
@@ -84,7 +86,7 @@ class Rig:
             assert process.stdout is not None
             async for line in process.stdout:
                 self._take(kind, json.loads(line))
-            if await process.wait() != 0:
+            if await process.wait() != 0 and not self._stop.is_set():
                 self._report.broken.append(f"the process of {kind} worlds ended with code {process.returncode}")
         finally:
             stopping.cancel()
@@ -98,7 +100,9 @@ class Rig:
             await asyncio.wait_for(self._stop.wait(), self._seconds)
         assert process.stdin is not None
         process.stdin.close()
-        await asyncio.sleep(STOP_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), STOP_S)
+            await asyncio.sleep(STOP_AT_ONCE_S)
         process.kill()
 
     def _take(self, clock: str, world: dict[str, Any]) -> None:

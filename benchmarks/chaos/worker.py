@@ -1,7 +1,7 @@
 """A process that plays worlds, or shrinks one; it answers by lines of JSON, and ends when its input does.
 
 worker jump NUMBER OF SEED WITHOUT       worlds on a jumping clock, every OF-th one
-worker wait AT_ONCE 1 SEED WITHOUT       worlds in real time
+worker wait AT_ONCE 1 SEED WITHOUT       worlds in real time, on uvloop
 worker shrink KIND SECONDS SEED WITHOUT  one world
 """
 
@@ -16,14 +16,13 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
+import uvloop
+
 from benchmarks.chaos.judge import Problem
-from benchmarks.chaos.killed import played_killed
-from benchmarks.chaos.play import JUMPING_ONLY, jumped, plan_of, played, shrunk
+from benchmarks.chaos.killed import is_killed, played_killed
+from benchmarks.chaos.play import REAL, jumped, plan_of, played, shrunk
 from benchmarks.chaos.report import told
 from benchmarks.chaos.world import Verdict
-
-KILLED = "0"
-"""Every tenth world in real time has a user that is killed."""
 
 
 def main(kind: str, first: str, second: str, seed: str, without: str) -> None:
@@ -34,7 +33,8 @@ def main(kind: str, first: str, second: str, seed: str, without: str) -> None:
     elif kind == "jump":
         jump(int(first), int(second), seed, left_out)
     else:
-        asyncio.run(wait(int(first), seed, left_out))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(wait(int(first), seed, left_out))
 
 
 def say(**fields: Any) -> None:
@@ -69,15 +69,14 @@ def jump(number: int, of: int, seed: str, without: list[str]) -> None:
 
 
 async def wait(at_once: int, seed: str, without: list[str]) -> None:
-    names = (f"{seed}/real/{index}" for index in itertools.count())
+    names = (f"{seed}{REAL}{index}" for index in itertools.count())
 
     async def play() -> None:
         while not has_ended():
             name = next(names)
             try:
                 # In a context of its own: a world is known by it.
-                plan = plan_of(name, [*without, *JUMPING_ONLY])
-                work = played_killed(name) if name.endswith(KILLED) else played(plan)
+                work = played_killed(name) if is_killed(name) else played(plan_of(name, without))
                 verdict = await asyncio.create_task(work)
             except Exception as error:
                 verdict = failed(error)
@@ -87,13 +86,12 @@ async def wait(at_once: int, seed: str, without: list[str]) -> None:
 
 
 def shrink(kind: str, seconds: float, seed: str, without: list[str]) -> None:
-    left_out = [*without, *JUMPING_ONLY] if "/real/" in seed else without
-    plan = plan_of(seed, left_out)
-    if kind not in jumped(plan).kinds:
+    plan = plan_of(seed, without)
+    if is_killed(seed) or kind not in jumped(plan).kinds:
         say(plan=None)
         return
     smallest = shrunk(plan, lambda smaller: kind in jumped(smaller).kinds, seconds)
-    say(plan=smallest.dumped(), told=told(smallest, jumped(smallest)), setup=asdict(smallest.setup))
+    say(plan=smallest.dumped(), told=told(smallest.setup, jumped(smallest)), setup=asdict(smallest.setup))
 
 
 if __name__ == "__main__":
