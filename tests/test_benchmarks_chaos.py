@@ -24,6 +24,7 @@ from benchmarks.chaos import actions, trouble
 from benchmarks.chaos.clock import JumpingClock
 from benchmarks.chaos.connection import Asked
 from benchmarks.chaos.judge import KINDS, Problem, judged
+from benchmarks.chaos.killed import Life, played_killed, succeeded
 from benchmarks.chaos.market import CONTRACTS, FIRST_CON_ID, Market, size_of, ticks_of
 from benchmarks.chaos.play import ACTIONS, Plan, do, drawn_setup, jumped, plan_of, played, shrunk
 from benchmarks.chaos.steps import Step, drawn
@@ -285,6 +286,38 @@ def test_a_gap_does_not_end_before_it_begins() -> None:
 def test_lost_accounts_for_what_is_missing_when_it_grows() -> None:
     assert kinds(stream_of(HOLE, lost=[0, 0, 3]), sent(range(1, 7))) == set()
     assert "unreported" in kinds(stream_of(HOLE, lost=[0, 3, 3]), sent(range(1, 7)))
+
+
+# --- a user that is killed ---
+
+
+def test_a_user_that_is_killed_goes_on_and_says_so(run: Run) -> None:
+    async def play() -> None:
+        verdict = await played_killed("26")
+        assert verdict.problems == []
+        assert verdict.counts["steps"] > 1
+        assert verdict.counts["rows"] > 0
+
+    run(play())
+
+
+def life_of(*rows_ns: int, gap: tuple[int, int] | None = None) -> Life:
+    """Return a life with rows of one stream, and a gap of a process that has ended: first_ns and last_ns."""
+    life = Life({}, figures={"flowing": 1})
+    life.take({"key": "0 LAST", "opened": "LAST", "con_id": CON_ID, "instrument": 3})
+    rows = [[1, place, Kind.LAST, place, at_ns] for place, at_ns in enumerate(rows_ns, 1)]
+    life.take({"key": "0 LAST", "rows": rows, "gaps": [], "lost": 0, "req_id": 1})
+    if gap is not None:
+        life.told.append([1, 3, Scope.CONNECTION, GapCause.PROCESS_ENDED, 1, 2, *gap, 1])
+    return life
+
+
+def test_from_life_to_life_a_gap_begins_with_the_end_of_the_first() -> None:
+    before = life_of(100, 200)
+    assert succeeded("0 LAST", life_of(300, gap=(150, 300)), before) == []
+    for life in (life_of(300), life_of(300, gap=(250, 300))):
+        (problem,) = succeeded("0 LAST", life, before)
+        assert problem.kind == "unreported"
 
 
 # --- shrinking ---

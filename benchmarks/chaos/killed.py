@@ -211,20 +211,8 @@ class _Killed:
                 # Sizes are not printed, and a gap may be said a line later.
                 self._problems += [problem for problem in found if problem.kind in ("twice", "unasked", "abandoned")]
                 if number:
-                    self._judge_succession(key, life, self._lives[number - 1])
+                    self._problems += succeeded(key, life, self._lives[number - 1])
         self._problems += [Problem("offence", f"{rule}: {detail}") for _, rule, detail in self._gateway.offences]
-
-    def _judge_succession(self, key: str, life: Life, before: Life) -> None:
-        last_ns = before.last_ns(key)
-        if not last_ns or not life.newest(key) or not life.figures:
-            return
-        instrument = life.opened[key][2]
-        told = [dict(zip(GAP_FIELDS, row, strict=True)) for row in life.told]
-        ended = [gap for gap in told if gap["cause"] == GapCause.PROCESS_ENDED and gap["instrument"] == instrument]
-        if not any(gap["first_ns"] <= last_ns and gap["recovered"] for gap in ended):
-            self._problems.append(
-                Problem("unreported", f"{key}: no gap from {last_ns}, when the process was killed: {ended}")
-            )
 
     def _counts(self) -> Counter[str]:
         rows = sum(len(line["rows"]) for life in self._lives for lines in life.lines.values() for line in lines)
@@ -232,6 +220,19 @@ class _Killed:
             worlds=1, steps=len(self._lives), streams=sum(len(life.opened) for life in self._lives), rows=rows,
             requests=self._gateway.requests, ticks=self._gateway.ticks, offences=len(self._gateway.offences),
         )  # fmt: skip
+
+
+def succeeded(key: str, life: Life, before: Life) -> list[Problem]:
+    """Return what is wrong with a stream from one life to the next: a gap must begin with the end of the first."""
+    last_ns = before.last_ns(key)
+    if not last_ns or not life.newest(key) or not life.figures:
+        return []
+    instrument = life.opened[key][2]
+    told = [dict(zip(GAP_FIELDS, row, strict=True)) for row in life.told]
+    ended = [gap for gap in told if gap["cause"] == GapCause.PROCESS_ENDED and gap["instrument"] == instrument]
+    if any(gap["first_ns"] <= last_ns and gap["recovered"] for gap in ended):
+        return []
+    return [Problem("unreported", f"{key}: no gap from {last_ns}, when the process was killed: {ended}")]
 
 
 async def _read(process: asyncio.subprocess.Process, life: Life) -> None:
