@@ -92,11 +92,12 @@ cdef struct request_slot_t:
     level1_t level1
     int64_t first_recv_ns
     uint64_t first_seq          # 0: the next record is the first
-    # The gap that the next record ends; a gap_first_seq of 0 means that there is none.
+    # The gap of which a row comes before the next record; a gap_first_seq of 0 means that there is none.
     uint64_t gap_first_seq
     int64_t gap_first_ns
     uint8_t gap_scope
     uint8_t gap_cause
+    bint gap_ends               # the row closes the gap; else it is the open row
 
 # What `activity` tells of a request.
 cdef struct activity_t:
@@ -150,7 +151,7 @@ cdef struct source_t:
 
 
 cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil
-cdef void write_gap_end(feed_t *f, request_slot_t *request, int64_t recv_ns) noexcept nogil
+cdef void write_gap(feed_t *f, request_slot_t *request, int64_t recv_ns) noexcept nogil
 cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64_t hash_) noexcept nogil
 
 
@@ -188,7 +189,7 @@ cdef inline source_t source(feed_t *f, int32_t req_id, int64_t recv_ns) noexcept
     s.request = request
     if request.first_seq == 0:
         if request.gap_first_seq:
-            write_gap_end(f, request, recv_ns)
+            write_gap(f, request, recv_ns)
         request.first_recv_ns = recv_ns
         request.first_seq = f.seq + 1
     request.messages += 1

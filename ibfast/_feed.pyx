@@ -207,8 +207,8 @@ cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
     return request
 
 
-cdef void write_gap_end(feed_t *f, request_slot_t *request, int64_t recv_ns) noexcept nogil:
-    """Append the closing row of a request's gap; the record that ends the gap is the next one of all."""
+cdef void write_gap(feed_t *f, request_slot_t *request, int64_t recv_ns) noexcept nogil:
+    """Append the row of a request's gap that comes before its next record, which is the next one of all."""
     cdef gap_t *row = <gap_t *> ring_claim(f.gaps)
     memset(row, 0, sizeof(gap_t))
     f.seq += 1
@@ -219,11 +219,12 @@ cdef void write_gap_end(feed_t *f, request_slot_t *request, int64_t recv_ns) noe
     row.kind = KIND_GAP
     row.scope = request.gap_scope
     row.cause = request.gap_cause
-    row.recovered = True
     row.first_seq = request.gap_first_seq
-    row.last_seq = f.seq + 1
     row.first_ns = request.gap_first_ns
-    row.last_ns = max(recv_ns, request.gap_first_ns)  # the system's clock may have been set back meanwhile
+    if request.gap_ends:
+        row.recovered = True
+        row.last_seq = f.seq + 1
+        row.last_ns = max(recv_ns, request.gap_first_ns)  # the system's clock may have been set back meanwhile
     request.gap_first_seq = 0
 
 
@@ -459,16 +460,16 @@ cdef class FeedCore:
                 rows[n].last_seq = request.last_seq
         return told
 
-    def end_gap(self, int32_t req_id, int scope, int cause, uint64_t first_seq, int64_t first_ns):
-        """Have the next record of a request end this gap, and count as its first one in `activity`."""
+    def await_gap(self, int32_t req_id, int scope, int cause, uint64_t first_seq, int64_t first_ns, bint ends):
+        """Have a gap's row come before the next record of a request, which counts as its first one in `activity`."""
         cdef request_slot_t *request = self.c.requests + request_slot(&self.c, req_id)
         if request.instrument != NO_INSTRUMENT:
             request.first_seq = 0
             request.gap_first_seq, request.gap_first_ns = first_seq, first_ns
-            request.gap_scope, request.gap_cause = scope, cause
+            request.gap_scope, request.gap_cause, request.gap_ends = scope, cause, ends
 
-    def hold_gap(self, int32_t req_id):
-        """Have no record of a request end a gap."""
+    def forget_gap(self, int32_t req_id):
+        """Have no gap's row come before the next record of a request."""
         cdef uint32_t i = request_slot(&self.c, req_id)
         if self.c.requests[i].instrument != NO_INSTRUMENT:
             self.c.requests[i].gap_first_seq = 0

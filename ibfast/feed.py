@@ -447,21 +447,24 @@ class Feed(FeedView):
         """
         return self.core.activity(np.ascontiguousarray(req_ids, np.int32))
 
-    def end_gap(self, req_id: int, scope: Scope, cause: GapCause, first_seq: int, first_ns: int) -> None:
-        """Have the next record of a request end a gap: the gap's closing row comes directly before that record.
+    def await_gap(
+        self, req_id: int, scope: Scope, cause: GapCause, first_seq: int, first_ns: int, *, ends: bool
+    ) -> None:
+        """Have a row of a gap come directly before the next record of a request.
 
         The record also counts as the request's first one in `activity`, whose `first_seq` is 0 until it has come.
 
         Args:
             req_id: a bound request.
-            scope, cause: as in the gap's open row.
+            scope, cause: what was interrupted, and why.
             first_seq, first_ns: where the gap begins, as in `add_gap`.
+            ends: whether that record ends the gap; if not, the row is the gap's open row.
         """
-        self.core.end_gap(req_id, scope, cause, first_seq, first_ns)
+        self.core.await_gap(req_id, scope, cause, first_seq, first_ns, ends)
 
-    def hold_gap(self, req_id: int) -> None:
-        """Take `end_gap` back: records of the request end no gap."""
-        self.core.hold_gap(req_id)
+    def forget_gap(self, req_id: int) -> None:
+        """Take `await_gap` back."""
+        self.core.forget_gap(req_id)
 
     def oldest_seq(self) -> int:
         """Return the sequence number below which no ring holds a record any more."""

@@ -411,6 +411,7 @@ class Questions:
 
         The gateway answers once a second: who asks sooner waits, and all who wait share one answer.
         """
+        self.check_loop()
         query = _Query(lambda message: True, asyncio.get_running_loop().create_future())
         if not self.connected:
             raise NotConnectedError("the gateway's clock can't be asked: there is no session")

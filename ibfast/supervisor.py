@@ -41,6 +41,8 @@ logger = logging.getLogger("ibfast")
 # How often activity is looked at: while something is awaited, and otherwise.
 EAGER_S, CALM_S = 0.02, 0.25
 LEAST_PAUSE_S = 0.001
+# After so long without a look, the event loop was blocked.
+BLOCKED_S = 1.0
 # The gateway may hold what an earlier connection of ours had open for so long.
 YOUNG_S = 60.0
 # How long a socket may take to close.
@@ -144,7 +146,7 @@ class Supervisor:
         self._leaving: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
         self._connected_s = 0.0
-        self._heard_s = 0.0
+        self._heard_s = self._looked_s = 0.0
         # As of the last look: health is read by other threads too, and to look is to note that one has looked.
         self._link_health = LinkHealth.ALIVE
         self._is_slow_told = False
@@ -273,12 +275,13 @@ class Supervisor:
             for request in decided.requests:
                 self.lines.submit(request, now_s)
             self._outbox.pump(now_s)
-        for req_id, awaited in decided.gap_ends.items():
+        for req_id, awaited in decided.gap_rows.items():
             if awaited is None:
-                self._feed.hold_gap(req_id)
+                self._feed.forget_gap(req_id)
             else:
-                first_ns = awaited.begin_ns(now_s, time.time_ns())
-                self._feed.end_gap(req_id, awaited.scope, awaited.cause, awaited.first_seq, first_ns)
+                gap, ends = awaited
+                first_ns = gap.begin_ns(now_s, time.time_ns())
+                self._feed.await_gap(req_id, gap.scope, gap.cause, gap.first_seq, first_ns, ends=ends)
         for happening in decided.happenings:
             self._monitor.event(happening.name, **happening.fields)
         self._wake.set()
@@ -332,7 +335,7 @@ class Supervisor:
     # --- the loop ---
 
     def _begin_life(self) -> _Life:
-        self._feed.claim(self)
+        self._feed.claim(self, self._used_instruments)
         life = _Life()
         life.task = life.loop.create_task(self._live(life), name="ibfast supervisor")
         return life
@@ -407,6 +410,9 @@ class Supervisor:
 
     def _tick(self, now_s: float) -> float:
         """Do what is due. Return when to come back, in seconds."""
+        if now_s - self._looked_s > BLOCKED_S:
+            self._session.excuse(now_s - self._looked_s)
+        self._looked_s = now_s
         self.lines.poll(now_s)
         self._note_dates(now_s)
         self._check_link(now_s)
@@ -527,7 +533,7 @@ class Supervisor:
     def _on_connected(self) -> None:
         assert self._link is not None
         assert self._life is not None
-        now_s = self._connected_s = time.monotonic()
+        now_s = self._connected_s = self._looked_s = time.monotonic()
         self.last_error = None
         self.reconnection.connected(now_s)
         self.heartbeat.connected(now_s)

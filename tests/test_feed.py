@@ -746,7 +746,7 @@ def test_the_closing_row_of_a_gap_comes_directly_before_the_record_that_ends_it(
     feed.bind(5, apple)
     feed.bind(6, apple)
     decoder.feed_bytes(framed(last_trade(5, 1.5)), 70)
-    feed.end_gap(5, Scope.LINK, GapCause.LINK_LOST, 2, 70)
+    feed.await_gap(5, Scope.LINK, GapCause.LINK_LOST, 2, 70, ends=True)
     assert feed.activity([5])["first_seq"].tolist() == [0]
     decoder.feed_bytes(framed(last_trade(6, 2.5), last_trade(5, 3.5), last_trade(5, 4.5)), 90)
     (gap,) = rows_of(feed, "gaps")
@@ -757,20 +757,32 @@ def test_the_closing_row_of_a_gap_comes_directly_before_the_record_that_ends_it(
     assert feed.activity([5])[["first_seq", "first_recv_ns"]].tolist() == [(4, 90)]
 
 
-def test_a_gap_that_is_held_is_not_ended() -> None:
+def test_a_gap_that_is_not_awaited_any_more_has_no_row() -> None:
     feed, decoder = feed_of()
     feed.bind(5, feed.add_instrument("AAPL"))
-    feed.end_gap(5, Scope.FARM, GapCause.FARM_BROKEN, 1, 70)
-    feed.hold_gap(5)
+    feed.await_gap(5, Scope.FARM, GapCause.FARM_BROKEN, 1, 70, ends=True)
+    feed.forget_gap(5)
     decoder.feed_bytes(framed(last_trade(5, 1.5)), 90)
     assert len(rows_of(feed, "gaps")) == 0
     assert feed.activity([5])["first_seq"].tolist() == [1]
 
 
+def test_the_open_row_of_a_gap_comes_before_the_record_that_does_not_end_it() -> None:
+    feed, decoder = feed_of()
+    feed.bind(5, feed.add_instrument("AAPL"))
+    feed.await_gap(5, Scope.FARM, GapCause.FARM_BROKEN, 1, 70, ends=False)
+    decoder.feed_bytes(framed(last_trade(5, 1.5), last_trade(5, 2.5)), 90)
+    feed.await_gap(5, Scope.FARM, GapCause.FARM_BROKEN, 1, 70, ends=True)
+    decoder.feed_bytes(framed(last_trade(5, 3.5)), 95)
+    fields = ["seq", "recovered", "first_seq", "last_seq", "first_ns", "last_ns"]
+    assert rows_of(feed, "gaps")[fields].tolist() == [(1, 0, 1, 0, 70, 0), (4, 1, 1, 5, 70, 95)]
+    assert rows_of(feed, "trades")["seq"].tolist() == [2, 3, 5]
+
+
 def test_a_gap_does_not_end_before_it_begins_when_the_clock_is_set_back() -> None:
     feed, decoder = feed_of()
     feed.bind(5, feed.add_instrument("AAPL"))
-    feed.end_gap(5, Scope.LINK, GapCause.LINK_LOST, 1, 1_000)
+    feed.await_gap(5, Scope.LINK, GapCause.LINK_LOST, 1, 1_000, ends=True)
     decoder.feed_bytes(framed(last_trade(5, 1.5)), 400)
     (gap,) = rows_of(feed, "gaps")
     assert (gap["recv_ns"], gap["first_ns"], gap["last_ns"]) == (400, 1_000, 1_000)
@@ -779,8 +791,8 @@ def test_a_gap_does_not_end_before_it_begins_when_the_clock_is_set_back() -> Non
 def test_a_request_that_nobody_knows_ends_no_gap() -> None:
     feed, decoder = feed_of()
     req_id = feed.next_req_id()
-    feed.end_gap(req_id, Scope.LINK, GapCause.LINK_LOST, 1, 70)
-    feed.hold_gap(req_id)
+    feed.await_gap(req_id, Scope.LINK, GapCause.LINK_LOST, 1, 70, ends=True)
+    feed.forget_gap(req_id)
     decoder.feed_bytes(framed(last_trade(req_id, 1.5)))
     assert len(rows_of(feed, "gaps")) == 0
 

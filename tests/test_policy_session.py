@@ -50,7 +50,7 @@ class Desk:
         self.now_s = 100.0
         self.seq = 0
         self.decided: dict[str, list[Any]] = {"gaps": [], "ended": [], "requests": [], "happenings": []}
-        self.gap_ends: dict[int, Gap] = {}
+        self.gap_rows: dict[int, tuple[Gap, bool]] = {}
         self.first: dict[int, tuple[int, int]] = {}
         self.session.connected(self.now_s)
 
@@ -69,10 +69,10 @@ class Desk:
     def taken(self, name: str) -> list[Any]:
         """Take one kind of decisions, and leave the others."""
         decided = self.session.take()
-        for req_id, gap in decided.gap_ends.items():
-            self.gap_ends.pop(req_id, None)
-            if gap is not None:
-                self.gap_ends[req_id] = gap
+        for req_id, awaited in decided.gap_rows.items():
+            self.gap_rows.pop(req_id, None)
+            if awaited is not None:
+                self.gap_rows[req_id] = awaited
                 self.first.pop(req_id, None)
         for kind in self.decided:
             self.decided[kind] += getattr(decided, kind)
@@ -80,10 +80,13 @@ class Desk:
         return taken
 
     def data(self, *subscriptions: Subscription) -> None:
-        """One record comes on each, behind the closing row of the gap that it ends."""
+        """One record comes on each, behind the row of its gap that is due."""
         self.decided["requests"] = self.taken("requests")  # what was decided is carried out before anything comes
         for subscription in subscriptions:
-            self.seq += 1 + (self.gap_ends.pop(subscription.req_id, None) is not None)
+            gap, ends = self.gap_rows.pop(subscription.req_id, (None, True))
+            self.seq += 1 + (gap is not None)
+            if not ends:
+                self.decided["gaps"].append(gap)
             record = self.seq, 1_000_000 * self.seq
             first = self.first.setdefault(subscription.req_id, record)
             self.session.progress(subscription, self.now_s, subscription.messages + 1, first, record)
@@ -412,6 +415,35 @@ def test_the_first_record_of_all_begins_a_gap_while_its_source_fails() -> None:
     desk.session.link_restored(desk.now_s, data_lost=False)
     desk.data(stream)
     assert [(gap.first_seq, gap.last_seq) for gap in desk.gaps()] == [(under_way + 1, stream.last_seq)]
+
+
+def test_a_record_that_was_under_way_comes_behind_the_open_row_of_the_gap() -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    desk.session.link_lost(desk.now_s)
+    assert desk.gaps() == []
+    desk.data(stream)
+    (begun,) = desk.gaps()
+    assert (begun.cause, begun.recovered, begun.first_seq) == (GapCause.LINK_LOST, False, 2)
+    desk.session.link_lost(desk.now_s)
+    desk.data(stream)
+    assert desk.gaps() == []  # once is enough
+    desk.session.link_restored(desk.now_s, data_lost=True)
+    assert desk.gaps() == []
+
+
+def test_time_in_which_the_loop_was_blocked_leaves_records_under_way() -> None:
+    desk = Desk()
+    (stream,) = desk.live(quotes(1))
+    desk.session.suspend(desk.now_s)
+    desk.now_s += 60.0
+    desk.session.excuse(60.0)
+    desk.session.tick(desk.now_s)
+    desk.data(stream)
+    assert desk.session.is_suspended
+    desk.later(policy.UNDER_WAY_S)
+    desk.data(stream)
+    assert not desk.session.is_suspended
 
 
 def test_a_notice_about_one_source_does_not_release_the_gap_of_another() -> None:

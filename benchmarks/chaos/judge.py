@@ -151,14 +151,19 @@ def _row_by_row(held: Held, rows: list[Row], asked: Mapping[int, Asked]) -> Iter
 
 
 def _gaps(rows: Iterable[Any]) -> Iterator[Gap]:
-    """Yield the interruptions, one that was told open and then with its end by its end."""
+    """Yield the interruptions; one that has an open row and a closing row has its end from the latter.
+
+    Whatever comes between the two rows is known to be incomplete, so its place is that of the open row.
+    """
     latest: dict[tuple[int, ...], Gap] = {}
     for place, row in enumerate(rows):
         if int(row["cause"]) == GapCause.BACKFILLED:
             continue
         key = tuple(int(row[name]) for name in ("instrument", "scope", "cause", "first_seq"))
         last_seq = int(row["last_seq"]) if row["recovered"] else math.inf
-        latest[key] = Gap(int(row["seq"]), place, int(row["first_seq"]), last_seq)
+        known = latest.get(key)
+        begun = (int(row["seq"]), place) if known is None else (known.seq, known.place)
+        latest[key] = Gap(*begun, int(row["first_seq"]), last_seq)
     yield from latest.values()
 
 

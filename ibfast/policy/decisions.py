@@ -29,12 +29,13 @@ class Decisions:
         gaps: open rows to record.
         ended: gaps that the feed has ended and recorded.
         requests: to send.
-        gap_ends: by request id, the gap that its next record ends; None: its next record ends none.
+        gap_rows: by request id, the gap of which a row comes before its next record, and whether the record ends the
+            gap; None: no row.
         happenings: to tell.
     """
 
     gaps: list[Gap] = field(default_factory=list)
     ended: list[Gap] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
-    gap_ends: dict[int, Gap | None] = field(default_factory=dict)
+    gap_rows: dict[int, tuple[Gap, bool] | None] = field(default_factory=dict)
     happenings: list[Happening] = field(default_factory=list)

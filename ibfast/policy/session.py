@@ -380,8 +380,11 @@ class SessionManager:
             self._set(subscription, SubscriptionState.LIVE)
             self._tell("live", subscription=subscription.name)
         if self._holds:
-            if subscription.gap is None:  # the first records of all: the hole may come after any of them
+            if subscription.gap is not None:
+                subscription.gap_told |= first[0] != 0  # its open row came before that record
+            else:  # the first records of all: the hole may come after any of them
                 self._begin_gap(subscription, *self._newest_hold, *first, now_s)
+                self._hold(subscription)
             return
         if subscription.gap is not None and first[0]:
             self._decided.ended.append(subscription.gap.ended(now_s, *first))
@@ -508,7 +511,7 @@ class SessionManager:
 
     def _detach(self, subscription: Subscription) -> None:
         self._by_req_id.pop(subscription.req_id, None)
-        self._decided.gap_ends.pop(subscription.req_id, None)
+        self._decided.gap_rows.pop(subscription.req_id, None)
         subscription.req_id = 0
         subscription.verify_at_s = None
         if subscription.state not in OVER:
@@ -538,7 +541,17 @@ class SessionManager:
         self._holds[cause] = now_s + UNDER_WAY_S
         for subscription in self.open_subscriptions():
             self._interrupt(subscription, SCOPES[cause], cause, tell=tell)
-            self._decided.gap_ends[subscription.req_id] = None
+            self._hold(subscription)
+
+    def _hold(self, subscription: Subscription) -> None:
+        """Have the request's next record end no gap; the gap's open row comes before the record."""
+        gap = subscription.gap
+        self._decided.gap_rows[subscription.req_id] = None if gap is None or subscription.gap_told else (gap, False)
+
+    def excuse(self, seconds: float) -> None:
+        """The event loop was blocked for so long: what was under way before may still wait to be read."""
+        for cause in self._holds:
+            self._holds[cause] += seconds
 
     def _recover(self, cause: GapCause) -> None:
         """A source of data is said to be back: the next record of each open subscription ends its gap."""
@@ -562,7 +575,7 @@ class SessionManager:
     def _await_gap_end(self, subscription: Subscription) -> None:
         """Have the request's next record end the gap, if it is in one and records prove something."""
         if subscription.req_id and subscription.gap is not None and not self._holds:
-            self._decided.gap_ends[subscription.req_id] = subscription.gap
+            self._decided.gap_rows[subscription.req_id] = subscription.gap, True
 
     def _interrupt(self, subscription: Subscription, scope: Scope, cause: GapCause, *, tell: bool = True) -> None:
         """Begin a gap, unless it is in one; a gap that is not told yet becomes a row when it proves real, or ends."""
