@@ -119,15 +119,8 @@ cdef struct feed_t:
     ring_t *gaps
     tables_control_t *control
     last_t *last
-    last_t no_values            # what a row of `last` is before its first value
     instrument_t *instruments
     uint32_t max_instruments
-    # Rows that were freed, a queue: the one that has been free for longest is used again first.
-    uint32_t *free_rows
-    uint32_t first_free
-    uint32_t free_count
-    uint32_t unsolicited        # the one instrument of all requests that nobody bound; NO_INSTRUMENT before the first
-    uint32_t unsolicited_requests
     request_slot_t *requests
     uint32_t requests_mask
     uint32_t requests_used
@@ -141,6 +134,14 @@ cdef struct feed_t:
     uint32_t max_texts
     uint32_t *text_slots
     uint32_t text_slots_mask
+    # what messages do not touch
+    # Rows that were freed, a queue: the one that has been free for longest is used again first.
+    uint32_t *free_rows
+    uint32_t first_free
+    uint32_t free_count
+    uint32_t unsolicited        # the one instrument of all requests that nobody bound; NO_INSTRUMENT before the first
+    uint32_t unsolicited_requests
+    last_t no_values            # what a row of `last` is before its first value
 
 # What every row says in its header, and the request's slot (`nobody` if it is bound to nothing).
 cdef struct source_t:
