@@ -141,16 +141,22 @@ class Outbox:
         at_s = self._clock.next_s()
         return 0.0 if at_s == math.inf else max(0.0, at_s - now_s)
 
-    def clock_answered(self, now_s: float, *, has_ib: bool) -> None:
+    def clock_answered(self, now_s: float, *, has_ib: bool) -> float | None:
         """The gateway's clock came, which shows that the question for it has arrived.
 
         Args:
             now_s: monotonic time.
             has_ib: whether the gateway had its link to IB; without, it tells the time and serves nothing else.
+
+        Returns:
+            When the oldest question that this may answer was sent; None if there is none.
         """
         asked = self._clock.answered(now_s)
-        if asked is not None and has_ib:
+        if asked is None:
+            return None
+        if has_ib:
             self.arrived(asked, now_s)
+        return asked.sent_s
 
     def next_s(self, now_s: float) -> float | None:
         """Return when to call `pump`; None if nothing comes of time alone."""

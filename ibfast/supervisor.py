@@ -41,8 +41,6 @@ logger = logging.getLogger("ibfast")
 # How often activity is looked at: while something is awaited, and otherwise.
 EAGER_S, CALM_S = 0.02, 0.25
 LEAST_PAUSE_S = 0.001
-# After so long without a look, the event loop was blocked.
-BLOCKED_S = 1.0
 # The gateway may hold what an earlier connection of ours had open for so long.
 YOUNG_S = 60.0
 # How long a socket may take to close.
@@ -146,7 +144,7 @@ class Supervisor:
         self._leaving: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
         self._connected_s = 0.0
-        self._heard_s = self._looked_s = 0.0
+        self._heard_s = 0.0
         # As of the last look: health is read by other threads too, and to look is to note that one has looked.
         self._link_health = LinkHealth.ALIVE
         self._is_slow_told = False
@@ -410,9 +408,6 @@ class Supervisor:
 
     def _tick(self, now_s: float) -> float:
         """Do what is due. Return when to come back, in seconds."""
-        if now_s - self._looked_s > BLOCKED_S:
-            self._session.excuse(now_s - self._looked_s)
-        self._looked_s = now_s
         self.lines.poll(now_s)
         self._note_dates(now_s)
         self._check_link(now_s)
@@ -420,6 +415,8 @@ class Supervisor:
             return 0.0
         self.lines.judge(now_s, time.time())
         self._session.tick(now_s)
+        if self._session.is_behind(now_s):
+            self._outbox.ask_clock()
         self._feed.free_unused()
         self.book.note_alive(now_s, self._client_id)
         self._tell_quarantine()
@@ -533,7 +530,7 @@ class Supervisor:
     def _on_connected(self) -> None:
         assert self._link is not None
         assert self._life is not None
-        now_s = self._connected_s = self._looked_s = time.monotonic()
+        now_s = self._connected_s = time.monotonic()
         self.last_error = None
         self.reconnection.connected(now_s)
         self.heartbeat.connected(now_s)
@@ -671,7 +668,9 @@ class Supervisor:
             self._reactions.react(message, now_s)
         elif _is_clock(message):
             rtt_s = self.heartbeat.probe_answered(now_s, _clock_s(message))
-            self._outbox.clock_answered(now_s, has_ib=self._session.is_link_up)
+            asked_s = self._outbox.clock_answered(now_s, has_ib=self._session.is_link_up)
+            if asked_s is not None:
+                self._session.caught_up(asked_s)
             if rtt_s is not None:
                 self._monitor.round_trip.observe(int(rtt_s * NS))
         elif isinstance(message, responses.RerouteMarketData | responses.RerouteMarketDepth):

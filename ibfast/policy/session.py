@@ -13,6 +13,7 @@ restored only when its first data has come.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -44,7 +45,8 @@ RENEW_S, MOST_RENEW_S = 5.0, 300.0
 FARM_WAIT_S = 60.0
 # How often one of the suspended subscriptions is asked for again, to learn whether the other session has ended.
 RESUME_PROBE_S = 30.0
-# Records that were under way when a source of data failed arrive within this: they do not show that it is back.
+# The gateway may send records that were under way for so long after a source of data has failed: they do not show that
+# the source is back.
 UNDER_WAY_S = 2.0
 # For so long after something was asked for, its first data is looked for eagerly.
 EAGER_FOR_S = 5.0
@@ -86,8 +88,10 @@ class SessionManager:
         self._farms: dict[str, float] = {}  # broken ones, and since when
         self._probe_at_s = 0.0
         self._probes = -1
-        # What failed lately, and until when records may have been under way: until then, no record ends a gap.
+        # What failed lately, and until when the gateway may have sent records that were under way. No record ends a gap
+        # until all that the gateway had sent by then has come.
         self._holds: dict[GapCause, float] = {}
+        self._caught_up_s = -math.inf
         self._eager_until_s = 0.0
 
     # --- wanted ---
@@ -407,8 +411,6 @@ class SessionManager:
         """Do what has become due. Call it at `next_s` at the latest."""
         if not self.is_connected:
             return
-        for cause in [cause for cause, until_s in self._holds.items() if now_s >= until_s]:
-            self._release(cause)
         if self.is_suspended and now_s >= self._probe_at_s:
             self._probe_at_s = now_s + RESUME_PROBE_S
             self._probe(now_s)
@@ -427,7 +429,7 @@ class SessionManager:
             return None
         times = [s.verify_at_s for s in self._by_req_id.values() if s.verify_at_s is not None and s.verify_at_s > now_s]
         times += [s.due_s for s in self.subscriptions.values() if s.state in UNOPENED and s.due_s > now_s]
-        times += self._holds.values()
+        times += [until_s for until_s in self._holds.values() if until_s > now_s]
         if self.is_suspended:
             times.append(self._probe_at_s)
         return min(times, default=None)
@@ -548,10 +550,14 @@ class SessionManager:
         gap = subscription.gap
         self._decided.gap_rows[subscription.req_id] = None if gap is None or subscription.gap_told else (gap, False)
 
-    def excuse(self, seconds: float) -> None:
-        """The event loop was blocked for so long: what was under way before may still wait to be read."""
-        for cause in self._holds:
-            self._holds[cause] += seconds
+    def caught_up(self, asked_s: float) -> None:
+        """The gateway has answered a question that was sent at `asked_s`: what it had sent before has come."""
+        self._caught_up_s = max(self._caught_up_s, asked_s)
+        self._release()
+
+    def is_behind(self, now_s: float) -> bool:
+        """Whether an answer of the gateway is needed to know that nothing is under way any more."""
+        return any(now_s >= until_s > self._caught_up_s for until_s in self._holds.values())
 
     def _recover(self, cause: GapCause) -> None:
         """A source of data is said to be back: the next record of each open subscription ends its gap."""
@@ -561,10 +567,12 @@ class SessionManager:
             self._interrupt(subscription, SCOPES[cause], cause, tell=False)
             self._await_gap_end(subscription)
 
-    def _release(self, cause: GapCause) -> None:
-        """Nothing of what was under way can come any more."""
-        del self._holds[cause]
-        for subscription in self.open_subscriptions():
+    def _release(self) -> None:
+        """Let records end gaps again as soon as nothing of what was under way can come any more."""
+        over = [cause for cause, until_s in self._holds.items() if self._caught_up_s >= until_s]
+        for cause in over:
+            del self._holds[cause]
+        for subscription in self.open_subscriptions() if over else ():
             self._await_gap_end(subscription)
 
     @property
