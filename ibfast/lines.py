@@ -183,7 +183,8 @@ class Lines:
             self.forget(subscription)
         is_muted = self._session.is_suspended or not self._session.is_link_up
         for subscription in self._watched:
-            is_asked = subscription.req_id in self._tickets
+            ticket = self._tickets.get(subscription.req_id)
+            is_asked = ticket is not None and ticket.state is TicketState.SENT
             (self._heartbeat.resume if is_asked and not is_muted else self._heartbeat.suspend)(subscription)
         for change in self._heartbeat.check(now_s, wall_s):
             assert isinstance(change.key, Subscription)

@@ -13,12 +13,12 @@ from ibfast import lines
 from ibfast.contracts import Contract
 from ibfast.feed import Feed
 from ibfast.outbox import Outbox
-from ibfast.policy.heartbeat import HeartbeatMonitor
+from ibfast.policy.heartbeat import HeartbeatMonitor, SilenceLimits
 from ibfast.policy.pacing import RateLimiter
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
 from ibfast.protocol import Protocol
-from ibfast.wire.requests import MarketData
+from ibfast.wire.requests import MarketData, TickByTick
 
 STEP_S = 0.25
 
@@ -46,11 +46,14 @@ class Desk:
             feed=feed, session=self.session, outbox=self.outbox,
             details_of=lambda con_id: None, refuse=lambda req_id, error: None,
         )  # fmt: skip
-        self.lines = lines.Lines(owner, HeartbeatMonitor(), lambda subscription: None)
+        self.lines = lines.Lines(
+            owner, HeartbeatMonitor(limits=SilenceLimits(first_data_s=1.0)), lambda subscription: None
+        )
         self.session.connected(self.now_s)
 
-    def want(self, con_id: int, priority: int = 0) -> Subscription:
-        request = MarketData(0, Contract(con_id=con_id))
+    def want(self, con_id: int, priority: int = 0, *, is_tick_by_tick: bool = False) -> Subscription:
+        contract = Contract(con_id=con_id)
+        request = TickByTick(0, contract, "Last") if is_tick_by_tick else MarketData(0, contract)
         instrument = self.feed.instrument_of(con_id, "")
         subscription = self.session.declare(request, instrument, self.now_s, priority=priority)
         self.session.join(subscription, priority)
@@ -59,8 +62,6 @@ class Desk:
 
     def act(self) -> None:
         decided = self.session.take()
-        for req_id in decided.ended:
-            self.lines.finish(req_id)
         for request in decided.requests:
             self.lines.submit(request, self.now_s)
         self.outbox.pump(self.now_s)
@@ -135,3 +136,21 @@ def test_a_queued_request_takes_the_place_of_its_new_priority(monkeypatch: pytes
     desk.session.declare(subscriptions[6].request, subscriptions[6].instrument, desk.now_s, priority=9)
     desk.lines.prioritize(subscriptions[6])
     assert [desk.lines.eta_s(subscription) for subscription in subscriptions[5:]] == before[::-1]
+
+
+def test_a_request_that_waits_for_its_turn_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IB takes one tick-by-tick request for an instrument in 15 s; the first data has 8 s from its sending on."""
+    desk = Desk(monkeypatch, 100)
+    first = desk.want(1, is_tick_by_tick=True)
+    desk.session.forget(first, desk.now_s)
+    desk.act()
+    again = desk.want(1, is_tick_by_tick=True)
+    req_id = again.req_id
+    for _ in range(int(20 / STEP_S)):
+        desk.now_s += STEP_S
+        desk.lines.judge(desk.now_s, desk.now_s)
+        desk.act()
+    ticket = desk.lines.ticket_of(req_id)
+    assert ticket is not None
+    assert ticket.sent_s > 1015.0
+    assert again.req_id == req_id
