@@ -170,7 +170,8 @@ async def _connected_socket(host: str, port: int) -> socket.socket:
     Here and not by `create_connection`, whose `happy_eyeballs_delay` uvloop does not have.
     """
     loop = asyncio.get_running_loop()
-    addresses = _by_turns(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    found = _numeric(host, port) or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = _by_turns(found)
     attempts: list[asyncio.Task[socket.socket]] = []
     failures: list[BaseException] = []
     winner: asyncio.Task[socket.socket] | None = None
@@ -211,6 +212,14 @@ def _discard(attempt: asyncio.Task[socket.socket]) -> None:
     """Close the socket of an attempt that nobody needs."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
+
+
+def _numeric(host: str, port: int) -> list[Any]:
+    """Return the address that a host's numeric name stands for, none for another name: no resolver is asked."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return []
 
 
 def _by_turns(addresses: list[Any]) -> deque[Any]:

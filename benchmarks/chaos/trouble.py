@@ -294,7 +294,9 @@ async def _outage(gateway: Gateway, reason: str, times: dict[str, Any], down: An
         await asyncio.sleep(hold_s)
         if lag_s < 0:
             gateway.unmute(reason)
+            gateway.told.add(reason)  # the next outage comes after the notice that ends this one
             await asyncio.sleep(-lag_s)
+            gateway.told.discard(reason)
             up()
         else:
             gateway.told.discard(reason)
@@ -342,7 +344,8 @@ async def lose_link(
         await _outage(gateway, "link", times, lambda: gateway.say(down, LINK_TEXTS[down]), found)
         if again_s >= 0:
             await asyncio.sleep(again_s)
-            gateway.say(up, LINK_TEXTS[up])
+            if "link" not in gateway.muted | gateway.told:
+                gateway.say(up, LINK_TEXTS[up])
 
     if "link" not in gateway.muted | gateway.told:
         world.script(script())
