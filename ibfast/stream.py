@@ -191,6 +191,7 @@ class Stream:
         self.error: Exception | None = None
         self._reader: Reader = getattr(feed, want.ring).reader(start="next")
         self._gaps: Reader = feed.gaps.reader(start="next")
+        self._open_gap = self._open_gap_of(feed)
         marked = {BACKFILL_KINDS[want.ring]} if want.ring in BACKFILL_KINDS else set()
         self.kinds = want.kinds | marked
         self._kinds = np.array(sorted(self.kinds), np.uint8)
@@ -227,9 +228,17 @@ class Stream:
         The loss of a connection is among them, as far as the subscription had records before it; the row that tells of
         the connection itself is in `feed.gaps` only.
         """
-        rows: NDArray[Any] = self._gaps.read()
+        rows: NDArray[Any] = np.concatenate([self._open_gap, self._gaps.read()])
+        self._open_gap = self._open_gap[:0]
         mine: NDArray[Any] = rows[self._is_mine(rows)]
         return mine
+
+    def _open_gap_of(self, feed: FeedView) -> NDArray[Any]:
+        """Return the open row of the gap that the subscription is in already, if it has one."""
+        rows: NDArray[Any] = feed.gaps.reader(start="oldest" if self.subscription.gap else "next").read()
+        first_seq = self.subscription.gap.first_seq if self.subscription.gap else 0
+        mine: NDArray[Any] = rows[self._is_mine(rows) & (rows["first_seq"] == first_seq) & (rows["recovered"] == 0)]
+        return mine[-1:]
 
     def __aiter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from ibfast.contracts import Contract, Option, Stock
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.feed import NO_INSTRUMENT
-from ibfast.policy.subscription import Subscription, cancel_of
+from ibfast.policy.subscription import Gap, Subscription, cancel_of
 from ibfast.stream import DataType, Stream, wanted
 from ibfast.wire.requests import (
     CancelHistoricalBars,
@@ -299,6 +299,20 @@ def test_gaps_that_were_overwritten_count_as_lost() -> None:
         desk.feed.add_gap(1, Scope.SUBSCRIPTION, GapCause.STREAM_SILENT, req_id=7, instrument=0)
     assert len(stream.take_gaps()) == desk.feed.gaps.capacity
     assert stream.lost == 3
+
+
+def test_a_stream_that_joins_in_a_gap_is_told_of_it_once() -> None:
+    desk = Desk()
+    for first_seq, recovered in ((3, False), (3, True), (9, False)):
+        desk.feed.add_gap(
+            1, Scope.LINK, GapCause.LINK_LOST, req_id=7, instrument=0, first_seq=first_seq, recovered=recovered
+        )
+    assert len(desk.stream().take_gaps()) == 0
+    desk.subscription.gap = Gap(desk.subscription, Scope.LINK, GapCause.LINK_LOST, 9, 1)
+    stream = desk.stream()
+    desk.feed.add_gap(2, Scope.LINK, GapCause.LINK_LOST, req_id=7, instrument=0, first_seq=9, recovered=True)
+    assert stream.take_gaps()[["first_seq", "recovered"]].tolist() == [(9, 0), (9, 1)]
+    assert len(stream.take_gaps()) == 0
 
 
 def test_gaps_of_others_are_not_its_own() -> None:
