@@ -255,6 +255,21 @@ def test_a_question_without_an_answer_does_not_leave_a_link_slow() -> None:
     assert answer_after(monitor, START_S + 40, 2.5, ahead_s=-3600.0) is SLOW
 
 
+@pytest.mark.parametrize("by_s", [-172_800.0, -3.0, -2.0, 2.0, 172_800.0])
+def test_a_gateway_whose_clock_is_set_is_slow_for_a_minute_at_most(by_s: float) -> None:
+    """One question has no answer, and the clock is set meanwhile: later answers show that all is well."""
+    monitor = connected()
+    for second in (10, 20, 30):
+        assert answer_after(monitor, START_S + second, 0.05) is ALIVE
+    monitor.probe_sent(START_S + 40)
+    for second in range(40, 50):
+        monitor.bytes_received(START_S + second)
+        watch_link(monitor, second, second)
+    for second in (50, 60, 70, 80, 90):
+        health = answer_after(monitor, START_S + second, 0.05, ahead_s=by_s)
+    assert health is ALIVE
+
+
 def test_answers_to_earlier_questions_are_no_round_trip_of_the_newest() -> None:
     """Every answer takes 17 s, so that one comes soon after each question: the link is slow all the time."""
     monitor = connected()

@@ -84,3 +84,19 @@ def test_a_time_shows_promptness_only_beside_another_one() -> None:
     assert promptness.is_prompt_time(10.0, START_S + 10.5)
     assert not promptness.is_prompt_time(20.0, START_S + 23.0)
     assert not promptness.is_prompt_time(20.0, START_S + 23.0)
+
+
+@pytest.mark.parametrize("by_s", [-172_800.0, -2.0])
+def test_a_clock_that_is_set_back_shows_promptness_again_soon(by_s: float) -> None:
+    promptness = judge()
+    for second in (0, 10, 20):
+        promptness.is_prompt_time(START_S + second, START_S + second)
+    seen = [promptness.is_prompt_time(START_S + second + by_s, START_S + second) for second in (30, 40, 50, 60, 70)]
+    assert seen == [False, False, False, True, True]
+
+
+def test_answers_that_are_rare_are_compared_with_the_one_before() -> None:
+    promptness = judge()
+    promptness.is_prompt_time(START_S, START_S)
+    assert promptness.is_prompt_time(START_S + 600.0, START_S + 600.5)
+    assert not promptness.is_prompt_time(START_S + 1200.0, START_S + 1203.0)

@@ -1,7 +1,8 @@
 """Whether what arrives is prompt or late: by the round trips of questions, and by the times that messages carry.
 
 The rule of the file: a late message proves little, a prompt one that its way is fast. Clocks of other machines differ
-by an unknown offset, so the age of a message is compared with the least age that its source has shown. It must not know
+by an unknown offset, so the age of a message is compared with the least age that its source has shown. The gateway's
+clock may also be set, so only its latest ages count. It must not know
 what is asked, nor what is done about a slow link.
 """
 
@@ -27,7 +28,6 @@ PATIENCE_S = 5.0
 MEMORY_S = 30.0
 # Two clocks drift apart by this share at most.
 DRIFT = 1e-4
-CLOCK = "clock"
 
 
 class Promptness:
@@ -48,6 +48,7 @@ class Promptness:
         self._is_unusual = False
         self._prompt_s = now_s
         self._late_at_s = -math.inf
+        self._clock_ages: deque[tuple[float, float]] = deque(maxlen=USUAL_OF)
         self._sources: dict[Hashable, tuple[float, float, float]] = {}
 
     def waiting(self, waited_s: float) -> None:
@@ -66,9 +67,17 @@ class Promptness:
             self._usual.append(rtt_s)
 
     def is_prompt_time(self, time_s: float, now_s: float) -> bool:
-        """Tell whether the gateway's own time came promptly; for an answer whose question is not known."""
-        late_s = self._lateness(CLOCK, time_s, now_s)
-        return late_s is not None and late_s < LATE_S
+        """Tell whether the gateway's own time came promptly; for an answer whose question is not known.
+
+        Its age is compared with the ages of the last 30 s, or with the newest age if that is older.
+        """
+        ages = self._clock_ages
+        while len(ages) > 1 and now_s - ages[0][0] > MEMORY_S:
+            ages.popleft()
+        age_s = now_s - time_s
+        is_prompt = bool(ages) and age_s - min(earlier_s for _, earlier_s in ages) < LATE_S
+        ages.append((now_s, age_s))
+        return is_prompt
 
     def dated(self, source: Hashable, time_s: float, now_s: float) -> None:
         """Note a message that carries its time, by the source's clock. Only one that is newer than before counts."""
