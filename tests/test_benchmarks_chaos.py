@@ -32,6 +32,7 @@ from benchmarks.chaos.user import Held
 from benchmarks.chaos.world import Setup, Verdict, World
 from ibfast import Feed, Kind
 from ibfast.enums import GapCause, Scope
+from ibfast.errors import NotConnectedError
 from ibfast.wire.requests import TickByTick
 
 ROOT = Path(__file__).parents[1]
@@ -180,6 +181,41 @@ async def ask_too_often(world: World) -> None:
 def test_what_is_wrong_is_found(sabotage: Sabotage, kind: str) -> None:
     names = ["TRADES"] if sabotage is keep_a_line else ["TRADES", "LAST", "DEPTH", "UPDATING_BARS"]
     assert kind in sabotaged(sabotage, *names).kinds
+
+
+# --- what the tester itself does is no problem of ibfast ---
+
+
+async def write_after_a_half_close(world: World) -> None:
+    (connection,) = world.gateways[0].connections
+    connection.half_close()
+    connection.go_on()
+    connection.say(-1, 2104, "Market data farm connection is OK:usfarm")
+    connection.flush()
+
+
+async def connect_in_the_last_callback(world: World) -> None:
+    await do(world, Step("call back", {"call": "connect", "event": "state"}))
+
+
+async def read_late_what_a_client_has_left(world: World) -> None:
+    """The request of a connection that was lost is read ten seconds later, and another one comes after 15 s."""
+    world.gateways[0].muted.add("test")  # to write to who has left would end the connection unread
+    await do(world, Step("freeze", {"which": 0, "for_s": 10.0, "is_deaf": True}))
+    world.user.subscribe(CONTRACTS[0], "LAST")
+    await asyncio.sleep(0.5)
+    world.user.client._supervisor.lose(NotConnectedError("a test"))
+    await asyncio.sleep(20.0)
+    world.gateways[0].muted.clear()
+    asked = [asked for asked in world.gateways[0].asked.values() if isinstance(asked.request, TickByTick)]
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "sabotage", [write_after_a_half_close, connect_in_the_last_callback, read_late_what_a_client_has_left]
+)
+def test_what_the_tester_does_is_not_found(sabotage: Sabotage) -> None:
+    assert sabotaged(sabotage, "TRADES").problems == []
 
 
 class Stub(SimpleNamespace):

@@ -7,6 +7,7 @@ bytes leave. How it goes wrong is decided in `trouble`.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -42,6 +43,11 @@ UNKNOWN_ID = {requests.CancelMarketDepth: 310, requests.CancelHistoricalBars: 36
 CLOCK_PAUSE_S = 1.0
 EXCUSED_S = 2.0
 """After the gateway stood still, or has said that requests were not taken, nearness and repetition are no offence."""
+
+HAUNTED_S = 16.0
+"""What a client that has left had still to be read counts for so long: by the 15 s of tick-by-tick data at the most."""
+TCP_ESTABLISHED = 1
+"""The first byte of TCP_INFO, as Linux numbers the states."""
 
 
 @dataclass(eq=False, slots=True)
@@ -85,7 +91,7 @@ class Connection(asyncio.Protocol):
         client_id: None until it has started the API.
         live: requests that are sent ticks, by id.
         bytes_per_beat: a slow network; None: a fast one.
-        is_held: nothing leaves; is_deaf: nothing is read.
+        is_held: nothing leaves; is_deaf: nothing is read; is_half_closed: nothing can be written any more.
     """
 
     def __init__(self, gateway: Gateway, number: int, version: int) -> None:
@@ -96,6 +102,7 @@ class Connection(asyncio.Protocol):
         self.bytes_per_beat: int | None = None
         self.is_held = False
         self.is_deaf = False
+        self.is_half_closed = False
         self.is_open = False
         self._gateway = gateway
         self._leaving: list[tuple[Asked, int]] = []
@@ -143,7 +150,7 @@ class Connection(asyncio.Protocol):
         """End this direction only."""
         if self.is_open and self._transport.can_write_eof():
             self._transport.write_eof()
-            self.is_held = True
+            self.is_half_closed = True
 
     def stop_reading(self) -> None:
         """Leave what the client sends in the network."""
@@ -153,12 +160,21 @@ class Connection(asyncio.Protocol):
 
     def go_on(self) -> None:
         """Read and write as a healthy gateway does."""
+        if self.is_deaf and self._has_client_left():
+            self._gateway.haunted_s = time.monotonic()
         self.bytes_per_beat = None
         self.is_held = self.is_deaf = False
         self._excused_s = time.monotonic()
         if self.is_open and not self._transport.is_closing():
             self._transport.resume_reading()
         self.flush()
+
+    def _has_client_left(self) -> bool:
+        """Tell whether the client has closed or reset the connection, though what it sent is still to be read."""
+        if not self.is_open or self._transport.is_closing():
+            return False
+        sock = self._transport.get_extra_info("socket")
+        return bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED)
 
     def excuse(self) -> None:
         """Count no offence for a while: the gateway itself stood still."""
@@ -189,7 +205,7 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what the network takes."""
-        if self.is_held or not self._out or not self.is_open or self._transport.is_closing():
+        if self.is_held or self.is_half_closed or not self._out or not self.is_open or self._transport.is_closing():
             return
         most = len(self._out) if self.bytes_per_beat is None else self.bytes_per_beat
         self._transport.write(bytes(self._out[:most]))
@@ -282,9 +298,11 @@ class Connection(asyncio.Protocol):
             self.say(-1, 1100, "Connectivity between IB and Trader Workstation has been lost.")
 
     def _refuse(self, req_id: int, refusal: Refusal, request: object) -> None:
-        # What a client whose end was not noticed has left open is not the fault of the one that came after it.
+        # What a client whose end was noticed late has left open, or to be read, is no fault of the one after it.
+        now_s = time.monotonic()
         is_haunted = any(other.is_deaf for other in self._gateway.connections)
-        if time.monotonic() - self._excused_s > EXCUSED_S and not is_haunted:
+        is_haunted |= now_s - self._gateway.haunted_s < HAUNTED_S
+        if now_s - self._excused_s > EXCUSED_S and not is_haunted:
             self._gateway.offend(refusal.rule, request)
         self.say(req_id, refusal.code, refusal.message)
 

@@ -116,6 +116,7 @@ class User:
         self.calls: Counter[str] = Counter()
         self.is_wanted = True
         self._running: set[asyncio.Task[Any]] = set()
+        self._listening: list[Callable[[], None]] = []
 
     # --- calls ---
 
@@ -208,8 +209,10 @@ class User:
         return self.call(name, getattr(self.members[0], name)(*arguments, **options), cancel_after_s=cancel_after_s)
 
     def on_event(self, react: Callable[[Any], None]) -> list[Callable[[], None]]:
-        """Have every event of every member told."""
-        return [member.monitor.listen(react) for member in self.members]
+        """Have every event of every member told until the end. Return what ends it sooner."""
+        stops = [member.monitor.listen(react) for member in self.members]
+        self._listening += stops
+        return stops
 
     # --- what there is ---
 
@@ -223,7 +226,9 @@ class User:
         return all(member.session.is_connected for member in self.members)
 
     async def close(self) -> None:
-        """End everything, as a program that ends."""
+        """End everything, as a program that ends: no callback connects again."""
+        for stop in self._listening:
+            stop()
         await self.calls_ended()
         self.disconnect()
         await self.calls_ended()
