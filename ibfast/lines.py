@@ -55,6 +55,8 @@ class Lines:
         self._tickets: dict[int, Ticket] = {}
         self._watched: set[Subscription] = set()
         self._cancelled: deque[tuple[float, Cancel]] = deque(maxlen=REPEATABLE)
+        # Requests that were given up before they were submitted: the gateway must not see their cancels.
+        self._never_sent: set[int] = set()
 
     # --- out ---
 
@@ -65,6 +67,8 @@ class Lines:
             return
         subscription = self._session.of_request(request.req_id)
         if subscription is None:
+            if request.req_id not in self._tickets:
+                self._never_sent.add(request.req_id)
             return
         rerouted = self._tickets.pop(request.req_id, None)
         if rerouted is not None:  # the gateway has let go of the first contract
@@ -115,6 +119,9 @@ class Lines:
                 self._outbox.submit(request, now_s)
             return
         req_id = request.req_id
+        if req_id in self._never_sent:
+            self._never_sent.remove(req_id)
+            return
         # Records of a request that was given up keep arriving for a while. They belong to no instrument.
         self._feed.forget_requests([req_id])
         ticket = self._tickets.get(req_id)
@@ -157,6 +164,7 @@ class Lines:
     def end(self, now_s: float) -> None:
         """The connection is gone, and all its requests with it."""
         self._cancelled.clear()
+        self._never_sent.clear()
         self._outbox.end(now_s)
         self._feed.forget_requests(self._tickets)
         self._tickets.clear()

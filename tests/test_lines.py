@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from ibfast.policy.pacing import RateLimiter
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
 from ibfast.protocol import Protocol
-from ibfast.wire.requests import MarketData, TickByTick
+from ibfast.wire.requests import CancelMarketData, MarketData, Request, TickByTick
 
 STEP_S = 0.25
 
@@ -41,6 +42,8 @@ class Desk:
         self.limiter = RateLimiter(market_data_lines)
         self.outbox = Outbox(self.limiter, lambda seconds: None)
         self.outbox.begin(Session(feed, 1), lambda: None)
+        self.sent: list[Request] = []
+        self.outbox.record = lambda tickets: self.sent.extend(ticket.request for ticket in tickets)
         self.session = SessionManager(lambda family: self.lines.room(family), feed.next_req_id)
         owner: Any = SimpleNamespace(
             feed=feed, session=self.session, outbox=self.outbox,
@@ -154,3 +157,17 @@ def test_a_request_that_waits_for_its_turn_is_not_silent(monkeypatch: pytest.Mon
     assert ticket is not None
     assert ticket.sent_s > 1015.0
     assert again.req_id == req_id
+
+
+def test_the_gateway_sees_no_cancel_of_a_request_that_it_never_got(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1101 comes twice in one read: what the first has asked for is given up before it is submitted."""
+    desk = Desk(monkeypatch, 3)
+    desk.session.link_lost(desk.now_s)
+    subscription = desk.want(1)
+    for _ in range(2):
+        desk.session.link_restored(desk.now_s, data_lost=True)
+    desk.act()
+    assert desk.sent == [replace(subscription.request, req_id=subscription.req_id)]
+    desk.session.forget(subscription, desk.now_s)
+    desk.act()
+    assert desk.sent[1:] == [CancelMarketData(desk.sent[0].req_id)]
