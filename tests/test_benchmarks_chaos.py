@@ -194,8 +194,20 @@ async def write_after_a_half_close(world: World) -> None:
     connection.flush()
 
 
+async def half_close_what_was_reset(world: World) -> None:
+    (connection,) = world.gateways[0].connections
+    world.user.client._supervisor.lose(NotConnectedError("a test"))
+    await asyncio.sleep(0)  # the reset is here, and the gateway has not looked yet
+    connection.half_close()
+
+
 async def connect_in_the_last_callback(world: World) -> None:
     await do(world, Step("call back", {"call": "connect", "event": "state"}))
+
+
+async def open_the_door_twice(world: World) -> None:
+    world.gateways[0].close_door()
+    await asyncio.gather(world.gateways[0].listen(), world.gateways[0].listen())
 
 
 async def read_late_what_a_client_has_left(world: World) -> None:
@@ -212,7 +224,14 @@ async def read_late_what_a_client_has_left(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "sabotage", [write_after_a_half_close, connect_in_the_last_callback, read_late_what_a_client_has_left]
+    "sabotage",
+    [
+        write_after_a_half_close,
+        half_close_what_was_reset,
+        connect_in_the_last_callback,
+        open_the_door_twice,
+        read_late_what_a_client_has_left,
+    ],
 )
 def test_what_the_tester_does_is_not_found(sabotage: Sabotage) -> None:
     assert sabotaged(sabotage, "TRADES").problems == []

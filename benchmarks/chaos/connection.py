@@ -149,8 +149,11 @@ class Connection(asyncio.Protocol):
     def half_close(self) -> None:
         """End this direction only."""
         if self.is_open and self._transport.can_write_eof():
-            self._transport.write_eof()
             self.is_half_closed = True
+            try:
+                self._transport.write_eof()
+            except OSError:  # the client has reset the connection
+                self.abort()
 
     def stop_reading(self) -> None:
         """Leave what the client sends in the network."""

@@ -82,6 +82,7 @@ class Gateway:
         self._accepted = 0
         self._held: list[Callable[[], None]] = []
         self._server: asyncio.Server | None = None
+        self._opening = asyncio.Lock()
 
     async def __aenter__(self) -> Gateway:
         await self.listen()
@@ -94,10 +95,11 @@ class Gateway:
 
     async def listen(self) -> None:
         """Open the door, at the same port as before."""
-        if self._server is None:
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._accept, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
+        async with self._opening:
+            if self._server is None:
+                loop = asyncio.get_running_loop()
+                self._server = await loop.create_server(self._accept, "127.0.0.1", self.port)
+                self.port = self._server.sockets[0].getsockname()[1]
 
     def close_door(self) -> None:
         """Have new connections refused by the system."""

@@ -209,10 +209,15 @@ class User:
         return self.call(name, getattr(self.members[0], name)(*arguments, **options), cancel_after_s=cancel_after_s)
 
     def on_event(self, react: Callable[[Any], None]) -> list[Callable[[], None]]:
-        """Have every event of every member told until the end. Return what ends it sooner."""
+        """Have every event of every member told, until `events_ended`. Return what ends it sooner."""
         stops = [member.monitor.listen(react) for member in self.members]
         self._listening += stops
         return stops
+
+    def events_ended(self) -> None:
+        """Have no event told any more: a callback that calls something then would disturb the rest."""
+        for stop in self._listening:
+            stop()
 
     # --- what there is ---
 
@@ -226,9 +231,7 @@ class User:
         return all(member.session.is_connected for member in self.members)
 
     async def close(self) -> None:
-        """End everything, as a program that ends: no callback connects again."""
-        for stop in self._listening:
-            stop()
+        """End everything, as a program that ends."""
         await self.calls_ended()
         self.disconnect()
         await self.calls_ended()

@@ -197,6 +197,7 @@ class World:
         while self.scripts:
             await asyncio.wait(tuple(self.scripts))
         self.note("everything is made well again")
+        self.user.events_ended()
         await self._heal()
         await self.user.calls_ended()
         is_at_rest = False
