@@ -226,7 +226,7 @@ class Stream:
         """Return, once, the rows of the feed's `gaps` ring that are of this subscription.
 
         The loss of a connection is among them, as far as the subscription had records before it; the row that tells of
-        the connection itself is in `feed.gaps` only.
+        the connection itself is in `feed.gaps` only. A stream that begins in a gap returns the gap's open row first.
         """
         rows: NDArray[Any] = np.concatenate([self._open_gap, self._gaps.read()])
         self._open_gap = self._open_gap[:0]
