@@ -336,9 +336,12 @@ class Connection(asyncio.Protocol):
             self.say(request.req_id, 10197, "No market data during competing live session")
 
     def _succeed(self, asked: Asked) -> None:
-        """Note which requests this one replaces: at one connection the client must have cancelled them first."""
+        """Note which requests this one replaces: at one connection the client must have cancelled them first.
+
+        A gateway that was deaf reads requests of a connection that is gone after those of its successor.
+        """
         for other in self._gateway.asked.values():
-            if other.over_s is None and other.what == asked.what:
+            if other.over_s is None and other.what == asked.what and other.request.req_id < asked.request.req_id:
                 other.over_s = asked.asked_s
                 if other.is_live and other.connection is self:
                     self._gateway.offend(
