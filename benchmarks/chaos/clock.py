@@ -1,7 +1,8 @@
 """A clock that jumps: an event loop on which a minute takes as long as the work in it.
 
 The rule of the file: time passes only while nothing is ready. The loop looks at its sockets, which are real; when none
-is ready, the clock jumps to the next timer. So a run needs no patience, and a busy machine changes no time in it.
+is ready, the clock jumps to the next timer. No thread works beside it. So a run needs no patience, and a busy machine
+changes no time in it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import contextlib
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 START_S = 1000.0
 START_NS = 1_767_625_200_000_000_000
@@ -45,7 +47,7 @@ class JumpingClock:
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """Return an event loop that moves this clock."""
-        return asyncio.SelectorEventLoop(_JumpingSelector(self))
+        return _JumpingLoop(_JumpingSelector(self))
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -59,6 +61,18 @@ class JumpingClock:
         finally:
             for name in names:
                 setattr(time, name, real[name])
+
+
+class _JumpingLoop(asyncio.SelectorEventLoop):
+    """Leaves nothing to threads: the clock would jump while they work, and no run would be like another."""
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 class _JumpingSelector(selectors.DefaultSelector):
