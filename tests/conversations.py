@@ -71,3 +71,26 @@ def bars_of(*closes: float) -> Any:
     bars["event_ns"] = 1_700_000_000_000_000_000 + 60_000_000_000 * np.arange(len(closes))
     bars["close"] = closes
     return bars
+
+
+QUICK = ReconnectionConfig(delay_s=0.01, max_delay_s=0.05)
+"""For what happens over several connections."""
+
+
+@contextlib.asynccontextmanager
+async def kept(*scripts: Script, **settings: Any) -> AsyncIterator[tuple[IBKRConnectionManager, Peer]]:
+    """A manager that reconnects, and a peer that goes through the scripts."""
+    async with (
+        Peer(*scripts, abandon=True) as peer,
+        IBKRConnectionManager(Config(port=peer.port, reconnection=QUICK, **settings), small_feed()) as manager,
+    ):
+        yield manager, peer
+
+
+async def stays(caller: Caller) -> None:
+    await caller.start()
+    await caller.gone()
+
+
+def names(manager: IBKRConnectionManager) -> list[str]:
+    return [event.name for event in manager.monitor.events]
