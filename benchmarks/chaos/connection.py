@@ -44,8 +44,6 @@ CLOCK_PAUSE_S = 1.0
 EXCUSED_S = 2.0
 """After the gateway stood still, or has said that requests were not taken, nearness and repetition are no offence."""
 
-HAUNTED_S = 16.0
-"""What a client that has left had still to be read counts for so long: by the 15 s of tick-by-tick data at the most."""
 TCP_ESTABLISHED = 1
 """The first byte of TCP_INFO, as Linux numbers the states."""
 
@@ -162,9 +160,9 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def go_on(self) -> None:
-        """Read and write as a healthy gateway does."""
+        """Read and write as a healthy gateway does. What a client that has left had still to be read is lost."""
         if self.is_deaf and self._has_client_left():
-            self._gateway.haunted_s = time.monotonic()
+            self.abort()
         self.bytes_per_beat = None
         self.is_held = self.is_deaf = False
         self._excused_s = time.monotonic()
@@ -301,11 +299,9 @@ class Connection(asyncio.Protocol):
             self.say(-1, 1100, "Connectivity between IB and Trader Workstation has been lost.")
 
     def _refuse(self, req_id: int, refusal: Refusal, request: object) -> None:
-        # What a client whose end was noticed late has left open, or to be read, is no fault of the one after it.
-        now_s = time.monotonic()
+        # What a client whose end was not noticed has left open is not the fault of the one that came after it.
         is_haunted = any(other.is_deaf for other in self._gateway.connections)
-        is_haunted |= now_s - self._gateway.haunted_s < HAUNTED_S
-        if now_s - self._excused_s > EXCUSED_S and not is_haunted:
+        if time.monotonic() - self._excused_s > EXCUSED_S and not is_haunted:
             self._gateway.offend(refusal.rule, request)
         self.say(req_id, refusal.code, refusal.message)
 

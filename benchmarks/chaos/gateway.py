@@ -7,7 +7,6 @@ wrong is decided in `trouble`; what it did is never in doubt, since the log is k
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +49,6 @@ class Gateway:
         late_ticks: so many ticks of a request follow its cancel.
         delay_s: how long answers take.
         used_ids: client ids that other programs have.
-        haunted_s: when requests of a client that had left were found to be still unread.
         is_refusing: connections are closed as soon as they are made; `is_speechless`: they are never answered.
     """
 
@@ -72,7 +70,6 @@ class Gateway:
         self.late_ticks = 0
         self.delay_s = 0.0
         self.used_ids: set[int] = set()
-        self.haunted_s = -math.inf
         self.is_refusing = False
         self.is_speechless = False
         self.account = Account(lines)
