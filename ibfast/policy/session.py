@@ -563,7 +563,7 @@ class SessionManager:
         """A source of data is said to be back: the next record of each open subscription ends its gap."""
         self._holds.pop(cause, None)
         for subscription in self.open_subscriptions():
-            # A gap that a record has ended begins again, since the record may have been under way.
+            # A gap that has ended begins again, since the data may have stopped once more before the notice.
             self._interrupt(subscription, SCOPES[cause], cause, tell=False)
             self._await_gap_end(subscription)
 
