@@ -169,6 +169,16 @@ def test_of_a_conflated_past_comes_the_latest_but_of_a_book_every_operation(desk
     assert [row["seq"] for row in message["pieces"][0]["rows"]] == [1, 2, 3]
 
 
+def test_a_conflated_book_that_ends_a_window_as_it_began_is_no_news_and_harms_no_other(desk: Desk) -> None:
+    book = Channel(0, ("depth",), KINDS, is_conflated=True)
+    trades = Channel(0, ("trades",), KINDS)
+    encoder = encoder_of(desk, book, trades)
+    there_and_back = rows_of("depth", [1, 2], operation=[0, 2], side=1, position=0, price=[10.5, np.nan])
+    (message,) = told(encoder, {"depth": there_and_back, "trades": rows_of("trades", [3], price=[1.5])}, 0, 1)
+    assert [piece["family"] for piece in message["pieces"]] == ["trades"]
+    assert told(encoder, {"depth": there_and_back}, 0, 1) == []
+
+
 def test_a_channel_that_was_removed_is_not_encoded_any_more(desk: Desk) -> None:
     encoder = encoder_of(desk, Channel(0, ("trades",), KINDS), Channel(0, ("trades",), KINDS, ordered=True))
     encoder.remove(0)

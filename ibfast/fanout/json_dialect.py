@@ -223,8 +223,8 @@ class _Line:
 def _runs(parts: Rows) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the rows of several families in the order of their sequence numbers, as runs of one family."""
     families = [family for family in parts if len(parts[family])]
-    if len(families) == 1:
-        yield families[0], parts[families[0]]
+    if len(families) < 2:
+        yield from ((family, parts[family]) for family in families)
         return
     seqs = np.concatenate([parts[family]["seq"] for family in families])
     places = np.concatenate([np.arange(len(parts[family])) for family in families])
