@@ -408,7 +408,7 @@ def test_the_gap_covers_the_hole_though_a_tick_was_under_way(source: str, pause_
         assert covering.last_seq == back
 
 
-def test_the_first_record_of_all_begins_a_gap_while_its_source_fails() -> None:
+def test_the_first_record_of_all_lies_in_a_gap_while_its_source_fails() -> None:
     desk = Desk()
     stream = desk.declare(quotes(1))
     desk.session.link_lost(desk.now_s)
@@ -416,7 +416,24 @@ def test_the_first_record_of_all_begins_a_gap_while_its_source_fails() -> None:
     under_way = stream.last_seq
     desk.session.link_restored(desk.now_s, data_lost=False)
     desk.data(stream)
-    assert [(gap.first_seq, gap.last_seq) for gap in desk.gaps()] == [(under_way + 1, stream.last_seq)]
+    begun, ended = desk.gaps()
+    assert (begun.first_seq, begun.recovered) == (1, False)
+    assert (ended.first_seq, ended.last_seq) == (1, stream.last_seq)
+    assert stream.last_seq > under_way
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_failure_that_no_record_saw_is_no_gap(is_early: bool) -> None:
+    desk = Desk()
+    if is_early:
+        stream = desk.declare(quotes(1))
+    desk.session.farm_broken("usfarm", desk.now_s)
+    if not is_early:
+        stream = desk.declare(quotes(1))
+    desk.session.farm_restored("usfarm", desk.now_s)
+    desk.data(stream)
+    assert desk.gaps() == []
+    assert desk.session.unrecorded_gaps() == []
 
 
 def test_a_record_that_was_under_way_comes_behind_the_open_row_of_the_gap() -> None:

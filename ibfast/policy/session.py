@@ -168,7 +168,7 @@ class SessionManager:
 
     def unrecorded_gaps(self) -> list[Gap]:
         """Return the gaps that have no row yet. They need one if no record is going to end them."""
-        return [s.gap for s in self.subscriptions.values() if s.gap is not None and not s.gap_told]
+        return [s.gap for s in self.subscriptions.values() if s.gap is not None and s.last_seq and not s.gap_told]
 
     def of_request(self, req_id: int) -> Subscription | None:
         """Return the subscription that a live request serves."""
@@ -384,11 +384,7 @@ class SessionManager:
             self._set(subscription, SubscriptionState.LIVE)
             self._tell("live", subscription=subscription.name)
         if self._holds:
-            if subscription.gap is not None:
-                subscription.gap_told |= first[0] != 0  # its open row came before that record
-            else:  # the first records of all: the hole may come after any of them
-                self._begin_gap(subscription, *self._newest_hold, *first, now_s)
-                self._hold(subscription)
+            subscription.gap_told |= first[0] != 0  # the gap's open row came before that record
             return
         if subscription.gap is not None and first[0]:
             self._decided.ended.append(subscription.gap.ended(now_s, *first))
@@ -503,7 +499,10 @@ class SessionManager:
         self._by_req_id[subscription.req_id] = subscription
         self._set(subscription, SubscriptionState.OPENING, "asked for")
         self._decided.requests.append(subscription.opening_request())
-        self._await_gap_end(subscription)
+        if self._holds:
+            self._hold(subscription)
+        else:
+            self._await_gap_end(subscription)
 
     def _close(self, subscription: Subscription) -> None:
         """Cancel its request, even one that the gateway has ended: it may live on there, and would double every row."""
@@ -547,8 +546,11 @@ class SessionManager:
 
     def _hold(self, subscription: Subscription) -> None:
         """Have the request's next record end no gap; the gap's open row comes before the record."""
-        gap = subscription.gap
-        self._decided.gap_rows[subscription.req_id] = None if gap is None or subscription.gap_told else (gap, False)
+        if subscription.gap is None:  # no record has come yet: the hole may come after the very first ones
+            cause = next(reversed(self._holds))
+            self._begin_gap(subscription, SCOPES[cause], cause, 0, 0, None)
+        assert subscription.gap is not None
+        self._decided.gap_rows[subscription.req_id] = None if subscription.gap_told else (subscription.gap, False)
 
     def caught_up(self, asked_s: float) -> None:
         """The gateway has answered a question that was sent at `asked_s`: what it had sent before has come."""
@@ -575,15 +577,16 @@ class SessionManager:
         for subscription in self.open_subscriptions() if over else ():
             self._await_gap_end(subscription)
 
-    @property
-    def _newest_hold(self) -> tuple[Scope, GapCause]:
-        cause = next(reversed(self._holds))
-        return SCOPES[cause], cause
-
     def _await_gap_end(self, subscription: Subscription) -> None:
         """Have the request's next record end the gap, if it is in one and records prove something."""
-        if subscription.req_id and subscription.gap is not None and not self._holds:
-            self._decided.gap_rows[subscription.req_id] = subscription.gap, True
+        gap = subscription.gap
+        if not subscription.req_id or gap is None or self._holds:
+            return
+        if subscription.last_seq or gap.cause not in SCOPES:
+            self._decided.gap_rows[subscription.req_id] = gap, True
+        else:  # no record came while its source failed, so there is nothing that the gap could lie between
+            subscription.gap = None
+            self._decided.gap_rows[subscription.req_id] = None
 
     def _interrupt(self, subscription: Subscription, scope: Scope, cause: GapCause, *, tell: bool = True) -> None:
         """Begin a gap, unless it is in one; a gap that is not told yet becomes a row when it proves real, or ends."""
