@@ -128,7 +128,7 @@ def test_a_refusal_stands_below_the_table(run: Run, capsys: pytest.CaptureFixtur
 
     run(case())
     lines = capsys.readouterr().out.splitlines()
-    (told,) = [number for number, line in enumerate(lines) if "354" in line]
+    (told,) = [number for number, line in enumerate(lines) if "error 354" in line]
     (end,) = [number for number, line in enumerate(lines) if line.startswith("└")]
     assert told > end
     assert lines[told].rstrip() == "AAPL, MSFT: error 354: Requested market data is [not] subscribed"
