@@ -6,7 +6,7 @@ import argparse
 import sys
 
 try:
-    from benchmarks import bandwidth, chaos, decode, endtoend, fanout, faults, soak
+    from benchmarks import bandwidth, chaos, decode, endtoend, fanout, faults, hostile, soak
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] in ("benchmarks", "tests"):
         raise  # a fault of ours, or not started in the checkout: no installation helps
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "endtoend": endtoend,
     "fanout": fanout,
     "faults": faults,
+    "hostile": hostile,
     "soak": soak,
 }
 
