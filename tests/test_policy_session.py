@@ -344,6 +344,16 @@ def test_it_moves_to_another_connection_with_its_gap() -> None:
     assert (gap.cause, gap.recovered) == (GapCause.MOVED, True)
 
 
+def test_one_that_moved_has_its_own_place_among_the_others() -> None:
+    """Else two of the same place would wait for one line, and each would seem to come before the other."""
+    here, there = Desk(tick_by_tick=1), Desk(tick_by_tick=1)
+    moved, other = here.declare(trades(1)), there.declare(trades(2))
+    here.session.surrender(moved, here.now_s)
+    there.session.adopt(moved, there.now_s)
+    assert moved.rank < other.rank
+    assert [bool(s.req_id) for s in (moved, other)] == [True, False]
+
+
 def test_what_a_dead_process_wanted_has_a_gap_since_it_lived() -> None:
     desk = Desk()
     subscription = desk.declare(quotes(1))

@@ -12,7 +12,6 @@ restored only when its first data has come.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,7 +82,6 @@ class SessionManager:
         self._limit = limit
         self._next_req_id = next_req_id
         self._by_req_id: dict[int, Subscription] = {}
-        self._order = itertools.count(1)
         self._decided = Decisions()
         self._farms: dict[str, float] = {}  # broken ones, and since when
         self._probe_at_s = 0.0
@@ -102,7 +100,7 @@ class SessionManager:
         """Want a subscription; the same request twice is one subscription, of the higher priority."""
         subscription = self.subscriptions.get(request)
         if subscription is None:
-            subscription = Subscription(request, instrument, priority, next(self._order))
+            subscription = Subscription(request, instrument, priority)
             self.subscriptions[request] = subscription
         subscription.priority = max(subscription.priority, priority)
         self._reconcile(now_s)

@@ -5,6 +5,7 @@ The rule of the file: values and their meaning. What becomes of a subscription i
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
@@ -108,6 +109,9 @@ class Gap:
         return self.last_seq != 0
 
 
+_ORDER = itertools.count(1)
+
+
 @dataclass(eq=False, slots=True)
 class Subscription:
     """One declared subscription, for as long as anybody wants it, whatever happens to connections.
@@ -116,6 +120,7 @@ class Subscription:
         request: what is asked, with request id 0.
         instrument: the feed's index.
         priority: the larger, the earlier restored and the later deprived of its line.
+        order: among those of one priority; one number is never given twice, since subscriptions move between sessions.
         state: a SubscriptionState; `reason` says why where that is not obvious.
         req_id: of the request that serves it now, 0 if none does.
         req_ids: that one and those of its predecessors of which a ring may still hold a record, newest last; for each,
@@ -129,7 +134,7 @@ class Subscription:
     request: SubscriptionRequest
     instrument: int
     priority: int = 0
-    order: int = 0
+    order: int = field(default_factory=_ORDER.__next__)
     state: SubscriptionState = SubscriptionState.PENDING
     reason: str = ""
     req_id: int = 0
