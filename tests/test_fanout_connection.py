@@ -59,8 +59,8 @@ def behind(server: FanoutServer) -> list[Any]:
 # --- deaf ---
 
 HANDSHAKE = (
-    b"GET /stream HTTP/1.1\r\nHost: desk\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    b"GET /stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 PING, PONG = b"\x89\xfd\0\0\0\0" + b"x" * 125, b"\x8a\x7d"
 
@@ -540,7 +540,7 @@ def test_who_does_not_answer_pings_is_gone(run: Run) -> None:
         async with serving(ping_s=0.1) as (server, _):
             reader, writer = await asyncio.open_connection(*server.address)
             writer.write(
-                b"GET /stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET /stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             assert b" 101 " in await reader.readline()

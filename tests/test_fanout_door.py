@@ -16,7 +16,7 @@ from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.tokens import Grant, StaticToken, Tokens, digest_of, subprotocol_of
 from ibfast.monitor import Health
 
-TOKEN, EXPIRED = "t" * 32, "e" * 32
+TOKEN, EXPIRED, WATCHER = "t" * 32, "e" * 32, "w" * 32
 NOW_S = 1_000.0
 
 
@@ -31,20 +31,23 @@ def knock(path: str = "/stream", **headers: str) -> Knock:
     return Knock(path, headers=Headers({name.replace("_", "-"): value for name, value in headers.items()}))
 
 
-def door(tally: Tally, *, is_open: bool = False) -> Door:
+def door(tally: Tally, *, is_open: bool = False, is_local: bool = False) -> Door:
     known = [
         StaticToken("analyst", digest_of(TOKEN), Permissions(symbols=("AAPL",))),
+        StaticToken("watcher", digest_of(WATCHER), Permissions(symbols=("*",), metrics=True)),
         StaticToken("former", digest_of(EXPIRED), Permissions(symbols=("*",)), expires_s=NOW_S),
     ]
-    tokens = Tokens(() if is_open else known, max_subscriptions=9, max_new_instruments=1000)
+    anonymous = Permissions(symbols=("*",), metrics=is_local)
+    tokens = Tokens(() if is_open else known, max_subscriptions=9, max_new_instruments=1000, anonymous=anonymous)
     present = Present({}, 0, 0, 0, {}, 0, 0)
-    pages = Pages(lambda: Health(ok=True, reasons=("a secret",)), (), lambda: present)
-    return Door(tokens, Origins(("https://desk.example.com",)), pages, tally)
+    health = Health(ok=True, reasons=("a secret",), is_connected=True)
+    pages = Pages(lambda: health, (), lambda: present)
+    return Door(tokens, Origins(("https://desk.example.com",)), pages, tally, is_local=is_local)
 
 
-def judged(request: Knock, *, refusal: str = "", is_open: bool = False) -> tuple[Grant | Page, Tally]:
+def judged(request: Knock, *, refusal: str = "", **options: bool) -> tuple[Grant | Page, Tally]:
     tally = Tally()
-    return door(tally, is_open=is_open).judge(request, "192.0.2.1", refusal, NOW_S), tally
+    return door(tally, **options).judge(request, "192.0.2.1", refusal, NOW_S), tally
 
 
 @pytest.mark.parametrize(
@@ -94,15 +97,53 @@ def test_two_origins_are_none() -> None:
     assert tally.refused == {"origin": 1}
 
 
-def test_where_nobody_needs_a_token_everybody_comes_in_and_sees_all() -> None:
-    assert isinstance(judged(knock(), is_open=True)[0], Grant)
-    health = judged(knock("/healthz"), is_open=True)[0]
+@pytest.mark.parametrize("is_local", [False, True])
+def test_where_nobody_needs_a_token_everybody_comes_in_and_programs_of_this_machine_see_all(is_local: bool) -> None:
+    assert isinstance(judged(knock(Host="localhost"), is_open=True, is_local=is_local)[0], Grant)
+    health, _ = judged(knock("/healthz", Host="localhost"), is_open=True, is_local=is_local)
+    metrics, _ = judged(knock("/metrics", Host="localhost"), is_open=True, is_local=is_local)
     assert isinstance(health, Page)
-    assert b"a secret" in health.body
+    assert isinstance(metrics, Page)
+    assert (b"a secret" in health.body) == is_local
+    assert metrics.status is (HTTPStatus.OK if is_local else HTTPStatus.FORBIDDEN)
+
+
+@pytest.mark.parametrize("path", ["/stream", "/livez", "/readyz", "/healthz", "/metrics"])
+@pytest.mark.parametrize(
+    ("host", "is_served"),
+    [
+        ("localhost", True), ("LocalHost:8765", True), ("127.0.0.1", True), ("127.9.9.9:1", True), ("[::1]:8765", True),
+        ("[::ffff:127.0.0.1]", True), ("evil.example.com", False), ("evil.example.com:8765", False), ("", False),
+        ("localhost.evil.example.com", False), ("127.0.0.1.evil.example.com", False), ("192.0.2.1", False),
+        ("localhost@evil.example.com", False), ("localhost:8765:1", False), ("::1", False), ("[::2]", False),
+        (None, False),
+    ],
+)  # fmt: skip
+def test_a_page_that_has_its_name_resolved_to_this_machine_reads_nothing(
+    path: str, host: str | None, is_served: bool
+) -> None:
+    request = knock(path, **({} if host is None else {"Host": host}))
+    found, tally = judged(request, is_open=True, is_local=True)
+    if is_served:
+        assert isinstance(found, Grant) or found.status is HTTPStatus.OK
+    else:
+        assert isinstance(found, Page)
+        assert found.status is HTTPStatus.FORBIDDEN
+        assert b"a secret" not in found.body
+    assert tally.refused == ({} if is_served else {"host": 1})
+    for options in ({"is_local": True}, {"is_open": True}):  # a token is needed, or everybody is meant
+        assert not judged(request, **options)[1].refused.get("host")
+
+
+def test_two_hosts_are_none() -> None:
+    request = knock(Host="localhost")
+    request.headers["Host"] = "localhost"
+    assert judged(request, is_open=True, is_local=True)[1].refused == {"host": 1}
 
 
 def test_pages_are_there_though_the_server_is_full_and_are_no_refusal() -> None:
-    for request, is_told in ((knock("/healthz"), False), (knock("/healthz", Authorization=f"Bearer {TOKEN}"), True)):
+    for token, is_told in (("", False), (TOKEN, False), (WATCHER, True)):
+        request = knock("/healthz", **({"Authorization": f"Bearer {token}"} if token else {}))
         page, tally = judged(request, refusal="full")
         assert isinstance(page, Page)
         assert page.status is HTTPStatus.OK
@@ -111,9 +152,15 @@ def test_pages_are_there_though_the_server_is_full_and_are_no_refusal() -> None:
 
 
 def test_a_page_takes_its_token_from_the_header_alone() -> None:
-    page, _ = judged(knock("/metrics", Sec_WebSocket_Protocol=subprotocol_of(TOKEN)))
+    page, _ = judged(knock("/metrics", Sec_WebSocket_Protocol=subprotocol_of(WATCHER)))
     assert isinstance(page, Page)
     assert page.status is HTTPStatus.UNAUTHORIZED
-    page, _ = judged(knock("/metrics", Authorization=f"Bearer {TOKEN}"))
+    page, _ = judged(knock("/metrics", Authorization=f"Bearer {WATCHER}"))
     assert isinstance(page, Page)
     assert page.status is HTTPStatus.OK
+
+
+def test_metrics_need_the_permission() -> None:
+    page, _ = judged(knock("/metrics", Authorization=f"Bearer {TOKEN}"))
+    assert isinstance(page, Page)
+    assert (page.status, page.body) == (HTTPStatus.FORBIDDEN, b"This page needs the permission metrics.\n")

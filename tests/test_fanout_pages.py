@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from ibfast.fanout.gauges import Present, Tally, registry_of
-from ibfast.fanout.pages import MOST_REASONS, Page, Pages
+from ibfast.fanout.pages import MOST_REASONS, Page, Pages, text_page
 from ibfast.monitor import ConnectionMonitor, Health
 
 PRESENT = Present(
@@ -24,8 +24,11 @@ def pages(health: Health | None = None, *registries: CollectorRegistry) -> Pages
     return Pages(None if health is None else lambda: health, registries, lambda: PRESENT)
 
 
-def page(made: Pages, path: str, method: str = "GET", *, is_known: bool = True) -> Page:
-    found = made.page(method, path, lambda: is_known)
+REFUSAL = text_page(HTTPStatus.FORBIDDEN, "no")
+
+
+def page(made: Pages, path: str, method: str = "GET", *, may_look: bool = True) -> Page:
+    found = made.page(method, path, lambda: None if may_look else REFUSAL)
     assert found is not None
     return found
 
@@ -37,27 +40,30 @@ def told(found: Page) -> dict[str, Any]:
 
 
 def test_the_stream_is_no_page_and_has_nothing_after_it() -> None:
-    assert pages().page("GET", "/stream", lambda: True) is None
+    assert pages().page("GET", "/stream", lambda: None) is None
     for path in ("/stream?token=secret", "/stream/", "/", "/healthz/", "/Metrics", ""):
         found = page(pages(Health(ok=True)), path)
         assert (found.status, found.body) == (HTTPStatus.NOT_FOUND, b"The stream is at /stream.\n")
 
 
 def test_health() -> None:
-    found = page(pages(Health(ok=True, state="CONNECTED")), "/healthz?verbose")
+    found = page(
+        pages(Health(ok=True, state="CONNECTED", warnings=("MarketData IBM: waits for data",))), "/healthz?verbose"
+    )
     assert found.status is HTTPStatus.OK
     assert told(found) == {
         "ok": True, "state": "CONNECTED", "subscribers": 3, "subscriptions": 7, "streams": {"LIVE": 3}, "reasons": [],
+        "warnings": ["MarketData IBM: waits for data"],
     }  # fmt: skip
 
 
 def test_bad_health_says_why_to_those_who_may_know() -> None:
-    made = pages(Health(ok=False, reasons=("MarketData AAPL: silent",), state="CONNECTED"))
+    made = pages(Health(ok=False, reasons=("MarketData AAPL: silent",), state="CONNECTED", warnings=("AAPL, too",)))
     for method in ("GET", "HEAD"):
         found = page(made, "/healthz", method)
         assert found.status is HTTPStatus.SERVICE_UNAVAILABLE
         assert told(found)["reasons"] == ["MarketData AAPL: silent"]
-    stranger = page(made, "/healthz", is_known=False)
+    stranger = page(made, "/healthz", may_look=False)
     assert stranger.status is HTTPStatus.SERVICE_UNAVAILABLE
     assert told(stranger).keys() == {"ok", "state", "subscribers", "subscriptions", "streams"}
     assert b"AAPL" not in stranger.body
@@ -69,8 +75,30 @@ def test_many_reasons_are_counted() -> None:
     assert told(page(pages(Health(False, reasons[:-5])), "/healthz"))["reasons"] == [*reasons[:-5]]
 
 
+def test_what_does_not_flow_is_listed_and_counted() -> None:
+    warnings = tuple(f"warning {number}" for number in range(MOST_REASONS + 1))
+    found = page(pages(Health(ok=True, warnings=warnings)), "/healthz")
+    assert found.status is HTTPStatus.OK
+    assert told(found)["warnings"] == [*warnings[:MOST_REASONS], "and 1 more"]
+
+
+@pytest.mark.parametrize(("is_connected", "status"), [(True, 200), (False, 503)])
+def test_ready_is_a_server_whose_source_has_a_session(is_connected: bool, status: int) -> None:
+    reasons = ("MarketData AAPL: silent",)
+    found = page(pages(Health(False, reasons, "A_STATE", is_connected=is_connected)), "/readyz", may_look=False)
+    assert found.status == status
+    assert told(found) == {"ok": is_connected, "state": "A_STATE"}
+
+
+def test_alive_is_who_answers() -> None:
+    for made in (pages(), pages(Health(ok=False, reasons=("no session",)))):
+        found = page(made, "/livez", may_look=False)
+        assert (found.status, told(found)) == (HTTPStatus.OK, {"ok": True})
+
+
 def test_without_a_source_of_health_there_is_no_such_page() -> None:
-    assert page(pages(), "/healthz").status is HTTPStatus.NOT_FOUND
+    for path in ("/healthz", "/readyz"):
+        assert page(pages(), path).status is HTTPStatus.NOT_FOUND
 
 
 def test_metrics_of_the_source_and_of_the_server() -> None:
@@ -92,12 +120,10 @@ def test_metrics_of_the_source_and_of_the_server() -> None:
 
 
 def test_metrics_are_for_those_who_may() -> None:
-    found = page(pages(None, CollectorRegistry()), "/metrics", is_known=False)
-    assert found.status is HTTPStatus.UNAUTHORIZED
-    assert found.headers["WWW-Authenticate"] == "Bearer"
+    assert page(pages(None, CollectorRegistry()), "/metrics", may_look=False) is REFUSAL
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/metrics"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics"])
 def test_pages_are_only_read(path: str) -> None:
     found = page(pages(Health(ok=True)), path, "POST")
     assert (found.status, found.headers["Allow"]) == (HTTPStatus.METHOD_NOT_ALLOWED, "GET, HEAD")

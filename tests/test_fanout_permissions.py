@@ -142,13 +142,13 @@ def test_the_lower_bandwidth_counts(permitted: int, asked: int, given: int) -> N
 def test_a_table_and_back() -> None:
     permissions = Permissions(
         symbols=("AAPL", "ES*"), data_types=("TRADES",), modes=("snapshot",), least_interval_ms=10, subscriptions=3,
-        max_bytes_per_s=1000, new_instruments=5,
+        max_bytes_per_s=1000, new_instruments=5, metrics=True,
     )  # fmt: skip
     assert Permissions.of(permissions.as_table()) == permissions
     assert Permissions.of({"symbols": ["*"]}) == EVERYTHING
     assert EVERYTHING.capped(500, 1000).as_table() == {
         "symbols": ["*"], "data_types": ["*"], "modes": ["*"], "least_interval_ms": 0, "subscriptions": 500,
-        "max_bytes_per_s": 0, "new_instruments": 1000,
+        "max_bytes_per_s": 0, "new_instruments": 1000, "metrics": False,
     }  # fmt: skip
 
 
@@ -174,6 +174,7 @@ def test_a_table_and_back() -> None:
         ({"symbols": ["*"], "modes": ["all"]}, "modes='all' is not possible: give some of stream, conflate"),
         ({"symbols": ["*"], "least_interval_ms": -1}, "least_interval_ms=-1 is not possible: give 0 or more"),
         ({"symbols": ["*"], "least_interval_ms": 0.5}, "least_interval_ms=0.5 is not possible: give 0 or more"),
+        ({"symbols": ["*"], "metrics": 1}, "metrics=1 is not possible: give true or false"),
         ({"symbols": ["*"], "subscriptions": True}, "subscriptions=True is not possible: give 0 or more"),
         ({"symbols": ["*"], "max_bytes_per_s": "9"}, "max_bytes_per_s='9' is not possible: give 0 or more"),
         ({"symbols": ["*"], "max_bytes_per_s": None}, "max_bytes_per_s=None is not possible: give 0 or more"),

@@ -361,7 +361,7 @@ def test_a_session_ends_with_its_token(run: Run, tokens: Path) -> None:
 def test_no_token_is_ever_logged(run: Run, tokens: Path, caplog: pytest.LogCaptureFixture, known: bool) -> None:
     token = TOKEN if known else "u" * 40
     by_header = {"additional_headers": {"Authorization": f"Bearer {token}"}}
-    raw = b"GET /stream HTTP/1.1\r\nHost: desk\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%s\r\n\r\n"
+    raw = b"GET /stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%s\r\n\r\n"
     knocks = (
         f"Authorization: Bearer {token}", f"Authorization: Bearer {token}\r\n{token}", f"Authorization : {token}",
         f"Authorization: Basic {token}", f"Sec-WebSocket-Protocol: ibfast.token.{token}=;",

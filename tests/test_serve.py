@@ -57,10 +57,13 @@ class Served:
             word, _, rest = line.strip().partition(" ")
             self.said[word] = rest.strip()
 
-    def get(self, page: str, *, token: str = "", method: str = "GET", context: Any = None) -> tuple[int, str]:
+    def get(
+        self, page: str, *, token: str = "", method: str = "GET", host: str = "", context: Any = None
+    ) -> tuple[int, str]:
         """Read a page: its status and its content."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        request = urllib.request.Request(self.said[page], headers=headers, method=method)
+        headers = ({"Authorization": f"Bearer {token}"} if token else {}) | ({"Host": host} if host else {})
+        url = self.said.get(page) or self.said["health"].replace("healthz", page)
+        request = urllib.request.Request(url, headers=headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=WATCHDOG_S, context=context) as reply:
                 return reply.status, reply.read().decode()
@@ -139,8 +142,15 @@ def test_programs_read_the_gateway_s_data_health_and_metrics() -> None:
                 health = await asyncio.to_thread(server.health)
                 assert health == {
                     "ok": True, "state": "CONNECTED", "subscribers": 1, "subscriptions": 1, "streams": {"LIVE": 1},
-                    "reasons": [],
+                    "reasons": [], "warnings": [],
                 }  # fmt: skip
+                await provider.subscribe("AAPL", data_type="BARS", mode="stream")  # of which the next is seconds away
+                status, page = await asyncio.to_thread(server.get, "health")
+                assert status == 200
+                (warning,) = json.loads(page)["warnings"]
+                assert "RealTimeBars AAPL" in warning
+                for page in ("livez", "readyz"):
+                    assert (await asyncio.to_thread(server.get, page))[0] == 200
                 status, metrics = await asyncio.to_thread(server.get, "metrics")
                 assert status == 200
                 assert 'ibfast_fanout_subscribers{dialect="binary"} 1.0' in metrics
@@ -151,6 +161,7 @@ def test_programs_read_the_gateway_s_data_health_and_metrics() -> None:
         server.until_healthy()
         asyncio.run(read())
         assert server.get("metrics", method="HEAD") == (200, "")
+        assert server.get("metrics", host="desk.example.com")[0] == 403
         code, errors = server.end()
         assert code == 0
         assert errors == "ibfast: connected, server version 226, account DU****567\n"
@@ -208,7 +219,7 @@ def test_a_gateway_that_comes_later_is_waited_for_and_told_to_subscribers() -> N
         while "tcp" not in server.health()["reasons"][0]:
             time.sleep(0.02)
         health = server.health()
-        assert server.get("health")[0] == 503
+        assert [server.get(page)[0] for page in ("health", "readyz", "livez")] == [503, 503, 200]
         assert not health["ok"]
         with pytest.raises(StreamError, match="NO_GATEWAY"):
             asyncio.run(first_rows(Config(stream_url=server.said["stream"]), "AAPL"))
@@ -289,22 +300,28 @@ def test_a_terminal_gets_a_line_now_and_then(
 
 def test_who_has_no_token_learns_little(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
-    token = subprocess.check_output([*IBFAST, "token", "desk", "--tokens-file", str(tokens)], text=True).strip()
+    token, watcher = (
+        subprocess.check_output([*IBFAST, "token", *arguments, "--tokens-file", str(tokens)], text=True).strip()
+        for arguments in (("desk",), ("watcher", "--metrics", "--subscriptions", "0"))
+    )
     with served("--port", str(free_port()), *ANYWHERE, "--tokens", str(tokens)) as server:
         assert "who has a token" in server.said["for"]
         assert "'Authorization': 'Bearer TOKEN'" in server.said["try"]
         assert server.get("metrics") == (401, "A valid token is needed.\n")
         assert server.get("metrics", token="x" * 43)[0] == 401
-        assert "ibfast_fanout_refused_total" in server.get("metrics", token=token)[1]
+        assert server.get("metrics", token=token) == (403, "This page needs the permission metrics.\n")
+        assert "ibfast_fanout_refused_total" in server.get("metrics", token=watcher)[1]
         assert "reasons" not in server.health()
-        status, health = server.get("health", token=token)
+        assert "reasons" not in json.loads(server.get("health", token=token)[1])
+        assert server.get("readyz")[0] == 503
+        status, health = server.get("health", token=watcher)
         assert status == 503
         assert "no session" in json.loads(health)["reasons"][0]
         with pytest.raises(ConnectError, match="token"):
             asyncio.run(first_rows(Config(stream_url=server.said["stream"]), "AAPL"))
         with pytest.raises(StreamError, match="NO_GATEWAY"):
             asyncio.run(first_rows(Config(stream_url=server.said["stream"], stream_token=token), "AAPL"))
-        assert 'refused_total{reason="token_missing"} 1.0' in server.get("metrics", token=token)[1]
+        assert 'refused_total{reason="token_missing"} 1.0' in server.get("metrics", token=watcher)[1]
         assert token not in server.end()[1]
 
 
@@ -313,6 +330,8 @@ def test_everybody_on_all_addresses_if_the_user_says_so() -> None:
         assert server.said["for"] == "everybody who can reach it, without a token"
         assert server.said["stream"].startswith("ws://127.0.0.1:")
         server.until_healthy()
+        assert "reasons" not in server.health()
+        assert server.get("metrics")[0] == 403
         _, errors = server.end()
         assert "without a token" in errors
 

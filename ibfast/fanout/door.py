@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from ibfast.fanout.gauges import Tally
-from ibfast.fanout.limits import Origins
+from ibfast.fanout.limits import Origins, names_loopback
 from ibfast.fanout.pages import Page, Pages, needs_token, text_page
 from ibfast.fanout.tokens import Denied, Grant, Tokens, presented_token
 from ibfast.log_rate import LogRate
@@ -21,6 +21,9 @@ from ibfast.shown import shown
 __all__ = ["Door", "Request"]
 
 logger = logging.getLogger("ibfast")
+
+WRONG_HOST = "This server is for programs of this machine: name it localhost or 127.0.0.1, or have tokens needed."
+NO_METRICS = "This page needs the permission metrics."
 
 
 class Headers(Protocol):
@@ -54,10 +57,13 @@ class Door:
         origins: of the web pages that may.
         pages: what there is beside the stream.
         tally: told of refusals.
+        is_local: whether the server listens for programs of this machine alone. Where these need no token, the
+            `Host` header must name this machine.
     """
 
-    def __init__(self, tokens: Tokens, origins: Origins, pages: Pages, tally: Tally) -> None:
+    def __init__(self, tokens: Tokens, origins: Origins, pages: Pages, tally: Tally, *, is_local: bool = False) -> None:
         self._tokens = tokens
+        self._is_local = is_local
         self._origins = origins
         self._pages = pages
         self._tally = tally
@@ -72,12 +78,18 @@ class Door:
             refusal: why there may be no more connections; "" if there may.
             now_s: Unix time.
         """
+        hosts = list(request.headers.get_all("Host"))
+        if self._is_local and not self._tokens.are_needed and (len(hosts) != 1 or not names_loopback(hosts[0])):
+            return self._refused("host", text_page(HTTPStatus.FORBIDDEN, WRONG_HOST))
         authorizations = list(request.headers.get_all("Authorization"))
 
-        def is_known() -> bool:
-            return isinstance(self._tokens.check(presented_token(authorizations, ()), now_s), Grant)
+        def look_refusal() -> Page | None:
+            grant = self._tokens.check(presented_token(authorizations, ()), now_s)
+            if isinstance(grant, Denied):
+                return needs_token()
+            return None if grant.permissions.metrics else text_page(HTTPStatus.FORBIDDEN, NO_METRICS)
 
-        page = self._pages.page(request.method, request.path, is_known)
+        page = self._pages.page(request.method, request.path, look_refusal)
         if page is not None:  # before the caps: they are full when it matters how the server fares
             return page
         if refusal:

@@ -15,7 +15,16 @@ from enum import Enum, auto
 from ibfast.errors import ConfigError
 from ibfast.policy.checks import require
 
-__all__ = ["ConnectionCaps", "ControlRate", "InstrumentBudgets", "Origins", "Verdict", "check_bind"]
+__all__ = [
+    "ConnectionCaps",
+    "ControlRate",
+    "InstrumentBudgets",
+    "Origins",
+    "Verdict",
+    "check_bind",
+    "is_loopback",
+    "names_loopback",
+]
 
 WINDOW_S = 1.0
 BUDGET_WINDOW_S = 3600.0
@@ -25,6 +34,7 @@ THIS_MACHINE = "this machine"
 IPV6_NETWORK_BITS = 64
 
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}|\*))?")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
@@ -215,6 +225,16 @@ def is_loopback(host: str) -> bool:
         return _address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def names_loopback(host: str) -> bool:
+    """Tell whether a Host header, with or without a port, can only mean this machine.
+
+    A page whose own name resolves to 127.0.0.1 (DNS rebinding) is of one origin with the server, for a browser; but
+    the browser sends that name.
+    """
+    match = _HOST.fullmatch(host)
+    return match is not None and is_loopback(match["host"])
 
 
 def _site(address: str) -> str:

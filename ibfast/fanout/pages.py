@@ -1,7 +1,8 @@
-"""The pages beside the stream: `/healthz` for whoever watches the server, `/metrics` for Prometheus.
+"""The pages beside the stream: `/livez`, `/readyz` and `/healthz` for whoever watches the server, `/metrics` for
+Prometheus.
 
 The rule of the file: a request in, a page out, and the same page whoever serves it; it knows no socket. What names
-instruments is told only to who has a token, where tokens are needed.
+instruments needs the permission `metrics`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,22 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from ibfast.fanout.gauges import Present
 
-__all__ = ["HEALTH_PATH", "METRICS_PATH", "STREAM_PATH", "Health", "Page", "Pages", "needs_token", "text_page"]
+__all__ = [
+    "HEALTH_PATH",
+    "LIVE_PATH",
+    "METRICS_PATH",
+    "READY_PATH",
+    "STREAM_PATH",
+    "Health",
+    "Page",
+    "Pages",
+    "needs_token",
+    "text_page",
+]
 
 STREAM_PATH = "/stream"
+LIVE_PATH = "/livez"
+READY_PATH = "/readyz"
 HEALTH_PATH = "/healthz"
 METRICS_PATH = "/metrics"
 METHODS = ("GET", "HEAD")
@@ -30,11 +44,19 @@ class Health(Protocol):
 
     @property
     def ok(self) -> bool:
-        """Whether data that should flow does flow."""
+        """Whether the session stands and no stream is stale."""
 
     @property
     def reasons(self) -> Sequence[str]:
-        """Why it does not."""
+        """Why that is not so."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What else does not flow."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a session with the gateway."""
 
     @property
     def state(self) -> str:
@@ -62,7 +84,7 @@ class Pages:
     """Makes the pages.
 
     Args:
-        health: how the source of the data fares; None: there is no health page.
+        health: how the source of the data fares; None: `/healthz` and `/readyz` do not exist.
         registries: whose metrics are shown.
         present: what the server holds.
     """
@@ -77,29 +99,34 @@ class Pages:
         self._registries = tuple(registries)
         self._present = present
 
-    def page(self, method: str, path: str, is_known: Callable[[], bool]) -> Page | None:
+    def page(self, method: str, path: str, refusal: Callable[[], Page | None]) -> Page | None:
         """Return the page that is asked for; None if it is the stream.
 
         Args:
             method: of the request.
             path: with what stands after a question mark.
-            is_known: tells whether who asks has a token, or needs none.
+            refusal: returns the answer to a client without the permission `metrics`, None to one that has it.
         """
         if path == STREAM_PATH:  # and nothing after it, where somebody might put a token
             return None
         path = path.partition("?")[0]
-        is_health = path == HEALTH_PATH and self._health is not None
-        if not is_health and path != METRICS_PATH:
+        is_known = path in (LIVE_PATH, METRICS_PATH) or (path in (READY_PATH, HEALTH_PATH) and self._health is not None)
+        if not is_known:
             return text_page(HTTPStatus.NOT_FOUND, f"The stream is at {STREAM_PATH}.")
         if method not in METHODS:
             return text_page(HTTPStatus.METHOD_NOT_ALLOWED, "This page is only to be read.", Allow=", ".join(METHODS))
-        if is_health:
-            return self._health_page(is_known=is_known())
-        return self._metrics_page() if is_known() else needs_token()
-
-    def _health_page(self, *, is_known: bool) -> Page:
+        if path == LIVE_PATH:
+            return _json_page(HTTPStatus.OK, {"ok": True})  # whoever can answer at all is alive
+        if path == METRICS_PATH:
+            return refusal() or self._metrics_page()
         assert self._health is not None
-        health, present = self._health(), self._present()
+        health = self._health()
+        if path == READY_PATH:
+            return _json_page(_status(health.is_connected), {"ok": health.is_connected, "state": health.state})
+        return self._health_page(health, is_told_why=refusal() is None)
+
+    def _health_page(self, health: Health, *, is_told_why: bool) -> Page:
+        present = self._present()
         told: dict[str, Any] = {
             "ok": health.ok,
             "state": health.state,
@@ -107,13 +134,20 @@ class Pages:
             "subscriptions": present.subscriptions,
             "streams": present.streams,
         }
-        if is_known:
-            told["reasons"] = _shortened(health.reasons)
-        status = HTTPStatus.OK if health.ok else HTTPStatus.SERVICE_UNAVAILABLE
-        return Page(status, orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE), "application/json")
+        if is_told_why:
+            told |= {"reasons": _shortened(health.reasons), "warnings": _shortened(health.warnings)}
+        return _json_page(_status(health.ok), told)
 
     def _metrics_page(self) -> Page:
         return Page(HTTPStatus.OK, b"".join(map(generate_latest, self._registries)), CONTENT_TYPE_LATEST)
+
+
+def _status(is_good: bool) -> HTTPStatus:
+    return HTTPStatus.OK if is_good else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _json_page(status: HTTPStatus, content: Mapping[str, Any]) -> Page:
+    return Page(status, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE), "application/json")
 
 
 def _shortened(reasons: Sequence[str]) -> list[str]:

@@ -39,6 +39,7 @@ class Permissions:
         max_bytes_per_s: the bandwidth of a session, 0: any.
         new_instruments: how many instruments that nobody has at that time all sessions of the token may ask for in an
             hour, None: as many as the server allows anybody.
+        metrics: whether the holder may read `/metrics`, and the reasons in `/healthz`.
 
     Raises:
         ConfigError: a field has a value that it can't have.
@@ -51,6 +52,7 @@ class Permissions:
     subscriptions: int | None = None
     max_bytes_per_s: int = 0
     new_instruments: int | None = None
+    metrics: bool = False
 
     def __post_init__(self) -> None:
         for name in ("symbols", "data_types", "modes"):
@@ -65,6 +67,7 @@ class Permissions:
             if getattr(self, name) is not None:
                 require_whole(name, getattr(self, name), at_least=0)
         require_whole("max_bytes_per_s", self.max_bytes_per_s, at_least=0)
+        require(isinstance(self.metrics, bool), "metrics", self.metrics, "give true or false")
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Self:

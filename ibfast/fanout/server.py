@@ -37,7 +37,7 @@ from ibfast.fanout.door import Door
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.gauges import Present, registry_of
 from ibfast.fanout.json_dialect import JsonDialect
-from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind
+from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind, is_loopback
 from ibfast.fanout.messages import Code
 from ibfast.fanout.pages import Health, Page, Pages
 from ibfast.fanout.security_config import SecurityConfig
@@ -86,7 +86,7 @@ class FanoutServer:
         config: where to listen, and how patient to be.
         security: who may connect, and what anybody may have.
         tokens: who may connect, in place of what is in the files that `security` names.
-        health: how the source fares, for the page /healthz: `manager.health`; without it there is no such page.
+        health: how the source fares, for /healthz and /readyz: `manager.health`; without it there are no such pages.
         registry: the source's metrics, for the page /metrics beside the server's own: `manager.monitor.registry`.
 
     Attributes:
@@ -113,7 +113,8 @@ class FanoutServer:
     ) -> None:
         self.config = config or FanoutConfig()
         self.security = security or SecurityConfig()
-        tokens = tokens or load_tokens(self.security)
+        is_local = is_loopback(self.config.host)
+        tokens = tokens or load_tokens(self.security, is_local=is_local)
         self._warnings = check_bind(
             self.config.host,
             has_authentication=tokens.are_needed,
@@ -141,7 +142,7 @@ class FanoutServer:
         self.tally = self._hub.tally
         self.registry = registry_of(self.tally, self.present)
         pages = Pages(health, [self.registry] if registry is None else [registry, self.registry], self.present)
-        self._door = Door(tokens, Origins(self.security.origins), pages, self.tally)
+        self._door = Door(tokens, Origins(self.security.origins), pages, self.tally, is_local=is_local)
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._bells: dict[str, Bell] = {}
         self._server: Server | None = None

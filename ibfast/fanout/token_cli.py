@@ -30,6 +30,7 @@ MAX_DAYS = 36_500
 EXAMPLES = """examples:
   ibfast token analyst --tokens-file tokens.toml --symbols 'AAPL,ES*' --data-types TRADES,QUOTES
   ibfast token screen --tokens-file tokens.toml --modes conflate --least-interval-ms 250 --days 30
+  ibfast token prometheus --tokens-file tokens.toml --metrics --subscriptions 0
   ibfast token visitor --jwt-secret-file jwt.secret --symbols SPY --days 1
   ibfast token visitor --jwt-private-key-file jwt.key --symbols SPY --days 1
 """
@@ -59,6 +60,7 @@ def add_parser(subparsers: Any) -> None:
         "--new-instruments", type=int, metavar="N", help="that nobody has, in an hour (as many as the server allows)"
     )
     permitted.add_argument("--max-bytes-per-s", type=int, default=0, metavar="N", help="of a session (any)")
+    permitted.add_argument("--metrics", action="store_true", help="read /metrics, and why /healthz is bad (no)")
     permitted.add_argument("--days", type=_days, metavar="N", help="how long (static: for ever; a JWT: 30)")
     signed = parser.add_argument_group("what a JWT says of itself")
     signed.add_argument("--audience", default="ibfast", help="security.audience of the server (ibfast)")
@@ -89,6 +91,7 @@ async def _token(arguments: argparse.Namespace) -> int:
         subscriptions=arguments.subscriptions,
         max_bytes_per_s=arguments.max_bytes_per_s,
         new_instruments=arguments.new_instruments,
+        metrics=arguments.metrics,
     )
     if NAME.fullmatch(arguments.name) is None:
         raise ConfigError(f"{arguments.name!r} is no name: give 1 to 64 letters, digits, and . _ @ -")

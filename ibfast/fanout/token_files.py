@@ -41,8 +41,12 @@ _OTHERS_WRITE = 0o022
 T = TypeVar("T")
 
 
-def load_tokens(config: SecurityConfig) -> Tokens:
-    """Return what decides who is let in. Files are read once: restart the server when they have changed.
+def load_tokens(config: SecurityConfig, *, is_local: bool = False) -> Tokens:
+    """Return what decides who is let in.
+
+    Args:
+        config: names the files.
+        is_local: whether only programs of this machine reach the server: without tokens, they may read its metrics.
 
     Raises:
         ConfigError: a file can't be read, is open to others, or has something else in it.
@@ -57,6 +61,7 @@ def load_tokens(config: SecurityConfig) -> Tokens:
         _verifier(config),
         max_subscriptions=config.max_subscriptions,
         max_new_instruments=config.max_new_instruments,
+        anonymous=Permissions(symbols=("*",), metrics=is_local),
     )
 
 

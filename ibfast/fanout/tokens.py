@@ -32,6 +32,7 @@ __all__ = [
 
 SUBPROTOCOL_PREFIX = "ibfast.token."
 ANONYMOUS = "anonymous"
+ALL_DATA = Permissions(symbols=("*",))
 
 # What may stand in an Authorization header and in a subprotocol's name: a JWT is made of these, and so is a static
 # token. The bound keeps whatever else is sent from being hashed or parsed.
@@ -116,9 +117,8 @@ class Tokens:
         static: the tokens that are known beforehand.
         verifier: for all others; None: there are no others.
         max_subscriptions, max_new_instruments: what the server allows anybody.
-
-    With neither, everybody is let in, and may have everything: whether a server may run like that is said by
-    `limits.check_bind`.
+        anonymous: what everybody may have where nobody needs a token, since there are neither static tokens nor a
+            verifier; whether a server may run like that is said by `limits.check_bind`.
     """
 
     def __init__(
@@ -128,7 +128,9 @@ class Tokens:
         *,
         max_subscriptions: int,
         max_new_instruments: int,
+        anonymous: Permissions = ALL_DATA,
     ) -> None:
+        self._anonymous = anonymous
         self._static = tuple(static)
         self._verifier = verifier
         self._caps = max_subscriptions, max_new_instruments
@@ -149,7 +151,7 @@ class Tokens:
             now_s: Unix time.
         """
         if not self.are_needed:
-            return self._capped(Grant(ANONYMOUS, Permissions(symbols=("*",))))
+            return self._capped(Grant(ANONYMOUS, self._anonymous))
         if token is None:
             return Denied(Reason.MISSING)
         if not is_token(token):
