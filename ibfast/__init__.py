@@ -19,7 +19,7 @@ from ibfast.contracts import Contract, Forex, Future, Index, Option, Stock
 from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
 from ibfast.feed import Feed
 from ibfast.manager import IBKRConnectionManager
-from ibfast.monitor import ConnectionMonitor
+from ibfast.monitor import ConnectionMonitor, Health
 from ibfast.policy.auth import AuthManager
 from ibfast.policy.breaker import CircuitBreaker
 from ibfast.policy.calendar import MaintenanceCalendar
@@ -30,7 +30,7 @@ from ibfast.policy.pacing import RateLimiter
 from ibfast.policy.reconnection import Reconnection
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import SubscriptionState
-from ibfast.pool import ConnectionPool, PoolHealth
+from ibfast.pool import ConnectionPool
 from ibfast.provider import WebSocketProvider
 from ibfast.ring import Reader, RingBuffer
 
@@ -55,6 +55,7 @@ __all__ = [
     "Forex",
     "Future",
     "GapCause",
+    "Health",
     "HeartbeatConfig",
     "HeartbeatMonitor",
     "IBKRConnectionManager",
@@ -64,7 +65,6 @@ __all__ = [
     "MarketDataType",
     "Option",
     "PacingConfig",
-    "PoolHealth",
     "RateLimiter",
     "Reader",
     "Reconnection",

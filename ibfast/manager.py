@@ -183,7 +183,7 @@ class IBKRConnectionManager(Questions):
         return [(subscription, self._supervisor.lines.eta_s(subscription)) for subscription in self.session.plan]
 
     def health(self) -> Health:
-        """Tell whether data that should flow does flow; if not, why."""
+        """Tell whether the session stands and no stream is stale; if not, why. See `Health` for what else it tells."""
         return self.monitor.health()
 
     # --- messages ---

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -73,17 +73,22 @@ class Transition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether data that should flow does flow; true or false as a condition.
+    """Whether the session stands and no stream is stale; true or false as a condition.
 
     Attributes:
-        ok: whether it does.
-        reasons: why it does not, empty if it does.
+        ok: whether that is so.
+        reasons: why it is not, empty if it is.
         state: of the connection; "" where there are several.
+        warnings: what else does not flow: subscriptions that wait for data or for a line, that IB has refused or that
+            are young, since anybody can ask for such; of a pool also what is wrong with members that serve nothing.
+        is_connected: whether there is a session with the gateway; of a pool, whether any member has one.
     """
 
     ok: bool
     reasons: tuple[str, ...] = ()
     state: str = field(default="", compare=False)
+    warnings: tuple[str, ...] = ()
+    is_connected: bool = field(default=False, compare=False)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -99,7 +104,7 @@ class ConnectionMonitor:
 
     Args:
         registry: where metrics are exposed; one of its own if None, so that several connections do not collide.
-        health_source: returns the reasons against health; without it nothing is healthy.
+        health_source: returns the health, but for the state; without it nothing is healthy.
         state: before the first transition.
         kept: how many events and transitions are kept; older ones remain in the counters.
         levels: how loudly events are logged (levels of `logging`), on top of `LEVELS`.
@@ -129,7 +134,7 @@ class ConnectionMonitor:
         self,
         *,
         registry: CollectorRegistry | None = None,
-        health_source: Callable[[], Iterable[str]] | None = None,
+        health_source: Callable[[], Health] | None = None,
         state: str = "IDLE",
         kept: int = KEPT,
         levels: Mapping[str, int] | None = None,
@@ -340,7 +345,7 @@ class ConnectionMonitor:
             return None
 
     def _watch_self(self) -> None:
-        self.watch("healthy", lambda: float(self.health().ok), "Whether data that should flow does flow")
+        self.watch("healthy", lambda: float(self.health().ok), "Whether the session stands and no stream is stale")
         self.watch("state", self._state_flags, "1 for the present state of the connection, 0 for earlier ones", "state")
         self.watch("state_entered", self._entered.copy, "Times that a state was entered", "state", is_counter=True)
         self.watch("state_seconds", self.state_seconds, "Seconds spent in a state", "state", is_counter=True)
@@ -360,8 +365,7 @@ class ConnectionMonitor:
     # --- health ---
 
     def health(self) -> Health:
-        """Return whether data that should flow does flow, and if not, why not."""
+        """Return whether the session stands and no stream is stale, and if not, why not."""
         if self.health_source is None:
             return Health(ok=False, reasons=("nothing is known about the connection yet",), state=self.state)
-        reasons = tuple(self.health_source())
-        return Health(not reasons, reasons, self.state)
+        return replace(self.health_source(), state=self.state)

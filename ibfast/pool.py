@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -29,7 +28,7 @@ from ibfast.policy.subscription import Subscription, SubscriptionRequest, Subscr
 from ibfast.scalars import whole
 from ibfast.stream import Stream, Wanted
 
-__all__ = ["ConnectionPool", "PoolHealth"]
+__all__ = ["ConnectionPool"]
 
 # How long a gateway may take to hear of a cancel or of the end of a connection, before another connection of the same
 # account takes the line.
@@ -40,20 +39,6 @@ SWEEP_S = 1.0
 LINK_PATIENCE_S = 10.0
 # So is a login whose data another session has; by then what was under way has shown whether data goes on all the same.
 LOGIN_PATIENCE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class PoolHealth(Health):
-    """Whether the data that should flow does flow, and what else is wrong; true or false as a condition.
-
-    Attributes:
-        ok: whether it does.
-        reasons: why it does not, each with the member's address; empty if it does.
-        warnings: what is wrong with members that serve nothing, each with the member's address: no data is missing for
-            it, but who fails next has one member less to move to.
-    """
-
-    warnings: tuple[str, ...] = ()
 
 
 class ConnectionPool:
@@ -291,8 +276,8 @@ class ConnectionPool:
 
     # --- health and metrics ---
 
-    def health(self) -> PoolHealth:
-        """Tell whether data that should flow does flow, over all members.
+    def health(self) -> Health:
+        """Tell whether the sessions stand and no stream is stale, over all members; a member is named by its address.
 
         A member that serves nothing hurts nobody while another one is connected: what is wrong with it, such as that it
         is not connected, is no reason but a warning. `errors` has the exceptions.
@@ -302,8 +287,10 @@ class ConnectionPool:
         is_any_connected = bool(self._connected())
         for member in self.members:
             is_spare = is_any_connected and not member.session.subscriptions
-            (warnings if is_spare else reasons).extend(f"{member.address}: {told}" for told in member.health().reasons)
-        return PoolHealth(not reasons, tuple(reasons), warnings=tuple(warnings))
+            health = member.health()
+            (warnings if is_spare else reasons).extend(f"{member.address}: {told}" for told in health.reasons)
+            warnings.extend(f"{member.address}: {told}" for told in health.warnings)
+        return Health(not reasons, tuple(reasons), warnings=tuple(warnings), is_connected=is_any_connected)
 
     def exposition(self) -> bytes:
         """Return the metrics of all members in Prometheus' text format, of type `content_type`."""

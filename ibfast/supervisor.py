@@ -21,6 +21,7 @@ from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, LoopError
 from ibfast.gauges import expose
 from ibfast.lines import Lines
 from ibfast.link import Link
+from ibfast.monitor import Health
 from ibfast.owner import Owner
 from ibfast.policy.auth import AuthManager
 from ibfast.policy.breaker import CircuitBreaker
@@ -43,6 +44,8 @@ EAGER_S, CALM_S = 0.02, 0.25
 LEAST_PAUSE_S = 0.001
 # The gateway may hold what an earlier connection of ours had open for so long.
 YOUNG_S = 60.0
+# A stream that falls silent sooner after it was declared says more about what was asked for than about the session.
+SETTLED_S = 30.0
 # How long a socket may take to close.
 CLOSE_TIMEOUT_S = 2.0
 NS = 1_000_000_000
@@ -151,7 +154,7 @@ class Supervisor:
         self._outage: tuple[int, int, float] | None = None
         self._quarantined = 0
         self._refused_instruments_told = False
-        self._monitor.health_source = self._against_health
+        self._monitor.health_source = self._health
         self.limits: dict[str, tuple[int, int]] = self._outbox.limiter.limits(time.monotonic())
         expose(manager, lambda: self.limits)
 
@@ -714,7 +717,19 @@ class Supervisor:
         if messages:
             self._monitor.decode_message.observe(decode_ns // messages)
 
-    def _against_health(self) -> Iterator[str]:
+    def _health(self) -> Health:
+        """Judge the session and the streams that it has served; nobody who asks for a stream can spoil it by that."""
+        reasons, warnings = list(self._against_session()), list[str]()
+        young_s = time.monotonic() - SETTLED_S
+        for subscription in tuple(self._session.subscriptions.values()) if self.is_ready else ():
+            is_stale = subscription.state is SubscriptionState.STALE
+            if is_stale or subscription.state not in FLOWING:
+                is_settled = subscription.wanted_s <= young_s
+                told = shown(f"{subscription!r}: {subscription.reason}")
+                (reasons if is_stale and is_settled else warnings).append(told)
+        return Health(not reasons, tuple(reasons), warnings=tuple(warnings), is_connected=self.is_ready)
+
+    def _against_session(self) -> Iterator[str]:
         life = self._life
         if life is not None and life.loop.is_closed():
             yield "no session: the event loop that kept the connection is closed: connect again"
@@ -730,9 +745,6 @@ class Supervisor:
             yield "the gateway has lost its connection to IB"
         if self._session.is_suspended:
             yield "another session of this login has the market data"
-        for subscription in tuple(self._session.subscriptions.values()):
-            if subscription.state not in FLOWING or subscription.state is SubscriptionState.STALE:
-                yield shown(f"{subscription!r}: {subscription.reason}")
 
 
 def _is_clock(message: responses.Response) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable
 from enum import StrEnum
 from urllib.request import urlopen
 
@@ -358,15 +357,16 @@ def test_the_content_type_is_of_the_text_format() -> None:
 def test_health_is_what_the_source_says(monitor: ConnectionMonitor) -> None:
     reasons: list[str] = []
 
-    def source() -> Iterable[str]:
-        yield from reasons
+    def source() -> Health:
+        return Health(not reasons, tuple(reasons), warnings=("IBM waits for data",), is_connected=True)
 
     monitor.health_source = source
-    assert monitor.health() == Health(ok=True)
+    assert monitor.health() == Health(ok=True, warnings=("IBM waits for data",))
+    assert (monitor.health().state, monitor.health().is_connected) == (monitor.state, True)
     assert monitor.health()
     assert value(monitor, "ibfast_healthy") == 1
     reasons += ["not connected", "MSFT QUOTES is DEAD"]
-    assert monitor.health() == Health(ok=False, reasons=("not connected", "MSFT QUOTES is DEAD"))
+    assert monitor.health().reasons == ("not connected", "MSFT QUOTES is DEAD")
     assert not monitor.health()
     assert value(monitor, "ibfast_healthy") == 0
 

@@ -34,6 +34,7 @@ from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.ticks import TickPrice
 from ibfast.sim.universe import Universe
+from ibfast.supervisor import SETTLED_S
 from ibfast.wire.requests import (
     CancelMarketData,
     CurrentTimeInMillisRequest,
@@ -131,8 +132,51 @@ def test_a_stream_goes_on_after_a_reconnect_and_tells_its_gap(run: Run) -> None:
             ((planned, eta_s),) = manager.plan()
             assert planned is stream.subscription
             assert 10 < eta_s < 16
-            assert not manager.health()
-            assert "OPENING" in manager.health().reasons[0]
+            assert manager.health()
+            assert "OPENING" in manager.health().warnings[0]
+
+    run(test())
+
+
+def test_no_request_spoils_the_health_and_a_stream_only_by_its_silence(run: Run) -> None:
+    """Anybody can ask for what never comes, what there is no line for, or what falls silent at once."""
+
+    async def gateway(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        asked = await caller.request(MarketData)
+        await speaks.wait()
+        caller.send(TickPrice(asked.req_id, 4, 10.5, 2))
+        await answer_details(caller, MSFT)
+        await caller.gone()
+
+    speaks = asyncio.Event()
+
+    async def test() -> None:
+        async with kept(gateway, pacing=PacingConfig(lines=1)) as (manager, _):
+            apple = await manager.subscribe("AAPL", "TRADES")
+            await until(lambda: apple.state is SubscriptionState.OPENING)
+            assert [warning.split(", ")[-1] for warning in manager.health().warnings] == ["OPENING>: asked for"]
+            assert manager.health()
+            apple.subscription.wanted_s -= SETTLED_S
+            assert manager.health()
+            speaks.set()
+            await until(lambda: apple.state is SubscriptionState.LIVE)
+            assert not manager.health().warnings
+            microsoft = await manager.subscribe("MSFT", "TRADES")
+            await until(lambda: microsoft.state is SubscriptionState.WAITING)
+            assert len(manager.health().warnings) == 1
+            assert manager.health()
+            manager.session.state_seen(apple.subscription, SubscriptionState.STALE, 12.0)
+            health = manager.health()
+            assert not health
+            assert health.is_connected
+            assert health.reasons == (f"{apple.subscription!r}: silent for 12 s",)
+            assert len(health.warnings) == 1
+            apple.subscription.wanted_s += SETTLED_S
+            assert manager.health()
+            assert len(manager.health().warnings) == 2
+        assert not manager.health().is_connected
 
     run(test())
 

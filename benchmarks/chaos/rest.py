@@ -39,8 +39,9 @@ def against_rest(world: World, marks: dict[Any, int]) -> Iterator[str]:
         elif subscription not in waiting and held.newest <= marks.get(series_of(subscription.request), 0):
             yield f"{held.name} is {held.stream.state}, and no tick comes"
     health = user.client.health()
-    if health.ok != (not waiting):
-        yield f"health says {health.reasons[:2]}, and {len(waiting)} subscriptions wait for a line"
+    if not health.ok or len(health.warnings) != len(waiting):
+        told = [*health.reasons, *health.warnings][:2]
+        yield f"health says {told}, and {len(waiting)} subscriptions wait for a line"
     for member in user.members:
         plan = [(subscription, eta_s) for subscription, eta_s in member.plan() if subscription not in waiting]
         if plan:

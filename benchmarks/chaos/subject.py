@@ -54,7 +54,8 @@ async def main(port: str, store: str) -> None:
             states = [s.state for s in manager.session.subscriptions.values()]
             say(
                 flowing=sum(state in FLOWING for state in states), declared=len(states),
-                reasons=list(manager.health().reasons), told=told.read()[list(GAP_FIELDS)].tolist(),
+                reasons=[*manager.health().reasons, *manager.health().warnings],
+                told=told.read()[list(GAP_FIELDS)].tolist(),
             )  # fmt: skip
             continue
         contract, data_type = CONTRACTS[asked["contract"]], asked["data_type"]

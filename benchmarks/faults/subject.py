@@ -170,9 +170,9 @@ class Subject:
         return [str(event) for event in self.manager.monitor.events]
 
     def reasons(self) -> tuple[str, ...]:
-        """Return what the manager has against its health."""
+        """Return what the manager has against its health, and what else does not flow."""
         health = self.manager.health()
-        return () if health.ok else tuple(health.reasons) or ("no reason given",)
+        return (*health.reasons, *health.warnings) if health.ok else health.reasons or ("no reason given",)
 
     def on_event(self, callback: Callable[[Event], None]) -> None:
         """Have every event that is more than routine told."""

@@ -106,7 +106,7 @@ class Subject:
             "state": monitor.state,
             "states": states,
             "live": states[SubscriptionState.LIVE] + states[SubscriptionState.QUIET],
-            "reasons": self.manager.health().reasons[:3],
+            "reasons": [*self.manager.health().reasons, *self.manager.health().warnings][:3],
             "connected": self._states["CONNECTED"],
             "records": self._feed.seq,
             "late": self._feed.late,

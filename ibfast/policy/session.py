@@ -100,7 +100,7 @@ class SessionManager:
         """Want a subscription; the same request twice is one subscription, of the higher priority."""
         subscription = self.subscriptions.get(request)
         if subscription is None:
-            subscription = Subscription(request, instrument, priority)
+            subscription = Subscription(request, instrument, priority, wanted_s=now_s)
             self.subscriptions[request] = subscription
         subscription.priority = max(subscription.priority, priority)
         self._reconcile(now_s)

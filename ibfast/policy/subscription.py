@@ -129,6 +129,7 @@ class Subscription:
         is_durable: kept without streams, because a store remembers it.
         error: why it was refused.
         messages: messages that its present request has brought.
+        wanted_s: when it was declared, monotonic seconds.
     """
 
     request: SubscriptionRequest
@@ -143,6 +144,7 @@ class Subscription:
     is_durable: bool = False
     error: Exception | None = None
     messages: int = 0
+    wanted_s: float = 0.0
     last_seq: int = 0
     last_ns: int = 0
     last_s: float | None = None
