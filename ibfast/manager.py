@@ -267,18 +267,8 @@ class IBKRConnectionManager(Questions):
             ValueError: the contract is ambiguous, or there is no such data type.
             LoopError: another event loop keeps the connection.
         """
-        self.check_loop()
-        if not self._supervisor.is_running:
-            raise NotConnectedError("nothing can be subscribed to: there is no session, call connect() first")
         priority = whole("priority", priority)
-        until_s = time.monotonic() + self.config.request_timeout_s
-        while True:
-            try:
-                qualified, want = await self.wanted(contract, data_type, **options)
-                break
-            except NotConnectedError:
-                if not await self.ready_in_time(until_s - time.monotonic()):
-                    raise
+        qualified, want = await self.wanted(contract, data_type, **options)
         return await self.open(qualified, want, priority=priority)
 
     async def ready_in_time(self, limit_s: float) -> bool:
@@ -304,7 +294,20 @@ class IBKRConnectionManager(Questions):
         return stream
 
     async def wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
-        """Return the contract that is meant, and what a subscription to it asks for; raises as `subscribe`."""
+        """Return the contract that is meant and what a subscription asks for; waits and raises as `subscribe`."""
+        self.check_loop()
+        if not self._supervisor.is_running:
+            raise NotConnectedError("nothing can be subscribed to: there is no session, call connect() first")
+        until_s = time.monotonic() + self.config.request_timeout_s
+        while True:
+            try:
+                return await self.wanted_now(contract, data_type, **options)
+            except NotConnectedError:
+                if not await self.ready_in_time(until_s - time.monotonic()):
+                    raise
+
+    async def wanted_now(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
+        """Return what `wanted` does, without waiting for a session."""
         description = Contract.of(contract)
         wanted(description, data_type, **options)  # a wrong name is told before anything is sent
         qualified = await self.meant(description)

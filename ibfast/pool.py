@@ -225,15 +225,7 @@ class ConnectionPool:
             LoopError: the members' connections are kept by another event loop.
         """
         priority = whole("priority", priority)
-        self.check_loop()
-        until_s = time.monotonic() + min(member.config.request_timeout_s for member in self.members)
-        while True:
-            try:
-                qualified, want = await self.wanted(contract, data_type, **options)
-                break
-            except NotConnectedError:
-                if not await self._any_ready(until_s - time.monotonic()):
-                    raise
+        qualified, want = await self.wanted(contract, data_type, **options)
         # From here to the declaration nothing is waited for, so that nobody else can declare the same elsewhere.
         member = self._server_of(want.request) or self._best(family_of(want.request), priority, self._connected())
         if member is None:
@@ -254,13 +246,21 @@ class ConnectionPool:
         return False
 
     async def wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
-        """Return the contract that is meant, and what a subscription to it asks for; raises as `subscribe`.
+        """Return the contract that is meant and what a subscription asks for; waits and raises as `subscribe`."""
+        self.check_loop()
+        until_s = time.monotonic() + min(member.config.request_timeout_s for member in self.members)
+        while True:
+            try:
+                return await self._wanted_now(contract, data_type, **options)
+            except NotConnectedError:
+                if not await self._any_ready(until_s - time.monotonic()):
+                    raise
 
-        One member after the other is asked, should connections be lost meanwhile.
-        """
+    async def _wanted_now(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
+        """Ask one member after the other, should connections be lost meanwhile."""
         for member in sorted(self._connected(), key=lambda member: not member.session.is_link_up):
             try:
-                return await member.wanted(contract, data_type, **options)
+                return await member.wanted_now(contract, data_type, **options)
             except NotConnectedError:
                 continue
         raise NotConnectedError("no member of the pool is connected")

@@ -11,7 +11,7 @@ from conftest import Run, until
 from fanout_client import client_of, rows_of, serving
 from fanout_desk import Desk
 
-from ibfast import Config, Feed, IBKRConnectionManager
+from ibfast import Config, ConnectionPool, Feed, IBKRConnectionManager
 from ibfast.config import FanoutConfig, PacingConfig, ReconnectionConfig
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
@@ -20,6 +20,7 @@ from ibfast.fanout.server import FanoutServer
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
+from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
 
 
@@ -343,6 +344,25 @@ def test_a_refusal_ends_the_subscription(run: Run) -> None:
     run(test())
 
 
+def test_who_had_what_ib_ended_is_told_though_another_one_asks_at_once(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as first, client_of(server) as second:
+            await first.ask("subscribe", symbol="AAPL")
+            ((_, streams),) = desk.lines.values()
+            desk.lines.clear()
+            streams[0].fail(RequestError(1, 354, "not subscribed"))
+            assert (await second.ask("subscribe", symbol="AAPL"))["op"] == "subscribed"
+            assert len(desk.asked) == 2
+            ended = await first.until("ended")
+            assert (ended["subscription"], ended["code"]) == (1, "REFUSED")
+            assert (await first.ask("list"))["subscriptions"] == []
+            desk.quote("AAPL", 10.0, 11.0)
+            assert (await second.news("quotes", 1))[0]["bid"] == 10.0
+            assert "ended" not in {message["op"] for message in second.heard}
+
+    run(test())
+
+
 def test_states_and_gaps_are_told(run: Run) -> None:
     async def test() -> None:
         async with serving() as (server, desk), client_of(server) as client:
@@ -421,6 +441,37 @@ def test_from_a_gateway_to_subscribers(run: Run) -> None:
             for subscription in (1, 2, 3):
                 await client.ask("unsubscribe", subscription=subscription)
             assert not manager.session.subscriptions
+
+    run(test())
+
+
+@pytest.mark.parametrize("is_pool", [False, True])
+def test_who_asks_during_a_reconnect_waits_for_the_session(run: Run, is_pool: bool) -> None:
+    async def test() -> None:
+        once = ReconnectionConfig(delay_s=0.01, max_delay_s=0.05)
+        async with (
+            Gateway(market=Market(Universe.builtin(), seed=3, rate=4000), pacing=False) as gateway,
+            FaultProxy(gateway.host, gateway.port) as proxy,
+        ):
+            config = Config(port=proxy.port, pacing=PacingConfig(enforced=False), reconnection=once)
+            feed = Feed(1 << 12)
+            source = ConnectionPool([config], feed) if is_pool else IBKRConnectionManager(config, feed)
+            async with (
+                source,
+                FanoutServer(source.feed, source, FanoutConfig(port=0, linger_s=0)) as server,
+                client_of(server) as client,
+            ):
+                proxy.refuse()
+                proxy.reset()
+                await until(lambda: source.errors if isinstance(source, ConnectionPool) else not source.connected)
+                await client.say("subscribe", id="asked", symbol="AAPL")
+                await client.ask("ping")
+                await proxy.serve()
+                if "error" not in {message["op"] for message in client.heard}:
+                    await client.until("subscribed", "error")
+                assert [(m["op"], m.get("code")) for m in client.heard if m.get("id") == "asked"] == [
+                    ("subscribed", None)
+                ]
 
     run(test())
 

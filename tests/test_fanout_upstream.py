@@ -188,6 +188,74 @@ def test_what_is_over_is_opened_anew(run: Run) -> None:
     run(test())
 
 
+def test_what_was_replaced_is_kept_until_its_last_user_has_gone(run: Run) -> None:
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=10)
+        (first,), (same,) = [(await upstreams.acquire(AAPL, "TRADES"))[0] for _ in range(2)]
+        first.stream.fail(RequestError(1, 354, "not subscribed"))
+        desk.lines.clear()
+        (second,), _ = await upstreams.acquire(AAPL, "TRADES")
+        assert first is same
+        for upstream in (first, same):
+            assert set(upstreams) == {first, second}
+            upstreams.release([upstream])
+        assert list(upstreams) == [second]
+        upstreams.release([second])
+        await upstreams.close()
+
+    run(test())
+
+
+def test_many_ask_at_once_for_what_ends_as_it_begins(run: Run) -> None:
+    class Short(Desk):
+        async def subscribe(self, contract: object, data_type: str = "QUOTES", **options: Any) -> Any:
+            stream = await super().subscribe(contract, data_type)
+            stream.fail(RequestError(1, 354, "not subscribed"))
+            self.lines.clear()
+            return stream
+
+    async def test() -> None:
+        desk = Short()
+        upstreams = Upstreams(desk.feed, desk, linger_s=10)
+
+        async def ask(turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            taken, _ = await upstreams.acquire(AAPL, "TRADES")
+            assert all(upstream.is_over for upstream in taken)
+            upstreams.release(taken)
+
+        await asyncio.gather(*(ask(n // 2) for n in range(40)))
+        assert list(upstreams) == []
+        await upstreams.close()
+
+    run(test())
+
+
+def test_a_line_goes_on_though_the_one_who_had_it_leaves_meanwhile(run: Run) -> None:
+    """TRADES and QUOTES are one line; the state of the second begins with the line, and not with its own question."""
+
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        (trades,), _ = await upstreams.acquire(AAPL, "TRADES")
+        desk.trade("AAPL", 1.0)
+        loop = asyncio.get_running_loop()
+        asking = loop.create_task(upstreams.acquire(AAPL, "QUOTES"))
+        while not any(upstream.data_type == "QUOTES" for upstream in upstreams):
+            await asyncio.sleep(0)
+        assert not asking.done()
+        upstreams.release([trades])
+        (quotes,), _ = await asking
+        assert desk.cancelled == []
+        assert quotes.since_seq == trades.since_seq == 0 < desk.feed.seq
+        upstreams.release([quotes])
+        await upstreams.close()
+
+    run(test())
+
+
 def test_a_part_that_is_refused_gives_back_the_rest(run: Run) -> None:
     class Picky(Desk):
         async def subscribe(self, contract: object, data_type: str = "QUOTES", **options: Any) -> Any:

@@ -42,15 +42,16 @@ class Upstream:
     """One subscription at the gateway, shared by all who want it.
 
     Attributes:
+        opening: opens the source's stream.
         stream: the source's, once it is open.
-        since_seq: the feed's sequence number at which it was opened.
+        since_seq: the feed's sequence number at which the request began that serves it.
         users: whoever wants to hear of its state and its gaps.
         told: its state as it was last told.
     """
 
-    def __init__(self, key: tuple[Contract, DataType], opening: asyncio.Task[Stream], since_seq: int) -> None:
+    def __init__(self, key: tuple[Contract, DataType], since_seq: int) -> None:
         self.key = key
-        self.opening = opening
+        self.opening: asyncio.Task[Stream]
         self.since_seq = since_seq
         self.shares = 0
         self.users: set[Any] = set()
@@ -101,13 +102,16 @@ class Upstreams:
         self._source = source
         self._linger_s = linger_s
         self._open: dict[tuple[Contract, DataType], Upstream] = {}
+        self._former: set[Upstream] = set()  # over and replaced; kept until the last of their users has been told
         self._judged = np.zeros(1024, np.int8)
 
     def __iter__(self) -> Iterator[Upstream]:
-        return iter([upstream for upstream in self._open.values() if _is_open(upstream)])
+        return iter([upstream for upstream in (*self._open.values(), *self._former) if _is_open(upstream)])
 
     async def identify(self, contract: Contract, data_type: str) -> Contract:
         """Return the one contract that is meant; no line is opened for it.
+
+        While the source connects again, this waits as long as the source does.
 
         Raises:
             RefusedError: there is none, or no such data of it; says why.
@@ -144,32 +148,38 @@ class Upstreams:
     async def _acquire(self, contract: Contract, data_type: DataType) -> Upstream:
         key = (contract, data_type)
         upstream = self._open.get(key)
-        if upstream is not None and _is_open(upstream) and upstream.is_over:
-            self._forget(upstream)
+        if upstream is not None and upstream.opening.done() and (not _is_open(upstream) or upstream.is_over):
+            self._replace(upstream)
             upstream = None
         if upstream is None:
-            opening = asyncio.get_running_loop().create_task(self._subscribe(contract, data_type))
-            opening.add_done_callback(_retrieve)
-            upstream = self._open[key] = Upstream(key, opening, self._feed.seq)
+            upstream = self._open[key] = Upstream(key, self._feed.seq)
+            upstream.opening = asyncio.get_running_loop().create_task(self._subscribe(upstream))
+            upstream.opening.add_done_callback(_retrieve)
         upstream.shares += 1
         if upstream.end is not None:
             upstream.end.cancel()
             upstream.end = None
         try:
             await asyncio.shield(upstream.opening)
-        except BaseException as error:
+        except BaseException:
+            if upstream.opening.done() and self._open.get(key) is upstream and not _is_open(upstream):
+                del self._open[key]
             self.release([upstream])
-            if upstream.opening.done() and upstream.opening.exception() is error:
-                self._forget(upstream)
             raise
-        # The same subscription at the gateway, asked for in other words, may have been there before.
-        shared = [other for other in self if other.stream.subscription is upstream.stream.subscription]
-        upstream.since_seq = min(other.since_seq for other in shared)
         return upstream
 
-    async def _subscribe(self, contract: Contract, data_type: DataType) -> Stream:
+    def _replace(self, upstream: Upstream) -> None:
+        """Make room for a new subscription in place of one that is over, which its users have yet to be told."""
+        self._forget(upstream)
+        if upstream.shares:
+            self._former.add(upstream)
+
+    async def _subscribe(self, upstream: Upstream) -> Stream:
         with _refusals():
-            stream = await self._source.subscribe(contract, data_type)
+            stream = await self._source.subscribe(*upstream.key)
+        # The request at the gateway may be that of others already, who may be gone before anybody else looks.
+        shared = [other.since_seq for other in self if other.stream.subscription is stream.subscription]
+        upstream.since_seq = min([upstream.since_seq, *shared])
         self._judged[:] = 0  # whose rows a request brings may have to be judged anew
         return stream
 
@@ -177,9 +187,12 @@ class Upstreams:
         """Give shares back; what nobody has any more ends soon."""
         for upstream in upstreams:
             upstream.shares -= 1
-            if upstream.shares or self._open.get(upstream.key) is not upstream:
+            if upstream.shares:
                 continue
-            if self._linger_s and _is_open(upstream):
+            self._former.discard(upstream)
+            if self._open.get(upstream.key) is not upstream:
+                continue
+            if self._linger_s and _is_open(upstream) and not upstream.is_over:
                 loop = asyncio.get_running_loop()
                 upstream.end = loop.call_later(self._linger_s, self._forget, upstream)
             else:
@@ -199,6 +212,7 @@ class Upstreams:
     async def close(self) -> None:
         """End them all."""
         upstreams = list(self._open.values())
+        self._former.clear()
         for upstream in upstreams:
             self._forget(upstream)
         await asyncio.gather(*(upstream.opening for upstream in upstreams), return_exceptions=True)
