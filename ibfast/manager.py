@@ -89,7 +89,12 @@ class IBKRConnectionManager(Questions):
         self.monitor = ConnectionMonitor()
         self.errors = errors or ErrorHandler(report=report)
         account = account or limits_of(config)
-        limiter = RateLimiter(config.pacing.lines, account=account, max_queue=config.pacing.max_queue)
+        limiter = RateLimiter(
+            config.pacing.lines,
+            account=account,
+            max_queue=config.pacing.max_queue,
+            wake=lambda: self._supervisor.wake(),
+        )
         outbox = Outbox(limiter, self._observe_wait)
         super().__init__(config, Protocol(feed, config.client_id, zone=config.zone), feed, outbox)
         self.session = SessionManager(lambda family: self._supervisor.lines.room(family), feed.next_req_id)

@@ -285,6 +285,10 @@ class Supervisor:
                 self._feed.await_gap(req_id, gap.scope, gap.cause, gap.first_seq, first_ns, ends=ends)
         for happening in decided.happenings:
             self._monitor.event(happening.name, **happening.fields)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have what is due be done soon."""
         self._wake.set()
 
     def _used_instruments(self) -> set[int]:

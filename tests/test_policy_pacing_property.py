@@ -36,6 +36,8 @@ from ibfast.wire.requests import (
 HISTORICAL = (HistoricalBars, HistoricalTicks, HeadTimestamp)
 
 RATE, BURST = 50, 5
+GATE = ("rate", "ahead")
+LAST = (4, 0, 0)
 # The oracle: what a request counts for, as (rule, key) → (weight, limit, seconds or None for what is open at once).
 Owed = dict[tuple[str, Hashable], tuple[int, int, float | None]]
 
@@ -142,27 +144,51 @@ class World:
         self.of[ticket] = owed(request, connection, self.lines)
         self.queued[connection].append(ticket)
 
-    def due(self, connection: int) -> None:
-        limiter, queued = self.limiters[connection], self.queued[connection]
-        sent = limiter.due(self.now_s)
-        for ticket in limiter.expired(self.now_s):
-            assert ticket.deadline_s <= self.now_s
-            queued.remove(ticket)
+    def due(self, first: int) -> None:
+        """Let each connection send what is due, one of them first."""
+        sent: list[list[Ticket]] = [[], []]
+        for connection in (first, 1 - first):
+            sent[connection] = self.limiters[connection].due(self.now_s)
+            for ticket in self.limiters[connection].expired(self.now_s):
+                assert ticket.deadline_s <= self.now_s
+                self.queued[connection].remove(ticket)
         used = self.used()
-        for ticket in sent:
+        while any(sent):
+            connection = min((0, 1), key=lambda number: [self.orders[ticket] for ticket in sent[number][:1]] or [LAST])
+            ticket = sent[connection].pop(0)
             assert ticket.deadline_s > self.now_s
-            blocked = self.blocked(queued, used)
+            waiting = self.waiting()
+            blocked = self.blocked(waiting, used)
             assert ticket not in blocked, "a limit was exceeded, or somebody overtaken at the rule he waits for"
-            assert all(self.orders[ticket] <= self.orders[other] for other in queued if other not in blocked)
-            queued.remove(ticket)
+            ahead = [other for other in waiting if self.orders[other] < self.orders[ticket] and other not in blocked]
+            assert not set(ahead) - self.held(waiting, used), "somebody was overtaken who could go"
+            self.queued[connection].remove(ticket)
             self.open[connection].append(ticket)
             self.log.append(Event(self.now_s, connection, "sent", ticket))
             for key, (weight, limit, _) in self.of[ticket].items():
                 used[key] += weight
                 assert used[key] <= limit
-        assert set(queued) == self.blocked(queued, used), "somebody waits without need"
-        next_s = limiter.next_s(self.now_s)
-        assert next_s is None or next_s > self.now_s
+        waiting = self.waiting()
+        blocked = self.blocked(waiting, used)
+        assert blocked <= set(waiting) <= blocked | self.held(waiting, used), "somebody waits without need"
+        for limiter in self.limiters:
+            next_s = limiter.next_s(self.now_s)
+            assert next_s is None or next_s > self.now_s
+
+    def waiting(self) -> list[Ticket]:
+        """What waits, of both connections."""
+        return [*self.queued[0], *self.queued[1]]
+
+    def held(self, waiting: list[Ticket], used: Counter[tuple[str, Hashable]]) -> set[Ticket]:
+        """Those whose turn at a rule may come only after that of another connection, which must not send yet."""
+        gated = [t for t in waiting if any(used[key] + 1 > self.of[t][key][1] for key in self.of[t] if key[0] in GATE)]
+        return {
+            ticket
+            for ticket in waiting
+            if any(
+                self.orders[other] < self.orders[ticket] and {*self.of[other]} & {*self.of[ticket]} for other in gated
+            )
+        }
 
     def ahead(self, connection: int) -> int:
         """How many requests are ahead of the even rate: a burst, and then one after the other over the rest."""
@@ -199,7 +225,7 @@ class World:
 
     def blocked(self, queued: list[Ticket], used: Counter[tuple[str, Hashable]]) -> set[Ticket]:
         """Those for which a rule has no room, and those that would overtake somebody at it."""
-        first: dict[tuple[str, Hashable], tuple[int, int, int]] = defaultdict(lambda: (4, 0, 0))
+        first: dict[tuple[str, Hashable], tuple[int, int, int]] = defaultdict(lambda: LAST)
         for ticket in queued:
             for key, (weight, limit, _) in self.of[ticket].items():
                 if used[key] + weight > limit:
@@ -225,25 +251,29 @@ class World:
         self.log.append(Event(self.now_s, connection, "lost"))
         self.queued[connection], self.open[connection] = [], []
 
-    def check_plan(self, connection: int) -> None:
-        """What was foretold comes true if answers come at once and nothing else does; the other connection rests."""
-        limiter = self.limiters[connection]
-        self.answer(connection)
-        plan = limiter.plan(self.now_s)
+    def check_plans(self) -> None:
+        """What was foretold of both connections comes true if answers come at once and nothing else happens."""
+        self.answer(0)
+        self.answer(1)
+        plans = [limiter.plan(self.now_s) for limiter in self.limiters]
         start_s = self.now_s
-        for ticket, eta_s in plan[::7]:
-            assert limiter.eta_s(ticket, start_s) == eta_s
-        sent: list[tuple[Ticket, float]] = []
-        while self.queued[connection]:
+        for limiter, plan in zip(self.limiters, plans, strict=True):
+            for ticket, eta_s in plan[::7]:
+                assert limiter.eta_s(ticket, start_s) == eta_s
+        sent: list[list[tuple[Ticket, float]]] = [[], []]
+        while self.waiting():
             count = len(self.log)
-            self.due(connection)
-            sent += [(event.ticket, self.now_s - start_s) for event in self.log[count:] if event.ticket is not None]
-            self.answer(connection)
-            next_s = limiter.next_s(self.now_s)
-            if next_s is None:
+            self.due(0)
+            for event in self.log[count:]:
+                if event.ticket is not None:
+                    sent[event.connection].append((event.ticket, self.now_s - start_s))
+            self.answer(0)
+            self.answer(1)
+            next_s = [at_s for limiter in self.limiters if (at_s := limiter.next_s(self.now_s)) is not None]
+            if not next_s:
                 break
-            self.now_s = next_s
-        assert sent == plan
+            self.now_s = min(next_s)
+        assert sent == plans
 
     def answer(self, connection: int) -> None:
         for ticket in [*self.open[connection]]:
@@ -298,8 +328,7 @@ def live(world: World, life: list[tuple], only: int | None = None) -> Iterator[N
                 world.withdraw(connection, rest[0])
             else:
                 world.lose(connection)
-        for connection in (0, 1) if only is None else (only,):
-            world.due(connection)
+        world.due(len(world.log) % 2)
         yield
 
 
@@ -315,11 +344,11 @@ def test_no_limit_is_exceeded_and_nobody_waits_without_need(life: list[tuple], l
 
 @quick
 @given(life=steps, lines=st.sampled_from([10, 100]))
-def test_the_plan_comes_true(life: list[tuple], lines: int) -> None:
+def test_the_plans_of_both_connections_come_true(life: list[tuple], lines: int) -> None:
     world = World(lines)
     for _ in live(world, life):
         pass
-    world.check_plan(0)
+    world.check_plans()
 
 
 class Adversary:

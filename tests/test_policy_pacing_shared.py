@@ -1,4 +1,4 @@
-"""Limits of an account with several connections: what one cancels, another may not take too soon."""
+"""Limits of an account with several connections: they have one order, and what one cancels is not free too soon."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from ibfast.contracts import Contract
 from ibfast.errors import ConfigError
 from ibfast.policy.pacing import AccountLimits, RateLimiter, Ticket
-from ibfast.wire.requests import MarketDepth
+from ibfast.wire.requests import MarketDepth, TickByTick
 
 SETTLE_S = 0.5
 DEPTH_AT_ONCE = 3
@@ -85,3 +85,54 @@ def test_a_connection_learns_whose_it_is() -> None:
             limiter.share(AccountLimits())
     one.finish(tickets[0])
     assert len(other.due(0.0)) == 1
+
+
+def once(limiter: RateLimiter, tick_type: str, now_s: float, priority: int = 0) -> Ticket:
+    """Submit one of the requests of which the account may send one in 15 s."""
+    return limiter.submit(TickByTick(0, Contract(con_id=1), tick_type), now_s, priority=priority)
+
+
+def test_the_requests_of_all_connections_have_one_order(pair: tuple[RateLimiter, RateLimiter]) -> None:
+    one, other = pair
+    first, second = once(one, "Last", 0.0), once(other, "AllLast", 0.0)
+    third, fourth = once(one, "BidAsk", 0.0), once(other, "MidPoint", 0.0, priority=1)
+    turns = [(other, fourth), (one, first), (other, second), (one, third)]
+    foretold = [limiter.eta_s(ticket, 0.0) for limiter, ticket in turns]
+    assert foretold == [number * 15.5 for number in range(4)]
+    assert one.plan(0.0) == [(first, 15.5), (third, 46.5)]
+    for (limiter, ticket), at_s in zip(turns, foretold, strict=True):
+        resting = other if limiter is one else one
+        assert resting.due(at_s) == []  # whoever asks first: it is not the first in order
+        assert limiter.next_s(at_s) == at_s
+        assert limiter.due(at_s) == [ticket]
+
+
+def test_the_connection_whose_turn_has_come_is_woken() -> None:
+    account, woken = AccountLimits(), []
+    one, other = RateLimiter(account=account), RateLimiter(account=account, wake=lambda: woken.append("other"))
+    (held, *_) = depth(one, DEPTH_AT_ONCE, 0.0)
+    assert (depth(other, 1, 0.0), other.next_s(0.0), woken) == ([], None, [])
+    one.finish(held)
+    assert (one.due(1.0), woken) == ([], ["other"])
+    assert len(other.due(1.0)) == 1
+
+
+def test_a_connection_that_comes_late_counts_its_request_from_then_on(pair: tuple[RateLimiter, RateLimiter]) -> None:
+    one, other = pair
+    once(one, "Last", 0.0)
+    assert len(one.due(0.0)) == 1
+    late, last = once(other, "AllLast", 0.0), once(one, "BidAsk", 0.0)
+    assert one.due(15.5) == []
+    assert other.due(18.0) == [late]
+    assert one.eta_s(last, 18.0) == 15.5
+
+
+def test_what_a_lost_connection_was_to_send_is_not_sent_by_the_next_one(pair: tuple[RateLimiter, RateLimiter]) -> None:
+    one, other = pair
+    (held, *_) = depth(one, DEPTH_AT_ONCE, 0.0)
+    assert depth(other, 1, 0.0) == []
+    one.finish(held)
+    assert one.due(1.0) == []
+    other.connection_lost()
+    assert other.due(1.0) == []
+    assert other.free("depth", 1.0) == 1

@@ -7,10 +7,9 @@ The limits themselves are `RULES` in `pacing_rules`.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ibfast.errors import ConfigError, PacingError
@@ -18,7 +17,7 @@ from ibfast.policy.checks import require_whole
 from ibfast.policy.pacing_account import AccountLimits
 from ibfast.policy.pacing_lessons import Reaction, lesson_of, teach
 from ibfast.policy.pacing_meters import Ledger
-from ibfast.policy.pacing_queue import Queue, Ticket, TicketState
+from ibfast.policy.pacing_queue import Ticket, TicketState
 from ibfast.policy.pacing_rules import (
     AT_ONCE,
     CONNECTION_RULES,
@@ -33,6 +32,7 @@ from ibfast.policy.pacing_rules import (
     identity,
     lane_of,
     unlimited,
+    windows_of,
 )
 from ibfast.wire.requests import HeadTimestamp, HistoricalBars, HistoricalTicks, Request
 
@@ -67,6 +67,7 @@ class RateLimiter:
         lines: market-data lines, from which the limits follow; by default those of `account`.
         account: limits shared with other connections; by default a new one.
         max_queue: so many tickets may wait.
+        wake: called when `due` has a ticket because another connection of the account has asked for its own.
 
     Attributes:
         account: as given.
@@ -77,7 +78,12 @@ class RateLimiter:
     """
 
     def __init__(
-        self, lines: int | None = None, *, account: AccountLimits | None = None, max_queue: int = 10_000
+        self,
+        lines: int | None = None,
+        *,
+        account: AccountLimits | None = None,
+        max_queue: int = 10_000,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         if lines is None:
             lines = LEAST_LINES if account is None else account.lines
@@ -86,11 +92,12 @@ class RateLimiter:
         self.account = AccountLimits(lines) if account is None else account
         self.counters = Counters()
         self._max_queue = max_queue
+        self._wake = wake
         rules = CONNECTION_RULES if self.account.enforced else unlimited(CONNECTION_RULES)
         self._connection = Ledger(rules, lines)
-        self._queue = Queue(self.account.ledger, self._connection)
-        self._numbers = itertools.count()
-        self._open: set[Ticket] = set()
+        self.account.queue.join(self, self._connection)
+        # What is to be sent, in this order.
+        self._granted: list[Ticket] = []
         # What counts once in a time, of which no sign has come yet that the gateway has it; in the order of sending.
         self._on_the_way: deque[Ticket] = deque()
         self._shared: dict[Request, Ticket] = {}
@@ -100,7 +107,7 @@ class RateLimiter:
 
     def __len__(self) -> int:
         """How many tickets wait."""
-        return len(self._queue)
+        return self.account.queue.count(self)
 
     def submit(self, request: Request, now_s: float, *, deadline_s: float = math.inf, priority: int = 0) -> Ticket:
         """Queue a request; ask `next_s` afterwards.
@@ -122,34 +129,51 @@ class RateLimiter:
         shared = None if key is None else self._shared.get(key)
         if shared is not None:
             return self._join(shared, deadline_s, priority)
-        if len(self._queue) >= self._max_queue and lane_of(request) not in (Lane.CANCEL, Lane.CONTROL):
+        if len(self) >= self._max_queue and lane_of(request) not in (Lane.CANCEL, Lane.CONTROL):
             self.counters.refused += 1
-            raise PacingError(len(self._queue))
+            raise PacingError(len(self))
         ticket = self._ticket(request, now_s, deadline_s, priority)
         if key is not None:
             self._shared[key] = ticket
-        self._queue.put(ticket)
+        self.account.queue.put(ticket)
         return ticket
 
     def due(self, now_s: float) -> list[Ticket]:
         """Return the tickets to send now, in this order: by lane, then priority, then age.
 
         They count as sent from this moment. A ticket waits at the first of its rules that has no room for it: it keeps
-        later ones from passing there, and nowhere else.
+        later ones of the account from passing there, and nowhere else. Tickets of other connections of the account for
+        which there is room count as sent, too; these connections are woken.
         """
         self._expire(now_s)
-        due = self._queue.take_due(now_s)
+        for ticket in self.account.queue.take_due(now_s):
+            ticket.sender.grant(ticket, now_s)
+        due, self._granted = self._granted, []
         for ticket in due:
-            ticket.state = TicketState.SENT
-            ticket.sent_s = now_s
-            self.counters.sent += 1
-            ticket.sent_number = self.counters.sent
-            self.counters.waited_s += now_s - ticket.submitted_s
-            if _holds_slot(ticket):
-                self._open.add(ticket)
-            if _once(ticket):
-                self._on_the_way.append(ticket)
+            if now_s - ticket.sent_s > MARGIN_S:  # its windows begin when it is sent, which is now
+                self.account.ledger.take(windows_of(ticket.owed), now_s)
         return due
+
+    def grant(self, ticket: Ticket, now_s: float) -> None:
+        """Have `due` return a ticket for which there is room."""
+        ticket.state = TicketState.SENT
+        ticket.sent_s = now_s
+        self.counters.sent += 1
+        ticket.sent_number = self.counters.sent
+        self.counters.waited_s += now_s - ticket.submitted_s
+        if _holds_slot(ticket):
+            self.account.open.add(ticket)
+        if _once(ticket):
+            self._on_the_way.append(ticket)
+        self._granted.append(ticket)
+        self._wake()
+
+    def expire(self, ticket: Ticket) -> None:
+        """Have `expired` return a ticket whose deadline has come."""
+        ticket.state = TicketState.EXPIRED
+        self.counters.expired += 1
+        self._unshare(ticket)
+        self._expired.append(ticket)
 
     def expired(self, now_s: float) -> list[Ticket]:
         """Return the tickets whose deadline came while they waited; each is returned once, and never sent."""
@@ -163,15 +187,16 @@ class RateLimiter:
         A slot that any connection of the account gives back may come before it: ask again after each `finish`,
         `withdraw` and `connection_lost` of all that share the account.
         """
-        if self._expired:
+        if self._expired or self._granted:
             return now_s
-        at_s = self._queue.next_s(now_s)
+        at_s = self.account.queue.next_s(now_s, self)
         return None if at_s == math.inf else max(at_s, now_s)
 
     def eta_s(self, what: Request | Ticket, now_s: float) -> float:
         """Return in how many seconds a ticket, or a request if it were submitted now, is going to be sent.
 
-        Exact if nothing else is submitted, given back or learned, and historical requests are answered at once.
+        Exact if no connection of the account submits, gives back or learns anything else, all are asked for what is due
+        in time, and historical requests are answered at once.
         Infinite if it waits for a slot that a subscription holds, or if its deadline comes first. The cost is that of
         sending all that goes before.
         """
@@ -186,8 +211,8 @@ class RateLimiter:
         return next((eta_s for ticket, eta_s in self._play(now_s, asked) if ticket is asked), math.inf)
 
     def plan(self, now_s: float) -> list[tuple[Ticket, float]]:
-        """Return the queue in the order in which it is going to be sent, with `eta_s` of each that is finite."""
-        return list(self._play(now_s))
+        """Return what waits in the order in which it is going to be sent, with `eta_s` of each that is finite."""
+        return [(ticket, eta_s) for ticket, eta_s in self._play(now_s) if ticket.sender is self]
 
     def share(self, account: AccountLimits) -> None:
         """Count against these limits from now on, with the other connections of their account.
@@ -197,10 +222,11 @@ class RateLimiter:
         """
         if account is self.account:
             return
-        if self._open or len(self._queue):
+        if self._open() or len(self):
             raise ConfigError("account can't be changed now: share limits before any request is submitted")
+        self.account.queue.leave(self)
         self.account = account
-        self._queue = Queue(account.ledger, self._connection)
+        account.queue.join(self, self._connection)
         self._settling.clear()
 
     def finish(self, ticket: Ticket, *, cancelled_s: float | None = None) -> None:
@@ -221,8 +247,8 @@ class RateLimiter:
             return
         ticket.state = TicketState.DONE
         self._unshare(ticket)
-        if ticket in self._open:
-            self._open.remove(ticket)
+        if ticket in self.account.open:
+            self.account.open.remove(ticket)
             self._give_back(ticket.owed, cancelled_s)
 
     def _give_back(self, owed: Charges, cancelled_s: float | None) -> None:
@@ -250,7 +276,7 @@ class RateLimiter:
         self._unshare(ticket)
         if ticket.state is TicketState.SENT:
             return True
-        self._queue.discard(ticket)
+        self.account.queue.discard(ticket)
         self._withdrawn(ticket)
         return False
 
@@ -258,7 +284,7 @@ class RateLimiter:
         """Give a ticket that waits another priority; one that was sent stays as it is."""
         if ticket.state is TicketState.QUEUED:
             ticket.priority = priority
-            self._queue.put(ticket)
+            self.account.queue.put(ticket)
 
     def arrived(self, sign: Ticket | None, now_s: float) -> list[Ticket]:
         """Take in a sign that a request has arrived, and so all that were sent before it.
@@ -292,10 +318,11 @@ class RateLimiter:
         Returns:
             The tickets that waited, now WITHDRAWN, in their order: submit again what is still wanted.
         """
-        for ticket in list(self._open):
+        for ticket in self._open():
             self.finish(ticket, cancelled_s=now_s)
+        self._granted.clear()
         self._on_the_way.clear()
-        waiting = self._queue.clear()
+        waiting = self.account.queue.clear(self)
         for ticket in waiting:
             self._withdrawn(ticket)
         self._shared.clear()
@@ -323,7 +350,7 @@ class RateLimiter:
         if lesson is None or (lesson.reaction is Reaction.HOLD and ticket is None):
             return False
         own = () if ticket is None else ticket.owed
-        teach(lesson, self._ledger(lesson.rule), now_s, own, is_open=ticket in self._open, message=message)
+        teach(lesson, self._ledger(lesson.rule), now_s, own, is_open=ticket in self.account.open, message=message)
         self.counters.learned += 1
         return True
 
@@ -363,7 +390,12 @@ class RateLimiter:
         return self._ledger(name).room_s((name, EVERYTHING), count, now_s)
 
     def _ticket(self, request: Request, now_s: float, deadline_s: float, priority: int) -> Ticket:
-        return Ticket(request, lane_of(request), next(self._numbers), charges(request), now_s, deadline_s, priority)
+        number = next(self.account.numbers)
+        return Ticket(self, request, lane_of(request), number, charges(request), now_s, deadline_s, priority)
+
+    def _open(self) -> list[Ticket]:
+        """Return the tickets of this connection that hold a slot."""
+        return [ticket for ticket in self.account.open if ticket.sender is self]
 
     def _join(self, ticket: Ticket, deadline_s: float, priority: int) -> Ticket:
         ticket.sharers += 1
@@ -371,7 +403,7 @@ class RateLimiter:
         ticket.priority = max(ticket.priority, priority)
         ticket.deadline_s = max(ticket.deadline_s, deadline_s)
         if ticket.state is TicketState.QUEUED:
-            self._queue.put(ticket)
+            self.account.queue.put(ticket)
         return ticket
 
     def _unshare(self, ticket: Ticket) -> None:
@@ -384,22 +416,19 @@ class RateLimiter:
         self.counters.withdrawn += 1
 
     def _expire(self, now_s: float) -> None:
-        for ticket in self._queue.expire(now_s):
-            ticket.state = TicketState.EXPIRED
-            self.counters.expired += 1
-            self._unshare(ticket)
-            self._expired.append(ticket)
+        for ticket in self.account.queue.expire(now_s):
+            ticket.sender.expire(ticket)
 
     def _ledger(self, name: str) -> Ledger:
         return self._connection if name in self._connection else self.account.ledger
 
     def _play(self, now_s: float, *added: Ticket) -> Iterator[tuple[Ticket, float]]:
-        """Let time pass on a copy of the queue; tell which ticket is sent, and in how many seconds."""
+        """Let time pass on a copy of the account's queue; tell which ticket is sent, and in how many seconds."""
         account = self.account.ledger.copy()
-        queue = self._queue.copy(account, self._connection.copy())
+        queue = self.account.queue.copy(account)
         for ticket in added:
             queue.put(ticket)
-        for ticket in self._open:
+        for ticket in self.account.open:
             if ticket.lane is Lane.HISTORY:
                 account.give_back(ticket.owed)
         at_s = now_s

@@ -1,14 +1,17 @@
 """The limits that all connections of an account share.
 
-The rule of the file: who counts against the limits, not when a request may go; that is decided in `pacing`.
+The rule of the file: it says which connections count against the limits, and keeps what they have in common. When a
+request may be sent is decided in `pacing`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable
 
 from ibfast.policy.checks import require_whole
 from ibfast.policy.pacing_meters import Ledger
+from ibfast.policy.pacing_queue import Queue, Ticket
 from ibfast.policy.pacing_rules import ACCOUNT_RULES, LEAST_LINES, charges, unlimited, windows_of
 from ibfast.wire.requests import Request
 
@@ -18,7 +21,8 @@ __all__ = ["AccountLimits"]
 class AccountLimits:
     """What one account may have at once and ask for in a time, over all its connections.
 
-    Between two connections nothing keeps the order of a cancel and the request that takes its place, so where several
+    Requests of all its connections wait in one order, by lane, priority and age: the account has one queue. Between two
+    connections nothing keeps the order of a cancel and the request that takes its place, so where several
     share this, what was cancelled counts for `settle_s` longer.
 
     Args:
@@ -26,6 +30,11 @@ class AccountLimits:
         tick_by_tick: subscriptions at once; by default one per 20 lines (some accounts have fewer).
         enforced: False counts and limits nothing: for a gateway that has no limits, such as the embedded one can be.
         settle_s: how long the gateway may take to hear of a cancel, or of the end of a connection; may be set later.
+
+    Attributes:
+        ledger: what counts against the limits.
+        queue: what waits, of all connections; `numbers` gives each ticket its age.
+        open: tickets that were sent and hold a slot.
 
     Raises:
         ConfigError: an argument is less than 1.
@@ -45,6 +54,9 @@ class AccountLimits:
         self.settle_s = settle_s
         self._restored: set[Hashable] = set()
         self.ledger = Ledger(ACCOUNT_RULES if enforced else unlimited(ACCOUNT_RULES), lines)
+        self.queue = Queue(self.ledger)
+        self.numbers = itertools.count()
+        self.open: set[Ticket] = set()
         if tick_by_tick is not None:
             require_whole("tick_by_tick", tick_by_tick, at_least=1)
             self.ledger.set_limit("tick_by_tick", tick_by_tick)

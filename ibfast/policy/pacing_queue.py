@@ -1,9 +1,10 @@
-"""Requests that wait for room, each at the first rule that has none for it.
+"""Requests of all connections of an account that wait for room, each at the first rule that has none for it.
 
-The rule of the file: order and room only. Requests that count for the same things stand in one line, since where the
-first waits all must. A line is ready, or parked at the meter without room that its first ticket needs; there it is
-looked at again when that meter can have room, not before. So the cost of a moment is that of the lines that move,
-however many wait. Whoever waits at a meter keeps later ones from passing there, and holds up nobody elsewhere.
+The rule of the file: order and room only. Requests of one connection that count for the same things stand in one line,
+since where the first waits all must. A line is ready, or parked at the meter without room that its first ticket needs;
+there it is looked at again when that meter can have room, not before. So the cost of a moment is that of the lines that
+move, however many wait. A ticket that waits at a meter keeps later ones of every connection from passing there, and
+holds up nothing elsewhere. The request rate of each connection is a gate of its own, behind which its ready lines wait.
 
 The queue changes counts, never tickets: on copies of it the future can be played.
 """
@@ -13,18 +14,18 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from ibfast.policy.pacing_meters import Ledger
 from ibfast.policy.pacing_rules import AT_ONCE, REQUEST_RATE, Charges, Lane, Meter, line_of
 from ibfast.wire.requests import Request
 
-__all__ = ["Queue", "Ticket", "TicketState"]
+__all__ = ["Queue", "Sender", "Ticket", "TicketState"]
 
 Order: TypeAlias = tuple[int, int, int]
-"""Lane, priority (negative, since the least comes first), and number in the order of submission."""
+"""Lane, priority (negative, since the least comes first), and number in the order of submission to the account."""
 
 _ANY_TIME = -math.inf
 _GARBAGE = 16
@@ -43,11 +44,22 @@ class TicketState(Enum):
     WITHDRAWN = "withdrawn"
 
 
+class Sender(Protocol):
+    """A connection whose requests wait; hashable by identity."""
+
+    def grant(self, ticket: Ticket, now_s: float) -> None:
+        """Take a ticket of this connection to be sent; it has been counted."""
+
+    def expire(self, ticket: Ticket) -> None:
+        """Take a ticket of this connection whose deadline has come."""
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A request on its way; hashable by identity.
 
     Attributes:
+        sender: the connection that is to send it.
         request: what is asked.
         lane: its place in the order of service.
         number: counts up with every submission.
@@ -59,6 +71,7 @@ class Ticket:
         sharers: how many callers wait for this one answer.
     """
 
+    sender: Sender
     request: Request
     lane: Lane
     number: int
@@ -133,33 +146,66 @@ class _Heap(Generic[_T, _R]):
             heapq.heapify(self._entries)
 
 
+Line: TypeAlias = tuple[Sender, Charges]
+"""Tickets of a connection that count for the same things."""
+
+
+@dataclass(slots=True)
+class _Side:
+    """What waits of one connection.
+
+    Attributes:
+        gate: counts for its request rate.
+        line_of: its tickets.
+        ready: its lines that no meter has kept waiting.
+    """
+
+    gate: Ledger
+    line_of: dict[Ticket, Line] = field(default_factory=dict)
+    ready: _Heap[Line, Order] = field(default_factory=_Heap)
+
+    def gate_s(self, now_s: float) -> float:
+        """Return when it may send a request."""
+        return self.gate.room_s(REQUEST_RATE, 1, now_s)
+
+    def copy(self) -> _Side:
+        return _Side(self.gate.copy(), self.line_of.copy(), self.ready.copy())
+
+
 class Queue:
     """Tickets that wait.
 
     Args:
         account: counts for the account's rules.
-        connection: counts for the request rate.
     """
 
-    def __init__(self, account: Ledger, connection: Ledger) -> None:
+    def __init__(self, account: Ledger) -> None:
         self._account = account
-        self._connection = connection
-        self._line_of: dict[Ticket, Charges] = {}
-        self._lines: dict[Charges, _Heap[Ticket, Order]] = {}
-        self._ready: _Heap[Charges, Order] = _Heap()
-        self._parked: dict[Meter, _Heap[Charges, Order]] = {}
-        self._parked_at: dict[Charges, Meter] = {}
-        # When to look at a meter again. Meters of AT_ONCE are looked at every time besides: other connections of the
-        # account give back what was open, and nobody tells.
+        self._sides: dict[Sender, _Side] = {}
+        self._lines: dict[Line, _Heap[Ticket, Order]] = {}
+        self._parked: dict[Meter, _Heap[Line, Order]] = {}
+        self._parked_at: dict[Line, Meter] = {}
+        # When to look at a meter again. Meters of AT_ONCE are looked at every time besides: what was open is given back
+        # to the account, and nobody tells.
         self._alarms: _Heap[Meter, float] = _Heap()
         self._deadlines: _Heap[Ticket, float] = _Heap()
 
-    def __len__(self) -> int:
-        return len(self._line_of)
+    def join(self, sender: Sender, gate: Ledger) -> None:
+        """Let a connection put tickets here; `gate` counts for its request rate."""
+        self._sides[sender] = _Side(gate)
+
+    def leave(self, sender: Sender) -> None:
+        """Forget a connection; no ticket of it waits."""
+        del self._sides[sender]
+
+    def count(self, sender: Sender) -> int:
+        """Return how many tickets of a connection wait."""
+        return len(self._sides[sender].line_of)
 
     def put(self, ticket: Ticket) -> None:
         """Let a ticket wait, or take note of its new order and deadline."""
-        self._stand(ticket, self._line_of.get(ticket) or line_of(ticket.owed))
+        known = self._sides[ticket.sender].line_of.get(ticket)
+        self._stand(ticket, known or (ticket.sender, line_of(ticket.owed)))
         if ticket.deadline_s < math.inf:
             self._deadlines.put(ticket, ticket.deadline_s)
         else:
@@ -170,9 +216,9 @@ class Queue:
         self._deadlines.discard(ticket)
         self._leave(ticket)
 
-    def clear(self) -> list[Ticket]:
-        """Take all tickets out and return them, in their order."""
-        tickets = sorted(self._line_of, key=lambda ticket: ticket.order)
+    def clear(self, sender: Sender) -> list[Ticket]:
+        """Take all tickets of a connection out and return them, in their order."""
+        tickets = sorted(self._sides[sender].line_of, key=lambda ticket: ticket.order)
         for ticket in tickets:
             self.discard(ticket)
         return tickets
@@ -190,52 +236,65 @@ class Queue:
         """Take out, count and return the tickets for which there is room, in their order."""
         self._wake(now_s)
         due = []
-        while self._ready and self._gate_s(now_s) <= now_s:
-            line = self._ready.first
+        while (line := self._first_ready(now_s)) is not None:
+            sender, charges = line
             ticket = self._lines[line].first
             meter = self._blocker(ticket, now_s)
             if meter is None:
                 self.discard(ticket)
                 self._account.take(ticket.owed, now_s)
-                self._connection.take(((REQUEST_RATE, 1),), now_s)
+                self._sides[sender].gate.take(((REQUEST_RATE, 1),), now_s)
                 due.append(ticket)
-            elif meter in (own for own, _ in line):
+            elif meter in (own for own, _ in charges):
                 self._park(line, meter)
             else:  # it waits for reasons of its own, and those behind it do not
                 self._leave(ticket)
-                self._stand(ticket, ticket.owed)
+                self._stand(ticket, (sender, ticket.owed))
             for own, _ in ticket.owed:
                 self._look_at(own, now_s)
         return due
 
-    def next_s(self, now_s: float) -> float:
-        """Return when `take_due` or `expire` can find something; infinite if never by itself."""
-        times = [
-            self._account.room_s(meter, _weight(self._parked[meter].first, meter), now_s)
-            for meter in AT_ONCE
-            if meter in self._parked
-        ]
-        if self._ready:
-            times.append(now_s)
+    def next_s(self, now_s: float, sender: Sender | None = None) -> float:
+        """Return when `take_due` or `expire` can find something; infinite if never by itself.
+
+        Args:
+            now_s: the time.
+            sender: of this connection; None: of any.
+        """
+        sides = self._sides.values() if sender is None else [self._sides[sender]]
+        return min((self._next_s(side, now_s) for side in sides if side.line_of), default=math.inf)
+
+    def _next_s(self, side: _Side, now_s: float) -> float:
+        times = [self._room_s(self._parked[meter].first, meter, now_s) for meter in AT_ONCE if meter in self._parked]
+        if side.ready:
+            times.append(side.gate_s(now_s))
         if self._alarms:
             times.append(self._alarms.rank)
-        turn_s = max(min(times), self._gate_s(now_s)) if times else math.inf
-        return min(turn_s, self._deadlines.rank) if self._deadlines else turn_s
+        if self._deadlines:
+            times.append(self._deadlines.rank)
+        return min(times, default=math.inf)
 
-    def copy(self, account: Ledger, connection: Ledger) -> Queue:
+    def copy(self, account: Ledger) -> Queue:
         """Return another queue with the same tickets, which counts elsewhere."""
-        twin = Queue(account, connection)
-        twin._line_of = self._line_of.copy()
+        twin = Queue(account)
+        twin._sides = {sender: side.copy() for sender, side in self._sides.items()}
         twin._lines = {line: tickets.copy() for line, tickets in self._lines.items()}
-        twin._ready = self._ready.copy()
         twin._parked = {meter: lines.copy() for meter, lines in self._parked.items()}
         twin._parked_at = self._parked_at.copy()
         twin._alarms = self._alarms.copy()
         twin._deadlines = self._deadlines.copy()
         return twin
 
-    def _gate_s(self, now_s: float) -> float:
-        return self._connection.room_s(REQUEST_RATE, 1, now_s)
+    def _first_ready(self, now_s: float) -> Line | None:
+        """Return the first line of those whose connections may send a request."""
+        ready = [side.ready for side in self._sides.values() if side.ready and side.gate_s(now_s) <= now_s]
+        return min(ready, key=lambda lines: lines.rank).first if ready else None
+
+    def _room_s(self, line: Line, meter: Meter, now_s: float) -> float:
+        """Return when a meter has room for a line whose connection may send a request."""
+        sender, charges = line
+        weight = next(weight for own, weight in charges if own == meter)
+        return max(self._account.room_s(meter, weight, now_s), self._sides[sender].gate_s(now_s))
 
     def _blocker(self, ticket: Ticket, now_s: float) -> Meter | None:
         """Return the first meter that has no room for a ticket, or where an earlier one waits."""
@@ -247,37 +306,38 @@ class Queue:
                 return meter
         return None
 
-    def _stand(self, ticket: Ticket, line: Charges) -> None:
-        self._line_of[ticket] = line
+    def _stand(self, ticket: Ticket, line: Line) -> None:
+        self._sides[ticket.sender].line_of[ticket] = line
         self._lines.setdefault(line, _Heap()).put(ticket, ticket.order)
         self._settle(line)
 
     def _leave(self, ticket: Ticket) -> None:
-        line = self._line_of.pop(ticket)
+        line = self._sides[ticket.sender].line_of.pop(ticket)
         self._lines[line].discard(ticket)
         self._settle(line)
 
-    def _settle(self, line: Charges) -> None:
+    def _settle(self, line: Line) -> None:
         """Let a line stand where its first ticket's order has it, or forget it."""
-        tickets = self._lines[line]
+        sender, charges = line
+        ready, tickets = self._sides[sender].ready, self._lines[line]
         if tickets:
             meter = self._parked_at.get(line)
-            (self._ready if meter is None else self._parked[meter]).put(line, tickets.rank)
+            (ready if meter is None else self._parked[meter]).put(line, tickets.rank)
         else:
-            self._ready.discard(line)
+            ready.discard(line)
             self._unpark(line)
             del self._lines[line]
         # The first to wait at a meter may have become another one, for which there is room.
-        for meter, _ in line:
+        for meter, _ in charges:
             if meter in self._parked:
                 self._alarms.put(meter, _ANY_TIME)
 
-    def _park(self, line: Charges, meter: Meter) -> None:
-        self._ready.discard(line)
+    def _park(self, line: Line, meter: Meter) -> None:
+        self._sides[line[0]].ready.discard(line)
         self._parked_at[line] = meter
         self._parked.setdefault(meter, _Heap()).put(line, self._lines[line].rank)
 
-    def _unpark(self, line: Charges) -> None:
+    def _unpark(self, line: Line) -> None:
         meter = self._parked_at.pop(line, None)
         if meter is not None:
             self._parked[meter].discard(line)
@@ -296,14 +356,10 @@ class Queue:
         if meter not in self._parked:
             return
         line = self._parked[meter].first
-        room_s = self._account.room_s(meter, _weight(line, meter), now_s)
+        room_s = self._room_s(line, meter, now_s)
         if room_s > now_s:
             self._alarms.put(meter, room_s)
             return
         self._alarms.discard(meter)
         self._unpark(line)
-        self._ready.put(line, self._lines[line].rank)
-
-
-def _weight(line: Charges, meter: Meter) -> int:
-    return next(weight for own, weight in line if own == meter)
+        self._sides[line[0]].ready.put(line, self._lines[line].rank)
