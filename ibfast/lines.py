@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import Error
@@ -225,12 +225,16 @@ class Lines:
             if isinstance(ticket.request, SUBSCRIPTION_REQUESTS)
         )
 
-    def eta_s(self, subscription: Subscription) -> float:
-        """Return in how many seconds its request is going to be sent; 0 if it was, infinite if nobody knows."""
+    def etas_s(self, subscriptions: Sequence[Subscription]) -> list[float]:
+        """Return in how many seconds each one's request is going to be sent; 0 if it was, infinite if nobody knows."""
         now_s = time.monotonic()
+        turns = dict(self._outbox.limiter.plan(now_s))  # one play of the account's queue for all of them
+        return [self._eta_s(subscription, turns, now_s) for subscription in subscriptions]
+
+    def _eta_s(self, subscription: Subscription, turns: Mapping[Ticket, float], now_s: float) -> float:
         ticket = self._tickets.get(subscription.req_id)
         if ticket is not None:
-            return self._outbox.limiter.eta_s(ticket, now_s)
+            return turns.get(ticket, math.inf) if ticket.state is TicketState.QUEUED else 0.0
         session = self._session
         can_wait = session.is_connected and session.is_link_up and not session.is_suspended
         return self._asked_s(subscription, now_s) - now_s if can_wait else math.inf

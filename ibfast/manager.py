@@ -185,7 +185,8 @@ class IBKRConnectionManager(Questions):
 
         0 is sent already, and its first data awaited; infinite is not known: it waits for a session, or for a line.
         """
-        return [(subscription, self._supervisor.lines.eta_s(subscription)) for subscription in self.session.plan]
+        plan = self.session.plan
+        return list(zip(plan, self._supervisor.lines.etas_s(plan), strict=True))
 
     def health(self) -> Health:
         """Tell whether the session stands and no stream is stale; if not, why. See `Health` for what else it tells."""

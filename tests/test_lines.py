@@ -69,6 +69,10 @@ class Desk:
             self.lines.submit(request, self.now_s)
         self.outbox.pump(self.now_s)
 
+    def eta_s(self, subscription: Subscription) -> float:
+        (eta_s,) = self.lines.etas_s([subscription])
+        return eta_s
+
     def has_no_line(self, subscription: Subscription) -> None:
         """The gateway refuses it with error 101."""
         self.limiter.learn(101, self.now_s, self.lines.ticket_of(subscription.req_id))
@@ -95,9 +99,9 @@ def test_the_gateway_is_asked_for_a_refused_line_again_after_a_minute_as_planned
     for refused in (first, second):
         desk.has_no_line(refused)
     assert desk.limiter.limits(desk.now_s)["lines"] == (1, 1)
-    assert [desk.lines.eta_s(subscription) for subscription in (held, first, second)] == [0.0, 60.0, 120.0]
+    assert [desk.eta_s(subscription) for subscription in (held, first, second)] == [0.0, 60.0, 120.0]
     assert desk.asked_after_s(first) == 60.0
-    assert desk.lines.eta_s(second) == 60.0
+    assert desk.eta_s(second) == 60.0
     assert desk.asked_after_s(second) == 60.0
 
 
@@ -110,16 +114,16 @@ def test_the_plan_knows_who_comes_first_and_who_has_to_make_way(monkeypatch: pyt
     desk.session.no_line(refused, desk.now_s, "no line", can_displace=False)
     desk.act()
     last = desk.want(3)
-    assert desk.lines.eta_s(refused) == 60.0  # the line of the low one is its then
-    assert desk.lines.eta_s(last) == 120.0
+    assert desk.eta_s(refused) == 60.0  # the line of the low one is its then
+    assert desk.eta_s(last) == 120.0
     assert desk.asked_after_s(refused) == 60.0
-    assert (low.req_id != 0, desk.lines.eta_s(last)) == (True, 60.0)
+    assert (low.req_id != 0, desk.eta_s(last)) == (True, 60.0)
 
 
 def test_nobody_knows_when_a_line_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(monkeypatch, 1)
     held, waiting = desk.want(1), desk.want(2)
-    assert (desk.lines.eta_s(held), desk.lines.eta_s(waiting)) == (0.0, math.inf)
+    assert (desk.eta_s(held), desk.eta_s(waiting)) == (0.0, math.inf)
 
 
 @pytest.mark.parametrize("what", ["disconnected", "link_lost", "suspend"])
@@ -128,17 +132,30 @@ def test_nothing_is_foretold_while_nothing_can_be_asked(monkeypatch: pytest.Monk
     waiting = desk.want(1)
     desk.has_no_line(waiting)
     getattr(desk.session, what)(*([] if what == "disconnected" else [desk.now_s]))
-    assert desk.lines.eta_s(waiting) == math.inf
+    assert desk.eta_s(waiting) == math.inf
+
+
+def test_a_plan_plays_the_queue_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(monkeypatch, 100)
+    subscriptions = [desk.want(number) for number in range(1, 8)]
+    plays: list[float] = []
+    plan = desk.limiter.plan
+    monkeypatch.setattr(desk.limiter, "plan", lambda now_s: plays.append(now_s) or plan(now_s))
+    monkeypatch.setattr(desk.limiter, "eta_s", None)
+    etas_s = desk.lines.etas_s(subscriptions)
+    assert len(plays) == 1
+    assert etas_s == sorted(etas_s)
+    assert etas_s[0] == 0 < etas_s[-1]
 
 
 def test_a_queued_request_takes_the_place_of_its_new_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(monkeypatch, 100)
     subscriptions = [desk.want(number) for number in range(1, 8)]
-    before = [desk.lines.eta_s(subscription) for subscription in subscriptions[5:]]
+    before = [desk.eta_s(subscription) for subscription in subscriptions[5:]]
     assert 0 < before[0] < before[1]
     desk.session.declare(subscriptions[6].request, subscriptions[6].instrument, desk.now_s, priority=9)
     desk.lines.prioritize(subscriptions[6])
-    assert [desk.lines.eta_s(subscription) for subscription in subscriptions[5:]] == before[::-1]
+    assert [desk.eta_s(subscription) for subscription in subscriptions[5:]] == before[::-1]
 
 
 def test_a_request_that_waits_for_its_turn_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
