@@ -126,8 +126,13 @@ class Connection(ServerConnection):
         super().connection_lost(exc)
         self.owner.left(self)
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the end has begun: nothing follows what said so."""
+        return self._ending is not None
+
     def _may_write(self) -> bool:
-        return self.protocol.state is State.OPEN
+        return self.protocol.state is State.OPEN and not self.is_ending
 
     def answer(self, page: Page, method: str) -> Response:
         """Return a page as the library sends it, in place of a handshake."""
@@ -253,11 +258,11 @@ class Connection(ServerConnection):
 
     def end(self, code: Code, message: str) -> bool:
         """End the conversation, and say why. Return whether it was not ending already."""
-        if self._ending is not None:
+        if self.is_ending:
             return False
         session, self.session = self.session, None
         if session is not None:
-            session.subscriber.leave()
+            session.stop()
             session.subscriber.say("closing", code=code, message=message)
             if self.backlog and self._may_write():
                 self.member.write(self.backlog.take())  # before the end, whatever the socket takes

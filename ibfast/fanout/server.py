@@ -268,6 +268,9 @@ class FanoutServer:
         """Converse with a client until it goes."""
         assert isinstance(connection, Connection)
         assert connection.grant is not None
+        if connection.is_ending:
+            await connection.ended()
+            return
         dialect = self._hub.dialects[connection.subprotocol or JsonDialect.name]
         self.tally.admitted += 1
         session = Session(self._hub, connection, dialect, connection.grant)

@@ -261,10 +261,13 @@ class Session:
     def _on_ended(self, subscription: Subscription) -> None:
         self._hub.upstreams.release(subscription.upstreams)
 
-    async def finish(self) -> None:
-        """Give everything back, because the connection has ended."""
-        openings = list(self._opening)
-        for opening in openings:
+    def stop(self) -> None:
+        """Give everything back, and end what is being opened: nothing of it is sent any more, or asked of the gateway."""
+        for opening in self._opening:
             opening.cancel()
-        await asyncio.gather(*openings, return_exceptions=True)
         self.subscriber.leave()
+
+    async def finish(self) -> None:
+        """Stop, because the connection has ended, and wait until nothing is being opened."""
+        self.stop()
+        await asyncio.gather(*self._opening, return_exceptions=True)
