@@ -165,6 +165,7 @@ def test_a_code_comes_about(run: Run, code: Code, case: Case) -> None:
         (b"\x81\x82\0\0\0\0\xc3\x28", CloseCode.INVALID_DATA),  # no UTF-8
         (b"\x81\x05hello", CloseCode.PROTOCOL_ERROR),  # not masked
         (b"\x81\xff\0\0\0\0\0\1\0\1\0\0\0\0", CloseCode.MESSAGE_TOO_BIG),
+        (b"\x01\x80\0\0\0\0" + b"\0\x80\0\0\0\0" * 5000, CloseCode.MESSAGE_TOO_BIG),  # empty fragments without end
     ],
 )
 def test_what_is_no_message_closes_with_its_status(run: Run, raw: bytes, status: CloseCode) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
 from email.utils import formatdate
 from typing import Any, Protocol, cast
 
@@ -22,6 +24,7 @@ from ibfast.fanout.backlog import Backlog, BacklogLimits, Bandwidth, Pace, Progr
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.messages import Code
 from ibfast.fanout.pages import Page
+from ibfast.fanout.server_tls import detached
 from ibfast.fanout.session import Session
 from ibfast.fanout.tokens import Grant
 from ibfast.fanout.writing import Broadcaster, Writer
@@ -40,9 +43,14 @@ class Owner(Protocol):
 
     broadcaster: Broadcaster
     limits: BacklogLimits
+    tls: ssl.SSLContext | None
+    handshake_timeout_s: float
 
     def arrived(self, connection: Connection) -> None:
-        """A socket was opened."""
+        """A socket was accepted."""
+
+    def opened(self, connection: Connection) -> None:
+        """TLS, if it is spoken, is agreed on."""
 
     def left(self, connection: Connection) -> None:
         """It was closed."""
@@ -57,7 +65,8 @@ class Connection(ServerConnection):
     Attributes:
         owner: the server that it belongs to.
         address: the peer's, "" if it has none.
-        member: what stands for it in an audience: its writer.
+        member: what stands for it in an audience: its writer, once it is open.
+        is_open: whether TLS, if it is spoken, is agreed on.
         is_deflated: whether frames may be deflated.
         grant: who it is; set by the handshake.
         refusal: why it may not stay, decided before it said anything; "" if it may.
@@ -82,17 +91,55 @@ class Connection(ServerConnection):
         self._progress = Progress(owner.limits)
         self._bandwidth: Bandwidth | None = None
         self._allowed = 0
+        self.is_open = False
+        self._too_late: asyncio.TimerHandle | None = None
+        self._securing: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
 
     # --- the transport's callbacks ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol; the library gets a transport that sees what it writes."""
-        self.member = self.owner.broadcaster.join(cast(asyncio.Transport, transport), self._may_write)
-        super().connection_made(self.member)
+        """See asyncio.Protocol: called for the socket, and, where TLS is spoken, again when that is agreed on."""
+        transport = cast(asyncio.Transport, transport)
+        if self._too_late is not None:
+            self._open(transport)
+            return
+        self.transport = transport
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._too_late = self.loop.call_later(self.owner.handshake_timeout_s, self.drop)
         self.owner.arrived(self)
+        if transport.is_closing():
+            return
+        if self.owner.tls is None:
+            self._open(transport)
+            return
+        try:
+            sock = detached(transport)
+        except OSError:  # there is no descriptor left
+            transport.abort()
+            return
+        self._securing = self.loop.create_task(self._secure(sock, self.owner.tls))
+
+    async def _secure(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
+        """Agree on TLS; the loop calls `connection_made` then."""
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: self, sock, ssl=tls, ssl_handshake_timeout=self.owner.handshake_timeout_s
+            )
+        except (OSError, asyncio.CancelledError):
+            pass  # it speaks no TLS, or has gone, or it is too late
+        finally:
+            if not self.is_open:
+                sock.close()
+                self.connection_lost(None)
+
+    def _open(self, transport: asyncio.Transport) -> None:
+        """Have the library speak; it gets a transport that sees what it writes."""
+        self.is_open = True
+        self.member = self.owner.broadcaster.join(transport, self._may_write)
+        self.owner.opened(self)
+        super().connection_made(self.member)
 
     def data_received(self, data: bytes) -> None:
         """The client has said something; if that is the end, it has CLOSE_S to go."""
@@ -122,8 +169,11 @@ class Connection(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
-        self.member.leave()
-        super().connection_lost(exc)
+        if self._too_late is not None:
+            self._too_late.cancel()
+        if self.is_open:
+            self.member.leave()
+            super().connection_lost(exc)
         self.owner.left(self)
 
     @property
@@ -150,6 +200,8 @@ class Connection(ServerConnection):
 
     def begin(self, session: Session) -> None:
         """Take data from now on."""
+        assert self._too_late is not None
+        self._too_late.cancel()
         self.session = session
         self.is_deflated = any(
             isinstance(extension, PerMessageDeflate)
@@ -256,6 +308,12 @@ class Connection(ServerConnection):
 
     # --- the end ---
 
+    def drop(self) -> None:
+        """Break it off, whatever it is at."""
+        if self._securing is not None:
+            self._securing.cancel()
+        self.transport.abort()
+
     def end(self, code: Code, message: str) -> bool:
         """End the conversation, and say why. Return whether it was not ending already."""
         if self.is_ending:
@@ -280,6 +338,7 @@ class Connection(ServerConnection):
 
     async def ended(self) -> None:
         """Wait for the end that has begun."""
-        if self._ending is not None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ending
+        for task in (self._securing, self._ending):
+            if task is not None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task

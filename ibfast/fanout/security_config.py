@@ -32,7 +32,8 @@ class SecurityConfig:
         origins: web pages that may connect: "https://desk.example.com", "http://localhost:*" for any port, "*" for
             all, "null" for pages from files.
         certificate_file, key_file: PEM files of the server's TLS certificate with its chain, and of the private key.
-        max_connections: connections at once, in all.
+        max_connections: connections at once, in all; the server raises the process's limit of descriptors for them, and
+            serves fewer, with a warning, where the system forbids that.
         max_per_address: from one address; those of this machine count in all alone. Behind a reverse proxy on this
             machine all clients have its address: have the proxy count them.
         max_subscriptions: of one connection.
@@ -40,7 +41,7 @@ class SecurityConfig:
             takes a row of the feed's table (`max_instruments`) for an hour at least.
         max_message_bytes: of a message from a client.
         max_control_per_s: messages from one client in a second.
-        handshake_timeout_s: for a client's request to connect, and as long for TLS before it.
+        handshake_timeout_s: for TLS and a client's request to connect together.
     """
 
     tokens_file: str | None = None

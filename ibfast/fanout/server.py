@@ -32,6 +32,7 @@ from ibfast.fanout.batcher import Batcher, Lane
 from ibfast.fanout.bell import Bell
 from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.connection import CLOSE_S, Connection
+from ibfast.fanout.descriptors import connections_possible
 from ibfast.fanout.dialect import Audience, Dialect
 from ibfast.fanout.door import Door
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
@@ -97,7 +98,7 @@ class FanoutServer:
 
     Raises:
         ConfigError: others could reach it and nobody needs a token; or a file of tokens, keys or certificates can't be
-            used.
+            used; or the limit of descriptors permits no connection.
     """
 
     def __init__(
@@ -121,8 +122,12 @@ class FanoutServer:
             has_tls=self.security.has_tls,
             allow_anonymous=self.security.allow_anonymous,
         )
-        self._tls = server_context(self.security)
-        self._caps = ConnectionCaps(self.security.max_connections, self.security.max_per_address)
+        self.tls = server_context(self.security)
+        self.handshake_timeout_s = self.security.handshake_timeout_s
+        connections, warning = connections_possible(self.security.max_connections, MOST_REFUSED)
+        if warning:
+            self._warnings.append(warning)
+        self._caps = ConnectionCaps(connections, self.security.max_per_address)
         self._feed = feed
         self.limits = BacklogLimits(
             self.config.backlog_bytes, self.config.backlog_s, self.config.patience_s, self.config.stalled_s
@@ -181,13 +186,12 @@ class FanoutServer:
             compression=None,
             extensions=[deflate],
             create_connection=partial(Connection, self),  # type: ignore[arg-type]
-            open_timeout=self.security.handshake_timeout_s,
+            open_timeout=None,  # a connection has its own time-out, which begins when it is accepted
             ping_interval=self.config.ping_s,
             ping_timeout=self.config.ping_s,
             close_timeout=CLOSE_S,
             max_size=self.security.max_message_bytes,
             server_header=None,
-            ssl=self._tls,
             logger=_wire_logger,
         )
         loop = asyncio.get_running_loop()
@@ -211,7 +215,7 @@ class FanoutServer:
         connections = list(self.connections)
         for connection in connections:
             if connection.session is None and connection.grant is None:
-                connection.transport.abort()  # it has not said who it is
+                connection.drop()  # it has not said who it is
             else:
                 self._end(connection, Code.SHUTDOWN, "the server stops")
         await asyncio.gather(*(connection.ended() for connection in connections))
@@ -227,21 +231,25 @@ class FanoutServer:
     # --- connections ---
 
     def arrived(self, connection: Connection) -> None:
-        """Count a connection before it has said anything. Called by it."""
+        """Count a connection before it has said anything, TLS included. Called by it."""
         self.connections.add(connection)
-        self._of_writer[connection.member] = connection
         connection.refusal = self._caps.admit(connection.address) or ""
         connection.is_counted = not connection.refusal
         if connection.refusal:
             self._refused += 1
             if self._refused > MOST_REFUSED:
-                connection.transport.abort()
+                connection.drop()
+
+    def opened(self, connection: Connection) -> None:
+        """Know a connection by its writer. Called by it."""
+        self._of_writer[connection.member] = connection
 
     def left(self, connection: Connection) -> None:
         """Forget a connection. Called by it."""
         self.connections.discard(connection)
         self._watched.discard(connection)
-        self._of_writer.pop(connection.member, None)
+        if connection.is_open:
+            del self._of_writer[connection.member]
         if connection.is_counted:
             self._caps.release(connection.address)
         else:

@@ -5,6 +5,9 @@ The rule of the file: a key that others can read is none; no password is ever as
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 import ssl
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from ibfast.errors import ConfigError
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.token_files import read_guarded
 
-__all__ = ["server_context"]
+__all__ = ["detached", "server_context"]
 
 
 def server_context(config: SecurityConfig) -> ssl.SSLContext | None:
@@ -39,6 +42,22 @@ def server_context(config: SecurityConfig) -> ssl.SSLContext | None:
             "give PEM files of a pair"
         ) from None
     return context
+
+
+def detached(transport: asyncio.Transport) -> socket.socket:
+    """Return the socket of a transport that was just made, and has read nothing; the transport is given up.
+
+    A loop that listens with TLS calls its protocol only when TLS is agreed on. So a server that counts connections
+    from the first packet on listens without, and makes the transport with TLS itself.
+
+    Raises:
+        OSError: there is no descriptor left.
+    """
+    sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    sock.setblocking(False)
+    transport.set_protocol(asyncio.Protocol())  # its end is nobody's business
+    transport.abort()
+    return sock
 
 
 def _path(path: str) -> Path:
