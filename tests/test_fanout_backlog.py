@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ibfast.fanout.backlog import Backlog, BacklogLimits, Bandwidth, Pace, Progress, slowed
+from ibfast.fanout.backlog import Backlog, BacklogLimits, Pace, Progress, slowed
 from ibfast.fanout.channels import INTERVALS_MS
 
 LIMITS = BacklogLimits(nbytes=100, age_s=1.0, patience_s=10.0, stalled_s=30.0)
@@ -90,16 +88,3 @@ def test_the_pace_has_an_end() -> None:
 )
 def test_slower_intervals(interval_ms: int, steps: int, slower: int) -> None:
     assert slowed(interval_ms, steps) == slower
-
-
-@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(0.0, 0.5)), min_size=1), st.integers(100, 10_000))
-def test_a_bandwidth_is_never_exceeded_for_long(writes: list[tuple[int, float]], bytes_per_s: int) -> None:
-    """Whoever writes only while it is not spent stays within the rate, but for a burst and the last write."""
-    bandwidth = Bandwidth(bytes_per_s, 0.0)
-    now_s, sent = 0.0, 0
-    for nbytes, pause_s in writes:
-        now_s += pause_s
-        if not bandwidth.is_spent(now_s):
-            bandwidth.spend(nbytes, now_s)
-            sent += nbytes
-    assert sent <= bytes_per_s * (now_s + 0.25) + max(nbytes for nbytes, _ in writes) + 1e-6

@@ -65,6 +65,8 @@ async def trade(server: FanoutServer, desk: Desk, client: JsonClient) -> None:
     desk.trade("AAPL", 1.0)
 
 
+SLOWEST = {"max_control_per_s": 3, "max_message_bytes": 1024}
+
 CASES: dict[Code, list[Case]] = {
     Code.BAD_MESSAGE: [Case(asked=("{",)), Case(asked=({"op": "fly", "id": 1},))],
     Code.BAD_FIELD: [Case(asked=({"op": "subscribe", "id": 1},)), Case(asked=({"op": "ping", "id": 1, "wind": 3},))],
@@ -84,8 +86,8 @@ CASES: dict[Code, list[Case]] = {
         Case(asked=({**SUBSCRIBE, "id": 1},), error=FeedError("all 8 instruments are taken")),
     ],
     Code.TOO_FAST: [
-        Case(asked=({"op": "ping"},) * 3 + ({"op": "ping", "id": 1},), security={"max_control_per_s": 3}),
-        Case("closing", asked=({"op": "ping"},) * 7, security={"max_control_per_s": 3}, closes=1008),
+        Case(asked=(SUBSCRIBE, {**SUBSCRIBE, "id": 1}), tokens=lambda: token_of(least_interval_ms=10)),
+        Case("closing", asked=({"op": "ping"},) * 200, security=SLOWEST, closes=1008),
     ],
     Code.REFUSED: [Case(asked=({**SUBSCRIBE, "id": 1},), error=RequestError(1, 354, "not subscribed"))],
     Code.NO_GATEWAY: [Case(asked=({**SUBSCRIBE, "id": 1},), error=NotConnectedError("no session"))],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -21,6 +22,8 @@ from websockets.frames import Close, Frame, Opcode
 from ibfast.fanout.connection import Connection
 from ibfast.fanout.messages import Code
 from ibfast.fanout.server import FanoutServer
+from ibfast.fanout.session import Session
+from ibfast.fanout.turns import Turns
 
 MANY = 5000
 """Trades, of 150 bytes each: more than the sockets' buffers and the backlog hold."""
@@ -71,7 +74,7 @@ def test_who_pings_and_takes_no_pongs_is_not_read_any_further(run: Run) -> None:
 
     async def test() -> None:
         loop = asyncio.get_running_loop()
-        async with serving(ping_s=60.0) as (server, _):
+        async with serving({"max_control_per_s": 1_000_000}, ping_s=60.0) as (server, _):
             with socket.socket() as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 sock.setblocking(False)
@@ -80,7 +83,7 @@ def test_who_pings_and_takes_no_pongs_is_not_read_any_further(run: Run) -> None:
                 await until(lambda: any(each.session is not None for each in server.connections))
                 (connection,) = server.connections
                 sending = asyncio.create_task(loop.sock_sendall(sock, PING * pings))
-                await until(lambda: sending.done() or not connection.transport.is_reading())
+                await until(lambda: sending.done() or connection.member.is_full)
                 assert connection.transport.get_write_buffer_size() < 1 << 20
                 assert not sending.done()
                 received = bytearray()
@@ -309,17 +312,89 @@ def test_broken_frames_close_the_connection(run: Run, raw: bytes) -> None:
     run(test())
 
 
-def test_floods_are_refused_and_then_closed(run: Run) -> None:
+def test_who_asks_too_fast_is_answered_later(run: Run) -> None:
     async def test() -> None:
-        async with serving({"max_control_per_s": 10}) as (server, _), client_of(server) as bad:
-            with contextlib.suppress(ConnectionClosed):
-                for _ in range(1000):
-                    await bad.say("ping")
+        async with serving({"max_control_per_s": 60}) as (server, _), client_of(server) as eager:
+            for number in range(80):
+                await eager.say("ping", id=number, data="x" * 100)
+            while eager.heard[-1].get("id") != 79:
+                await eager.hear()
+            assert [message["id"] for message in eager.heard if message["op"] == "pong"] == list(range(80))
+            assert server.tally.paused > 0
+            assert server.tally.closed == {}
+
+    run(test())
+
+
+# A message begins with a frame of its own; those that go on with it are continuations.
+FLOODS = {
+    "pings": Frame(Opcode.PING, b"").serialize(mask=True) * 12_000,
+    "pongs": Frame(Opcode.PONG, b"").serialize(mask=True) * 12_000,
+    "empty fragments": Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True)
+    + Frame(Opcode.CONT, b"", fin=False).serialize(mask=True) * 12_000,
+    "tiny messages": Frame(Opcode.TEXT, b"").serialize(mask=True) * 12_000,
+    "messages": Frame(Opcode.TEXT, b'{"op":"ping"}').serialize(mask=True) * 12_000,
+    "long messages": Frame(Opcode.TEXT, b" " * 60_000).serialize(mask=True) * 20,
+}
+
+
+@pytest.mark.parametrize("flood", [pytest.param(flood, id=name) for name, flood in FLOODS.items()])
+def test_of_a_flood_little_is_parsed(run: Run, monkeypatch: pytest.MonkeyPatch, flood: bytes) -> None:
+    """What goes beyond the rate waits; if it is more than a message may have, the session ends."""
+    costs = list[float]()
+    process = Connection.process_event
+
+    def counted(self: Connection, event: Any) -> None:
+        if isinstance(event, Frame):
+            costs.append(1 + len(event.data) / 1024)
+        process(self, event)
+
+    monkeypatch.setattr(Connection, "process_event", counted)
+
+    async def test() -> None:
+        async with serving({"max_control_per_s": 100}) as (server, _), client_of(server) as bad:
+            bad.socket.transport.write(flood)
             with pytest.raises(ConnectionClosed):
                 await bad.until("never")
-            answers = [message for message in bad.heard if message["op"] != "welcome"]
-            assert [message["op"] for message in answers] == ["pong"] * 10 + ["error"] * 10 + ["closing"]
-            assert {message["code"] for message in answers[10:]} == {"TOO_FAST"}
+            assert server.tally.closed == {"TOO_FAST": 1}
+            # The burst, what runs in while that is done, a piece, and a message that was long.
+            assert sum(costs) < 100 + 100 + 1024 / 6 + 60
+
+    run(test())
+
+
+@pytest.mark.parametrize("flood", [pytest.param(flood, id=name) for name, flood in FLOODS.items()])
+def test_a_turn_of_the_loop_parses_little(run: Run, monkeypatch: pytest.MonkeyPatch, flood: bytes) -> None:
+    """However much a client may send, and however many frames that is, and messages to handle."""
+    done = 0
+    process, handle = Connection.process_event, Session.handle
+
+    def processed(self: Connection, event: Any) -> None:
+        nonlocal done
+        done += 1
+        process(self, event)
+
+    def handled(self: Session, text: str | bytes) -> None:
+        nonlocal done
+        done += 1
+        handle(self, text)
+
+    monkeypatch.setattr(Connection, "process_event", processed)
+    monkeypatch.setattr(Session, "handle", handled)
+
+    async def test() -> None:
+        async with serving({"max_control_per_s": 10**9}) as (server, _), client_of(server) as bad:
+            seconds = itertools.count()
+            server.turns = Turns(3.0, lambda: float(next(seconds)))  # three pieces in a turn
+            seen = [done]
+            bad.socket.transport.write(flood)
+            bad.socket.transport.write(Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True))
+            reading = asyncio.create_task(bad.until("never"))
+            while server.connections:
+                await asyncio.sleep(0)
+                seen.append(done)
+            await asyncio.gather(reading, return_exceptions=True)
+            assert max(later - first for first, later in itertools.pairwise(seen)) <= 3 * (1024 // 6 + 1)
 
     run(test())
 

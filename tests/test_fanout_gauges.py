@@ -13,6 +13,7 @@ from fanout_client import client_of, serving
 from prometheus_client import generate_latest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from ibfast.fanout.server import FanoutServer
 
@@ -63,7 +64,7 @@ def test_every_byte_that_goes_out_counts(run: Run) -> None:
 
 def test_refusals_and_endings_count_by_reason(run: Run) -> None:
     async def test() -> None:
-        async with serving({"max_connections": 1, "max_control_per_s": 1}) as (server, _):
+        async with serving({"max_connections": 1, "max_control_per_s": 1, "max_message_bytes": 1024}) as (server, _):
             url = "ws://{}:{}/stream".format(*server.address)
             with pytest.raises(InvalidStatus):
                 async with connect(url, origin="https://evil.example.com"):
@@ -73,8 +74,7 @@ def test_refusals_and_endings_count_by_reason(run: Run) -> None:
                 with pytest.raises(InvalidStatus):
                     async with connect(url):
                         pass
-                for _ in range(9):
-                    await client.say("ping")
+                client.socket.transport.write(Frame(Opcode.PING, b"").serialize(mask=True) * 1000)
                 await client.until("closing")
             await until(lambda: not server.connections)
             assert server.tally.refused == {"origin": 1, "caps": 1}

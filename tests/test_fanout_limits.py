@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 
 from ibfast.errors import ConfigError
 from ibfast.fanout.limits import (
+    Bucket,
     ConnectionCaps,
-    ControlRate,
     InstrumentBudgets,
     Origins,
-    Verdict,
     check_bind,
     is_loopback,
 )
@@ -117,40 +116,31 @@ def test_caps_agree_with_a_list_and_forget_who_left(steps: list[tuple[bool, str]
         assert len(caps._counts) == len(set(there))
 
 
-# --- control messages ---
+# --- rates ---
 
 
-def test_a_flood_is_refused_and_then_closed() -> None:
-    rate = ControlRate(3)
-    judged = [rate.judge(10.0) for _ in range(8)]
-    assert judged == [Verdict.ADMIT] * 3 + [Verdict.REFUSE] * 3 + [Verdict.CLOSE] * 2
+def test_a_bucket_runs_full_again() -> None:
+    bucket = Bucket(10.0, 2.0, 0.0)
+    bucket.spend(25.0, 0.0)
+    assert bucket.wait_s(0.0) == 0.5
+    assert bucket.wait_s(0.5) == 0.0
+    bucket.spend(20.0, 100.0)  # no more than the burst was kept
+    assert bucket.wait_s(100.0) == 0.0
+    bucket.spend(1.0, 100.0)
+    assert bucket.wait_s(100.0) == pytest.approx(0.1)
 
 
-def test_the_window_slides() -> None:
-    rate = ControlRate(2)
-    assert [rate.judge(now_s) for now_s in (0.0, 0.75, 0.875, 1.0, 1.5, 1.75)] == [
-        Verdict.ADMIT, Verdict.ADMIT, Verdict.REFUSE, Verdict.ADMIT, Verdict.REFUSE, Verdict.ADMIT,
-    ]  # fmt: skip
-
-
-@given(st.lists(st.floats(0, 5), max_size=80).map(sorted), st.integers(1, 6))
-def test_no_second_has_more_than_the_most(times: list[float], most: int) -> None:
-    rate = ControlRate(most)
-    judged = [(now_s, rate.judge(now_s)) for now_s in times]
-    for wanted in (Verdict.ADMIT, Verdict.REFUSE):
-        taken = [now_s for now_s, verdict in judged if verdict is wanted]
-        assert all(later - 1.0 >= first for first, later in zip(taken, taken[most:], strict=False))
-    # And none is refused without need: the window before it is full.
-    for now_s, verdict in judged:
-        if verdict is not Verdict.ADMIT:
-            assert sum(now_s - 1.0 < at_s <= now_s for at_s, other in judged if other is Verdict.ADMIT) >= most
-
-
-def test_a_flood_takes_no_memory() -> None:
-    rate = ControlRate(10)
-    for _ in range(10_000):
-        rate.judge(1.0)
-    assert len(rate._admitted) + len(rate._refused) == 20
+@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(0.0, 0.5)), min_size=1), st.integers(100, 10_000))
+def test_a_rate_is_never_exceeded_for_long(writes: list[tuple[int, float]], per_s: int) -> None:
+    """Whoever spends only while there is something left stays within the rate, but for a burst and the last time."""
+    bucket = Bucket(per_s, 0.25, 0.0)
+    now_s, spent = 0.0, 0
+    for amount, pause_s in writes:
+        now_s += pause_s
+        if not bucket.wait_s(now_s):
+            bucket.spend(amount, now_s)
+            spent += amount
+    assert spent <= per_s * (now_s + 0.25) + max(amount for amount, _ in writes) + 1e-6
 
 
 # --- origins ---

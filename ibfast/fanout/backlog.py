@@ -11,13 +11,10 @@ from dataclasses import dataclass
 
 from ibfast.fanout.channels import INTERVALS_MS
 
-__all__ = ["Backlog", "BacklogLimits", "Bandwidth", "Pace", "Progress", "slowed"]
+__all__ = ["Backlog", "BacklogLimits", "Pace", "Progress", "slowed"]
 
 EPISODES = 3
 """So often within `patience_s` a subscriber may fall behind before its rate is lowered by a step."""
-
-BURST_S = 0.25
-"""What a session with a bandwidth of its own may be ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,30 +120,6 @@ class Pace:
         self.steps -= 1
         self._last_s = now_s
         return True
-
-
-class Bandwidth:
-    """A session's own limit of bytes per second."""
-
-    def __init__(self, bytes_per_s: int, now_s: float) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._left = bytes_per_s * BURST_S
-        self._at_s = now_s
-
-    def spend(self, nbytes: int, now_s: float) -> None:
-        """Note that so many bytes were sent."""
-        self._refill(now_s)
-        self._left -= nbytes
-
-    def is_spent(self, now_s: float) -> bool:
-        """Tell whether nothing more may be sent for now."""
-        self._refill(now_s)
-        return self._left < 0
-
-    def _refill(self, now_s: float) -> None:
-        most = self._bytes_per_s * BURST_S
-        self._left = min(most, self._left + (now_s - self._at_s) * self._bytes_per_s)
-        self._at_s = now_s
 
 
 def slowed(interval_ms: int, steps: int) -> int:

@@ -1,7 +1,8 @@
 """One WebSocket as an outlet: what it takes goes straight to its socket, what it can't take waits or is left out.
 
 The rule of the file: frames are whole, in order, and never follow the end of the conversation. The library has the
-handshake, pings and closing; data passes by it.
+handshake, pings and closing; data passes by it. What the client sends is parsed in small pieces, no faster than it may
+ask.
 """
 
 from __future__ import annotations
@@ -16,23 +17,36 @@ from typing import Any, Protocol, cast
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.http11 import Response
+from websockets.frames import Frame
+from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from ibfast.fanout.backlog import Backlog, BacklogLimits, Bandwidth, Pace, Progress
+from ibfast.fanout.backlog import Backlog, BacklogLimits, Pace, Progress
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
+from ibfast.fanout.limits import Bucket
 from ibfast.fanout.messages import Code
 from ibfast.fanout.pages import Page
 from ibfast.fanout.server_tls import detached
 from ibfast.fanout.session import Session
 from ibfast.fanout.tokens import Grant
+from ibfast.fanout.turns import Turns
 from ibfast.fanout.writing import Broadcaster, Writer
 
 __all__ = ["CLOSE_S", "Connection", "Owner"]
 
 CLOSE_S = 2.0
 """For the client's answer to a close, and for whatever waits before it."""
+
+PIECE_NBYTES = 1024
+"""So many received bytes are parsed at once: 170 of the shortest frames at most, which takes about a millisecond."""
+
+COST_NBYTES = 1024
+"""A frame costs as much as another one, and once more for each so many bytes."""
+
+CONTROL_BURST_S = 1.0
+BANDWIDTH_BURST_S = 0.25
+"""How many seconds' worth a client may send, or a session with a bandwidth of its own may get, at once."""
 
 NORMAL_CLOSURE, GOING_AWAY, POLICY_VIOLATION = 1000, 1001, 1008
 CLOSE_CODES = {Code.SHUTDOWN: GOING_AWAY}
@@ -45,6 +59,9 @@ class Owner(Protocol):
     limits: BacklogLimits
     tls: ssl.SSLContext | None
     handshake_timeout_s: float
+    turns: Turns
+    max_control_per_s: int
+    max_message_bytes: int
 
     def arrived(self, connection: Connection) -> None:
         """A socket was accepted."""
@@ -57,6 +74,12 @@ class Owner(Protocol):
 
     def watch(self, connection: Connection) -> None:
         """Look at it soon, and again as long as `needs_looks`."""
+
+    def paused(self) -> None:
+        """Count a client that is not read on for now, because it has sent faster than it may."""
+
+    def too_fast(self, connection: Connection) -> None:
+        """End a session whose client sends on much faster than it may."""
 
 
 class Connection(ServerConnection):
@@ -89,12 +112,17 @@ class Connection(ServerConnection):
         self.backlog = Backlog(owner.limits)
         self.pace = Pace(owner.limits)
         self._progress = Progress(owner.limits)
-        self._bandwidth: Bandwidth | None = None
+        self._bandwidth: Bucket | None = None
         self._allowed = 0
         self.is_open = False
         self._too_late: asyncio.TimerHandle | None = None
         self._securing: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._control = Bucket(owner.max_control_per_s, CONTROL_BURST_S, self.loop.time())
+        self._unread = bytearray()
+        self._is_at_eof = False
+        self._is_reading = False
+        self._wake: asyncio.TimerHandle | None = None
 
     # --- the transport's callbacks ---
 
@@ -137,15 +165,51 @@ class Connection(ServerConnection):
     def _open(self, transport: asyncio.Transport) -> None:
         """Have the library speak; it gets a transport that sees what it writes."""
         self.is_open = True
-        self.member = self.owner.broadcaster.join(transport, self._may_write)
+        self.member = self.owner.broadcaster.join(transport, self._may_write, self.read_on)
         self.owner.opened(self)
         super().connection_made(self.member)
 
     def data_received(self, data: bytes) -> None:
-        """The client has said something; if that is the end, it has CLOSE_S to go."""
-        super().data_received(data)
+        """Have what the client has sent parsed when it is its turn, and as fast as it may ask."""
+        self._unread += data
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Parse what was received, as far as that may be done now. More than a message's size does not wait here."""
+        if self._unread and not self._is_reading and not self.member.is_full:
+            wait_s = self._control.wait_s(self.loop.time())
+            if not wait_s:
+                self._is_reading = True
+                self.owner.turns.add(self, self._read_piece)
+            elif self._ending is None and len(self._unread) > self.owner.max_message_bytes:
+                self.owner.too_fast(self)
+            elif self._wake is None:
+                self.owner.paused()
+                self._wake = self.loop.call_later(wait_s, self._wake_up)
+        self.member.wait(is_waiting=len(self._unread) > self.owner.max_message_bytes)
+
+    def _wake_up(self) -> None:
+        self._wake = None
+        self.read_on()
+
+    def _read_piece(self) -> None:
+        piece = bytes(self._unread[:PIECE_NBYTES])
+        del self._unread[:PIECE_NBYTES]
+        self._is_reading = False
+        if not piece:  # the socket was closed meanwhile
+            return
+        super().data_received(piece)
         if self._ending is None and self.protocol.state is State.CLOSING:
             self._ending = self.loop.create_task(self._close())
+        self.read_on()
+        if self._is_at_eof and not self._unread:
+            self._end_of_file()
+
+    def process_event(self, event: Request | Response | Frame) -> None:
+        """Count a frame, whether the client speaks to the server or to the library."""
+        if isinstance(event, Frame):
+            self._control.spend(1 + len(event.data) / COST_NBYTES, self.loop.time())
+        super().process_event(event)
 
     def pause_writing(self) -> None:
         """The socket does not take everything."""
@@ -161,16 +225,27 @@ class Connection(ServerConnection):
         if self.backlog and self.member.is_ready:
             self.member.write_frame(self.backlog.take())  # at once: from here on a window could overtake it
         self.loop.call_soon(self.drain_backlog)
+        self.read_on()
 
-    def eof_received(self) -> None:
-        """The client says nothing more."""
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's returns whether the transport stays open
+        """The client says nothing more; what it has said before is parsed before the end is."""
         self.member.stop()
+        self._is_at_eof = True
+        if not self._unread:
+            self._end_of_file()
+        return bool(self._unread) and self.transport.can_write_eof()  # one that speaks TLS closes in any case
+
+    def _end_of_file(self) -> None:
         super().eof_received()
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
         if self._too_late is not None:
             self._too_late.cancel()
+        self._unread.clear()
+        if self._wake is not None:
+            self._wake.cancel()
         if self.is_open:
             self.member.leave()
             super().connection_lost(exc)
@@ -243,7 +318,7 @@ class Connection(ServerConnection):
         if self.session is None or self.session.subscriber.is_behind:
             return
         now_s = self.loop.time()
-        is_spent = self.bandwidth is not None and self.bandwidth.is_spent(now_s)
+        is_spent = self.bandwidth is not None and self.bandwidth.wait_s(now_s) > 0
         if is_spent or self.backlog.is_full(now_s):
             self.pace.fell_behind(now_s)
             self.session.subscriber.fall_behind()
@@ -264,12 +339,12 @@ class Connection(ServerConnection):
         return self.session is not None and self.session.max_bytes_per_s > 0
 
     @property
-    def bandwidth(self) -> Bandwidth | None:
+    def bandwidth(self) -> Bucket | None:
         """The session's own limit, None if it has none."""
         allowed = 0 if self.session is None else self.session.max_bytes_per_s
         if allowed != self._allowed:
             self._allowed = allowed
-            self._bandwidth = Bandwidth(allowed, self.loop.time()) if allowed else None
+            self._bandwidth = Bucket(allowed, BANDWIDTH_BURST_S, self.loop.time()) if allowed else None
         return self._bandwidth
 
     @property
@@ -286,7 +361,7 @@ class Connection(ServerConnection):
             self.member.write_frame(self.backlog.take())
         now_s = self.loop.time()
         subscriber = self.session.subscriber
-        is_capped = self.bandwidth is not None and self.bandwidth.is_spent(now_s)
+        is_capped = self.bandwidth is not None and self.bandwidth.wait_s(now_s) > 0
         if subscriber.is_behind and self.member.is_ready and not self.backlog and not is_capped:
             if self.pace.caught_up(now_s):
                 subscriber.set_pace(self.pace.steps)

@@ -26,6 +26,7 @@ class Tally:
         admitted: connections that were let in.
         refused: handshakes that were not, by reason.
         closed: sessions that the server has ended, by code.
+        paused: times that a client was not read on for a while, because it had sent faster than it may.
         lags: losses that were told to subscribers, by reason.
         rows_left_out: rows in them, as far as their number is known.
         fallen_behind: how often a subscriber could not take more, and got the latest state instead.
@@ -35,6 +36,7 @@ class Tally:
     admitted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     closed: Counter[str] = field(default_factory=Counter)
+    paused: int = 0
     lags: Counter[str] = field(default_factory=Counter)
     rows_left_out: int = 0
     fallen_behind: int = 0
@@ -99,6 +101,7 @@ def _watches(tally: Tally, present: Present) -> list[Watch]:
         ("admitted", tally.admitted, "Connections that were let in", ()),
         ("refused", tally.refused, "Handshakes that were refused", ("reason",)),
         ("closed", tally.closed, "Sessions that the server has ended", ("code",)),
+        ("paused", tally.paused, "Times that a client was not read on, because it had sent too fast", ()),
         ("lags", tally.lags, "Losses told to subscribers", ("reason",)),
         ("rows_left_out", tally.rows_left_out, "Rows in them, as far as known", ()),
         ("fallen_behind", tally.fallen_behind, "Times that a subscriber got the latest state only", ()),

@@ -10,23 +10,20 @@ import ipaddress
 import re
 from collections import Counter, deque
 from collections.abc import Iterable
-from enum import Enum, auto
 
 from ibfast.errors import ConfigError
 from ibfast.policy.checks import require
 
 __all__ = [
+    "Bucket",
     "ConnectionCaps",
-    "ControlRate",
     "InstrumentBudgets",
     "Origins",
-    "Verdict",
     "check_bind",
     "is_loopback",
     "names_loopback",
 ]
 
-WINDOW_S = 1.0
 BUDGET_WINDOW_S = 3600.0
 ANY = "*"
 NULL = "null"
@@ -77,40 +74,34 @@ class ConnectionCaps:
             del self._counts[site]
 
 
-class Verdict(Enum):
-    """What is to be done with a message."""
-
-    ADMIT = auto()
-    REFUSE = auto()
-    """Answer that it came too fast."""
-    CLOSE = auto()
-    """Too many were refused as well: end the connection."""
-
-
-class ControlRate:
-    """How many messages a client may send in a second; exact, by a window that slides.
+class Bucket:
+    """A rate with a burst: what is spent runs in again evenly; what was not spent is kept up to the burst.
 
     Args:
-        most: in any second; as many again are refused one by one, and then the connection is to be closed.
+        per_s: how much may be spent in a second, on the average.
+        burst_s: how many seconds' worth of it may be spent at once.
+        now_s: the time; the bucket begins full.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._admitted: deque[float] = deque()
-        self._refused: deque[float] = deque()
+    def __init__(self, per_s: float, burst_s: float, now_s: float) -> None:
+        self._per_s = per_s
+        self._most = per_s * burst_s
+        self._left = self._most
+        self._at_s = now_s
 
-    def judge(self, now_s: float) -> Verdict:
-        """Count a message and tell what is to be done with it."""
-        for times in (self._admitted, self._refused):
-            while times and times[0] <= now_s - WINDOW_S:
-                times.popleft()
-        if len(self._admitted) < self._most:
-            self._admitted.append(now_s)
-            return Verdict.ADMIT
-        if len(self._refused) < self._most:
-            self._refused.append(now_s)
-            return Verdict.REFUSE
-        return Verdict.CLOSE
+    def spend(self, amount: float, now_s: float) -> None:
+        """Note what was spent, however much of it is left."""
+        self._refill(now_s)
+        self._left -= amount
+
+    def wait_s(self, now_s: float) -> float:
+        """Return in how many seconds more may be spent: 0 is now."""
+        self._refill(now_s)
+        return max(0.0, -self._left / self._per_s)
+
+    def _refill(self, now_s: float) -> None:
+        self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
 
 
 class InstrumentBudgets:

@@ -43,9 +43,10 @@ from ibfast.fanout.messages import Code
 from ibfast.fanout.pages import Health, Page, Pages
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server_tls import server_context
-from ibfast.fanout.session import Hub, Session, TooFastError
+from ibfast.fanout.session import Hub, Session
 from ibfast.fanout.token_files import load_tokens
 from ibfast.fanout.tokens import Tokens
+from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Source, Upstreams
 from ibfast.fanout.writing import Audience as Members
 from ibfast.fanout.writing import Broadcaster, Writer
@@ -133,6 +134,9 @@ class FanoutServer:
             self.config.backlog_bytes, self.config.backlog_s, self.config.patience_s, self.config.stalled_s
         )
         self.broadcaster = Broadcaster()
+        self.turns = Turns()
+        self.max_control_per_s = self.security.max_control_per_s
+        self.max_message_bytes = self.security.max_message_bytes
         self.connections: set[Connection] = set()
         self._of_writer: dict[Writer, Connection] = {}
         self._refused = 0
@@ -142,7 +146,7 @@ class FanoutServer:
         known: tuple[Dialect, ...] = (JsonDialect(feed), BinaryDialect(feed))
         self._hub = Hub(
             batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.config.heartbeat_s,
-            self.security.max_control_per_s, {dialect.name: dialect for dialect in known},
+            {dialect.name: dialect for dialect in known},
         )  # fmt: skip
         self.tally = self._hub.tally
         self.registry = registry_of(self.tally, self.present)
@@ -286,18 +290,28 @@ class FanoutServer:
         session.welcome()
         try:
             async for text in connection:
+                await self.turns.run(connection, partial(self._handle, connection, text))
                 if connection.session is None:
                     break
-                session.handle(text)
                 await connection.drained()
         except ConnectionClosed:
             pass
-        except TooFastError as error:
-            self._end(connection, error.code, error.message)
         finally:
             connection.session = None
             await session.finish()
             await connection.ended()
+
+    def _handle(self, connection: Connection, text: str | bytes) -> None:
+        if connection.session is not None:
+            connection.session.handle(text)
+
+    def paused(self) -> None:
+        """Count a client that is not read on for now. Called by its connection."""
+        self.tally.paused += 1
+
+    def too_fast(self, connection: Connection) -> None:
+        """End a session whose client sends on much faster than it may. Called by its connection."""
+        self._end(connection, Code.TOO_FAST, f"at most {self.max_control_per_s} messages in a second")
 
     def _end(self, connection: Connection, code: Code, message: str) -> None:
         if connection.end(code, message):

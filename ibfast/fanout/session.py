@@ -16,7 +16,7 @@ from ibfast.fanout.batcher import Batcher
 from ibfast.fanout.channels import INTERVALS_MS, Tap
 from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.gauges import Tally
-from ibfast.fanout.limits import ControlRate, InstrumentBudgets, Verdict
+from ibfast.fanout.limits import InstrumentBudgets
 from ibfast.fanout.messages import (
     PROTOCOL_VERSION,
     Code,
@@ -35,15 +35,11 @@ from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.tokens import Grant
 from ibfast.fanout.upstream import Upstream, Upstreams
 
-__all__ = ["Hub", "Session", "TooFastError"]
+__all__ = ["Hub", "Session"]
 
 MS_PER_S = 1000
 SNAPSHOT_WAIT_S = 5.0
 """How long the first data of an instrument is awaited for a snapshot."""
-
-
-class TooFastError(RefusedError):
-    """A client sends so much that the connection is to be closed."""
 
 
 @dataclass(slots=True)
@@ -56,7 +52,6 @@ class Hub:
         epoch: names the life of the feed's rings.
         server: its name and version.
         heartbeat_s: as `welcome` tells it.
-        max_control_per_s: control messages of one client in a second.
         dialects: by subprotocol.
         tally: what has happened.
         budgets: of new instruments, by the names of tokens.
@@ -67,7 +62,6 @@ class Hub:
     epoch: str
     server: str
     heartbeat_s: float
-    max_control_per_s: int
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     budgets: InstrumentBudgets = field(default_factory=InstrumentBudgets)
@@ -90,7 +84,6 @@ class Session:
 
     def __init__(self, hub: Hub, outlet: Outlet, dialect: Dialect, grant: Grant) -> None:
         self._hub = hub
-        self._rate = ControlRate(hub.max_control_per_s)
         self._opening: set[asyncio.Task[None]] = set()
         self._told_s: dict[tuple[int, str], float] = {}
         self.grant = grant
@@ -117,23 +110,11 @@ class Session:
         self.subscriber.say("heartbeat", time_ns=time.time_ns(), seq=self.subscriber.seq)
 
     def handle(self, text: str | bytes) -> None:
-        """Carry out a message.
-
-        Raises:
-            TooFastError: there were too many; the connection is to be closed.
-        """
-        verdict = self._rate.judge(time.monotonic())
-        too_fast = f"at most {self._hub.max_control_per_s} messages in a second"
-        if verdict is Verdict.CLOSE:
-            raise TooFastError(Code.TOO_FAST, too_fast)
+        """Carry out a message."""
         try:
-            request = parse(text)
-            if verdict is Verdict.REFUSE:
-                raise RefusedError(Code.TOO_FAST, too_fast, request.id)
-            self._carry_out(request)
+            self._carry_out(parse(text))
         except RefusedError as refusal:
-            code, message = (Code.TOO_FAST, too_fast) if verdict is Verdict.REFUSE else (refusal.code, refusal.message)
-            self._say_error(RefusedError(code, message, refusal.request_id))
+            self._say_error(refusal)
 
     def _say_error(self, refusal: RefusedError) -> None:
         self.subscriber.say("error", id=refusal.request_id, code=refusal.code, message=refusal.message)
@@ -262,7 +243,7 @@ class Session:
         self._hub.upstreams.release(subscription.upstreams)
 
     def stop(self) -> None:
-        """Give everything back, and end what is being opened: nothing of it is sent any more, or asked of the gateway."""
+        """Give everything back, and end what is being opened: nothing of it is sent, or asked of the gateway, any more."""
         for opening in self._opening:
             opening.cancel()
         self.subscriber.leave()

@@ -43,7 +43,8 @@ class Writer(asyncio.Transport):
     connection that refused has to be written in the same call that releases it, or frames of an audience overtake it.
 
     The library answers pings and closes as it reads them, whatever the socket takes. So a connection that is written to
-    while it takes nothing is not read any further, until it has taken everything.
+    while it takes nothing `is_full`: nothing more may be parsed until it has taken everything. The server may have the
+    transport `wait`, too. In both cases the transport reads nothing.
     """
 
     __slots__ = (
@@ -51,22 +52,32 @@ class Writer(asyncio.Transport):
         "_is_gone",
         "_is_held",
         "_is_unread",
+        "_is_waiting",
         "_library_pauses",
         "_may_write",
+        "_read_on",
         "_transport",
         "_untaken_nbytes",
         "_writes",
     )
 
-    def __init__(self, transport: asyncio.Transport, writes: WriteSet, may_write: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        writes: WriteSet,
+        may_write: Callable[[], bool],
+        read_on: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._transport = transport
         self._writes = writes
         self._may_write = may_write
+        self._read_on = read_on
         self._is_gone = False
         self._is_held = False
         self._untaken_nbytes = 0
         self._library_pauses = False
+        self._is_waiting = False
         self._is_unread = False
         self._handle = writes.add(_descriptor(transport), self)
 
@@ -195,12 +206,23 @@ class Writer(asyncio.Transport):
         self._read_or_not()
 
     def resume_reading(self) -> None:
-        """Read again, unless the connection has too much to take."""
+        """Read again, unless there are other reasons not to."""
         self._library_pauses = False
         self._read_or_not()
+        self._read_on()
+
+    def wait(self, *, is_waiting: bool) -> None:
+        """Have the transport read nothing as long as so much waits to be parsed."""
+        self._is_waiting = is_waiting
+        self._read_or_not()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may be parsed now: the library has enough, or the client does not take its answers."""
+        return self._library_pauses or self._untaken_nbytes > UNTAKEN_NBYTES
 
     def _read_or_not(self) -> None:
-        is_unread = self._library_pauses or self._untaken_nbytes > UNTAKEN_NBYTES
+        is_unread = self._is_waiting or self.is_full
         if is_unread != self._is_unread and not self._transport.is_closing():
             self._is_unread = is_unread
             (self._transport.pause_reading if is_unread else self._transport.resume_reading)()
@@ -271,15 +293,18 @@ class Broadcaster:
         """How many bytes these had."""
         return self._writes.nbytes
 
-    def join(self, transport: asyncio.Transport, may_write: Callable[[], bool]) -> Writer:
+    def join(
+        self, transport: asyncio.Transport, may_write: Callable[[], bool], read_on: Callable[[], None] = lambda: None
+    ) -> Writer:
         """Return a new connection's writer, not yet started.
 
         Args:
             transport: the loop's own, in `connection_made`.
             may_write: whether data frames may be written still; asked whenever the library writes, as it does before
                 it closes.
+            read_on: called when the library has room again for what was received.
         """
-        return Writer(transport, self._writes, may_write)
+        return Writer(transport, self._writes, may_write, read_on)
 
     def write(self, frame: bytes, audience: Audience) -> list[Writer]:
         """Write one frame to all of an audience.

@@ -1,0 +1,112 @@
+"""Turns: what is done in one turn of the loop is bounded, everybody gets a turn, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+
+import pytest
+from conftest import Run, errors_logged
+
+from ibfast.fanout.turns import Turns
+
+
+def turns_of(pieces: int) -> Turns:
+    """Turns of so many pieces: each of them takes a second of this clock."""
+    seconds = itertools.count()
+    return Turns(float(pieces), lambda: float(next(seconds)))
+
+
+def test_a_turn_of_the_loop_has_so_many_pieces_and_everybody_has_one_of_them(run: Run) -> None:
+    async def test() -> None:
+        turns, done = turns_of(3), list[str]()
+        for owner in ("a", "a", "a", "a", "b", "c"):
+            turns.add(owner, lambda owner=owner: done.append(owner))  # type: ignore[misc]
+        assert "".join(done) == "aaa"  # nobody else was there
+        seen = [len(done)]
+        while len(turns):
+            await asyncio.sleep(0)
+            seen.append(len(done))
+        assert "".join(done) == "aaaabc"
+        assert max(later - first for first, later in itertools.pairwise(seen)) <= 3
+
+    run(test())
+
+
+def test_who_has_much_to_do_does_not_keep_others_waiting(run: Run) -> None:
+    async def test() -> None:
+        turns, done = turns_of(2), list[str]()
+        for _ in range(100):
+            turns.add("much", lambda: done.append("m"))
+        turns.add("little", lambda: done.append("l"))
+        while len(turns):
+            await asyncio.sleep(0)
+        assert "".join(done[:4]) == "mmml"
+        assert len(done) == 101
+
+    run(test())
+
+
+def test_a_piece_that_adds_one_does_not_do_it_within_itself(run: Run) -> None:
+    async def test() -> None:
+        turns, done = turns_of(2), list[int]()
+
+        def more(depth: int) -> Callable[[], None]:
+            def piece() -> None:
+                if depth:
+                    turns.add("a", more(depth - 1))
+                done.append(depth)
+
+            return piece
+
+        turns.add("a", more(5))
+        assert done == [5, 4]
+        while len(turns):
+            await asyncio.sleep(0)
+        assert done == [5, 4, 3, 2, 1, 0]
+
+    run(test())
+
+
+def test_a_piece_that_fails_stops_nobody(run: Run) -> None:
+    async def test() -> None:
+        turns, done = turns_of(1), list[str]()
+        with pytest.raises(ZeroDivisionError):
+            turns.add("a", lambda: 1 / 0)
+        turns.add("b", lambda: done.append("b"))
+        turns.add("c", lambda: 1 / 0)
+        turns.add("d", lambda: done.append("d"))
+        while len(turns):
+            await asyncio.sleep(0)
+        assert done == ["b", "d"]
+
+    with errors_logged() as errors:
+        run(test())
+    assert len(errors) == 1
+
+
+def test_a_coroutine_gets_what_comes_of_its_piece(run: Run) -> None:
+    async def test() -> None:
+        turns = turns_of(1)
+        assert await turns.run("a", lambda: 7) == 7
+        with pytest.raises(ZeroDivisionError):
+            await turns.run("a", lambda: 1 / 0)
+
+    run(test())
+
+
+def test_a_piece_of_who_was_cancelled_is_not_done(run: Run) -> None:
+    async def test() -> None:
+        turns, done = turns_of(1), list[int]()
+        for _ in range(9):
+            turns.add("a", lambda: None)
+        waiting = asyncio.create_task(turns.run("a", lambda: done.append(1)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        while len(turns):
+            await asyncio.sleep(0)
+        assert done == []
+
+    run(test())
