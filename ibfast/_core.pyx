@@ -320,7 +320,7 @@ cdef class Decoder:
                 end = self.decode_frames(p, p + n)
         self.bytes_received += end - p
         self.core.publish()
-        if self.core.c.control.instruments_refused and not self.core.refusal_told:
+        if self.core.c.counts.instruments_refused and not self.core.refusal_told:
             self.tell_refusal()
         if self.broken is not None:
             raise self.broken

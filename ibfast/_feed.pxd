@@ -62,7 +62,8 @@ cdef enum:
     CONTRACT_INDEX = 1          # its prices have no sizes
     CONTRACT_COMBO = 2          # its session's prices may be 0 or -1
 
-# The part of the tables that readers in other processes see.
+# The part of the tables that readers in other processes see. The writer counts in a copy of its own, and never reads this
+# one: another process may have damaged it.
 cdef struct tables_control_t:
     uint64_t instruments
     uint64_t texts
@@ -118,6 +119,7 @@ cdef struct feed_t:
     ring_t *greeks
     ring_t *gaps
     tables_control_t *control
+    tables_control_t counts     # the writer's own; `control` shows them
     last_t *last
     instrument_t *instruments
     uint32_t max_instruments
@@ -127,8 +129,9 @@ cdef struct feed_t:
     request_slot_t nobody       # stands for every request that is bound to nothing
     int32_t last_req_id         # the newest that `next_req_id` gave
     uint64_t late               # messages of requests that were forgotten
-    # interned texts: text i is arena[offsets[i]:offsets[i + 1]]
+    # interned texts: text i is arena[offsets[i]:offsets[i + 1]]; the writer's own offsets, and those that readers see
     uint32_t *text_offsets
+    uint32_t *shown_text_offsets
     char *text_arena
     uint64_t text_arena_bytes
     uint32_t max_texts

@@ -88,7 +88,7 @@ ACTIVITY = _activity_dtype()
 
 cdef uint32_t new_instrument(feed_t *f, int32_t con_id, const char *label, size_t n) noexcept nogil:
     """Give an instrument a free row of the table, else a new one; NO_INSTRUMENT when the table is full."""
-    cdef uint32_t i = <uint32_t> f.control.instruments
+    cdef uint32_t i = <uint32_t> f.counts.instruments
     cdef instrument_t *row
     if f.free_count:
         i = f.free_rows[f.first_free]
@@ -100,7 +100,8 @@ cdef uint32_t new_instrument(feed_t *f, int32_t con_id, const char *label, size_
     row.con_id = con_id
     memset(row.label, 0, LABEL_BYTES)
     memcpy(row.label, label, min(n, <size_t> LABEL_BYTES))
-    if i == f.control.instruments:
+    if i == f.counts.instruments:
+        f.counts.instruments = i + 1
         store_release(&f.control.instruments, i + 1)
     else:
         store_release(&row.generation, row.generation + 1)
@@ -202,7 +203,8 @@ cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
     if f.unsolicited != NO_INSTRUMENT and f.unsolicited_requests < f.max_instruments:
         request = bind_request(f, req_id, f.unsolicited)
     if request == NULL:
-        f.control.instruments_refused += 1
+        f.counts.instruments_refused += 1
+        f.control.instruments_refused = f.counts.instruments_refused
         return &f.nobody
     return request
 
@@ -234,18 +236,20 @@ cdef inline bint is_unsolicited(feed_t *f, uint32_t instrument) noexcept nogil:
 
 cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64_t hash_) noexcept nogil:
     """Append a text that the table does not hold; TEXT_OTHER, counted, when it is full."""
-    cdef uint32_t id_ = <uint32_t> f.control.texts
+    cdef uint32_t id_ = <uint32_t> f.counts.texts
     cdef uint64_t start = f.text_offsets[id_]
     cdef uint32_t i
     if id_ >= f.max_texts or start + n > f.text_arena_bytes:
-        f.control.texts_refused += 1
+        f.counts.texts_refused += 1
+        f.control.texts_refused = f.counts.texts_refused
         return TEXT_OTHER
     memcpy(f.text_arena + start, p, n)
-    f.text_offsets[id_ + 1] = <uint32_t> (start + n)
+    f.text_offsets[id_ + 1] = f.shown_text_offsets[id_ + 1] = <uint32_t> (start + n)
     i = <uint32_t> (hash_ >> 20) & f.text_slots_mask
     while f.text_slots[i]:
         i = (i + 1) & f.text_slots_mask
     f.text_slots[i] = id_
+    f.counts.texts = id_ + 1
     f.control.text_bytes = start + n
     store_release(&f.control.texts, id_ + 1)
     return id_
@@ -274,7 +278,8 @@ cdef class FeedCore:
         f.control = <tables_control_t *> (base + <size_t> offsets["control"])
         f.last = <last_t *> (base + <size_t> offsets["last"])
         f.instruments = <instrument_t *> (base + <size_t> offsets["instruments"])
-        f.text_offsets = <uint32_t *> (base + <size_t> offsets["text_offsets"])
+        f.shown_text_offsets = <uint32_t *> (base + <size_t> offsets["text_offsets"])
+        f.text_offsets = <uint32_t *> calloc(<size_t> max_texts + 1, sizeof(uint32_t))
         f.text_arena = base + <size_t> offsets["text_arena"]
         f.text_arena_bytes = arena_bytes
         f.max_instruments = max_instruments
@@ -286,18 +291,19 @@ cdef class FeedCore:
         f.free_rows = <uint32_t *> malloc(max_instruments * sizeof(uint32_t))
         f.requests_mask = FIRST_REQUEST_SLOTS - 1
         f.requests = <request_slot_t *> malloc(FIRST_REQUEST_SLOTS * sizeof(request_slot_t))
-        if f.text_slots == NULL or f.requests == NULL or f.free_rows == NULL:
+        if f.text_slots == NULL or f.text_offsets == NULL or f.requests == NULL or f.free_rows == NULL:
             raise MemoryError
         f.no_values = f.last[0]
         f.nobody.instrument = f.unsolicited = NO_INSTRUMENT
         self.take_rings(rings)
         self.forget_all_requests()
-        f.control.texts = 1                      # TEXT_EMPTY
+        f.counts.texts = f.control.texts = 1     # TEXT_EMPTY
         other = b"<other>"
         intern(f, <const unsigned char *> <char *> other, len(other))
 
     def __dealloc__(self):
         free(self.c.text_slots)
+        free(self.c.text_offsets)
         free(self.c.requests)
         free(self.c.free_rows)
 
@@ -363,7 +369,7 @@ cdef class FeedCore:
     @property
     def is_full(self):
         """Whether there is no row for another instrument."""
-        return self.c.control.instruments == self.c.max_instruments and not self.c.free_count
+        return self.c.counts.instruments == self.c.max_instruments and not self.c.free_count
 
     def free_instrument(self, uint32_t instrument):
         """Take an instrument's row back. The caller has looked at `bound` and `in_rings`."""
@@ -397,7 +403,7 @@ cdef class FeedCore:
         return mask
 
     cdef int require_instrument(self, uint32_t instrument) except -1:
-        if instrument >= self.c.control.instruments or self.c.instruments[instrument].generation & 1:
+        if instrument >= self.c.counts.instruments or self.c.instruments[instrument].generation & 1:
             raise FeedError(f"there is no instrument {instrument}")
         return 0
 

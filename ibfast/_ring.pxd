@@ -23,11 +23,13 @@ cdef struct ring_control_t:
     uint32_t doorbell
     uint64_t reserved_2[7]
 
-# The writer's own view. `head` is the next row; rows from `control.published` to it are filled but not yet shown.
+# Our own view. `head` is the writer's next row; rows from `shown` to it are filled but not yet published. The writer
+# never reads its counters from the memory, nobody its capacity after the ring was made.
 cdef struct ring_t:
     ring_control_t *control
     char *rows
     uint64_t head
+    uint64_t shown
     uint64_t mask
     uint64_t itemsize
 
@@ -43,13 +45,15 @@ cdef inline void *ring_claim(ring_t *ring) noexcept nogil:
 
 cdef class Ring:
     cdef ring_t c
-    cdef object memory          # keeps the mapped bytes alive
+    cdef object memory          # a memoryview: keeps the bytes alive and where they are
+    cdef object check           # called before each look at the memory, if it is not None
     cdef list callbacks         # called once, at the next publish of rows, then dropped
     cdef readonly object dtype
     cdef readonly bint writable
 
     cdef bint publish(self) noexcept nogil
     cdef int ring_doorbell(self) except -1
+    cdef uint64_t load_cursors(self, uint64_t position, uint64_t *reserved) except? 0xFFFFFFFFFFFFFFFF
 
 
 cdef class Cursor:
@@ -58,6 +62,6 @@ cdef class Cursor:
     cdef readonly uint64_t lost
     cdef uint64_t borrowed
 
-    cdef uint64_t skip_overwritten(self) noexcept nogil
+    cdef uint64_t skip_overwritten(self) except? 0xFFFFFFFFFFFFFFFF
     cdef uint64_t overwritten(self) noexcept nogil
     cdef int check_returned(self) except -1

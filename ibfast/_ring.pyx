@@ -2,6 +2,9 @@
 """The compiled half of a ring: memory, cursors, copying and waiting (`ibfast.ring` adds asyncio).
 
 The protocol between writer and readers stands in `_ring.pxd`. This module knows no record and no wire.
+
+The rule of the file: shared memory is believed nothing. Another process may have damaged it, so every address is
+computed from the ring's own capacity and from positions that were checked after they were read, once, into a local.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -45,28 +48,32 @@ cdef class Ring:
     Args:
         dtype: of a row; its itemsize must be a multiple of 8.
         memory: a buffer of `CONTROL_BYTES + capacity * dtype.itemsize` bytes, 64-byte aligned. Zeros make a new ring.
-            It must be writable in any case: a reader that waits says so in it.
+            It must be writable in any case: a reader that waits says so in it. It can't be closed while the ring lives.
         capacity: rows, a power of two; 0 attaches for reading only to the ring that is already in the memory.
+        check: called before each look at the memory; raises where the memory must not be touched any more.
 
     Raises:
-        FeedError: one of these does not fit.
+        FeedError: one of these does not fit, or the memory is closed.
     """
 
-    def __cinit__(self, dtype, memory, uint64_t capacity=0):
+    def __cinit__(self, dtype, memory, uint64_t capacity=0, check=None):
         cdef Py_buffer view
-        cdef bint writable = capacity != 0
+        cdef uint64_t room
         self.dtype = np.dtype(dtype)
-        self.memory = memory
         self.callbacks = []
-        self.writable = writable
-        if capacity & (capacity - 1):
-            raise FeedError(f"a ring's capacity is a power of two, not {capacity}")
+        self.check = check
+        self.writable = capacity != 0
         if self.dtype.hasobject:
             raise FeedError("a ring's rows hold no Python objects")
         if self.dtype.itemsize == 0 or self.dtype.itemsize % 8:
             raise FeedError(f"a ring's rows have a multiple of 8 bytes, not {self.dtype.itemsize}")
-        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
-        # `memory` keeps the bytes alive; holding the Py_buffer too would only pin the mapping against a clean close.
+        try:
+            # An export of its own, so that a mapping that is closed, or an array that grows, raises BufferError instead
+            # of taking the bytes away.
+            self.memory = memoryview(memory)
+            PyObject_GetBuffer(self.memory, &view, PyBUF_WRITABLE)
+        except (BufferError, TypeError, ValueError) as error:
+            raise FeedError(f"a ring needs writable memory: {error}") from None
         self.c.control = <ring_control_t *> view.buf
         length = view.len
         PyBuffer_Release(&view)
@@ -74,17 +81,23 @@ cdef class Ring:
             raise FeedError("a ring's memory must be aligned to 64 bytes")
         if length < <Py_ssize_t> sizeof(ring_control_t):
             raise FeedError("the memory is too small for a ring")
-        if writable:
-            self.c.control.capacity = capacity
-            self.c.control.itemsize = self.dtype.itemsize
-        elif self.c.control.itemsize != <uint64_t> self.dtype.itemsize:
-            raise FeedError(f"the ring holds rows of {self.c.control.itemsize} bytes, not of {self.dtype.itemsize}")
-        self.c.itemsize = self.c.control.itemsize
-        self.c.mask = self.c.control.capacity - 1
-        self.c.rows = <char *> self.c.control + sizeof(ring_control_t)
-        self.c.head = self.c.control.published
-        if self.c.control.capacity > (length - sizeof(ring_control_t)) / self.c.itemsize:
+        self.c.itemsize = self.dtype.itemsize
+        if not self.writable:
+            capacity = self.c.control.capacity
+            if self.c.control.itemsize != self.c.itemsize:
+                raise FeedError(f"the ring holds rows of {self.c.control.itemsize} bytes, not of {self.c.itemsize}")
+        if capacity == 0 or capacity & (capacity - 1):
+            raise FeedError(f"a ring's capacity is a power of two, not {capacity}")
+        room = (<uint64_t> length - sizeof(ring_control_t)) // self.c.itemsize
+        if capacity > room:
             raise FeedError("the memory is too small for the ring in it")
+        self.c.mask = capacity - 1
+        self.c.rows = <char *> self.c.control + sizeof(ring_control_t)
+        if self.writable:
+            self.c.control.capacity = capacity
+            self.c.control.itemsize = self.c.itemsize
+            self.c.head = self.c.shown = self.c.control.published
+            store_relaxed(&self.c.control.reserved, self.c.head)
 
     @property
     def capacity(self):
@@ -94,7 +107,22 @@ cdef class Ring:
     @property
     def published(self):
         """Rows that were ever published: the position of the next one."""
-        return load_acquire(&self.c.control.published)
+        cdef uint64_t reserved
+        return self.load_cursors(0, &reserved)
+
+    cdef uint64_t load_cursors(self, uint64_t position, uint64_t *reserved) except? 0xFFFFFFFFFFFFFFFF:
+        """Return `published`, and `reserved` through the pointer, as they can be for a reader at that position."""
+        cdef uint64_t published
+        if self.check is not None:
+            self.check()
+        published = load_acquire(&self.c.control.published)
+        reserved[0] = load_relaxed(&self.c.control.reserved)
+        # Both only grow, a row is reserved before it is published, and a reader is never beyond what is reserved.
+        if reserved[0] < published or reserved[0] < position:
+            raise FeedError(
+                f"the ring's memory is damaged: of {reserved[0]} rows, {published} are published and {position} read"
+            )
+        return published
 
     def __len__(self):
         """Rows that can be read now."""
@@ -102,8 +130,9 @@ cdef class Ring:
 
     cdef bint publish(self) noexcept nogil:
         """Show the filled rows to readers. True if any were new; then `ring_doorbell` is due."""
-        if self.c.head == self.c.control.published:
+        if self.c.head == self.c.shown:
             return False
+        self.c.shown = self.c.head
         store_release(&self.c.control.published, self.c.head)
         return True
 
@@ -163,14 +192,15 @@ cdef class Ring:
     def wait_beyond(self, uint64_t position, double timeout_s):
         """Sleep until `published` exceeds `position`, from any thread or process. False if the time ran out first."""
         cdef uint32_t seen
+        cdef uint64_t reserved
         cdef double deadline = time.monotonic() + timeout_s
         cdef double left
         cdef int64_t left_ns
-        while True:
+        while self.load_cursors(0, &reserved) <= position:
             seen = load_relaxed_u32(&self.c.control.doorbell)
             or_u32(&self.c.control.armed, ARMED_SLEEPER)
             fence_full()
-            if load_acquire(&self.c.control.published) > position:
+            if self.load_cursors(0, &reserved) > position:
                 return True
             left = deadline - time.monotonic()
             if left <= 0:
@@ -180,6 +210,7 @@ cdef class Ring:
             with nogil:
                 doorbell_wait(&self.c.control.doorbell, seen, left_ns)
             PyErr_CheckSignals()
+        return True
 
 
 cdef class Cursor:
@@ -191,8 +222,9 @@ cdef class Cursor:
     """
 
     def __cinit__(self, Ring ring not None, str start="next"):
+        cdef uint64_t reserved
         self.ring = ring
-        self.position = load_acquire(&ring.c.control.published)
+        self.position = ring.load_cursors(0, &reserved)
         if start == "oldest":
             self.position -= min(self.position, ring.c.mask + 1)
         elif start != "next":
@@ -201,15 +233,19 @@ cdef class Cursor:
     @property
     def pending(self):
         """Rows published and not yet read (more than the capacity means that some are lost already)."""
-        published = load_acquire(&self.ring.c.control.published)
+        cdef uint64_t reserved
+        cdef uint64_t published = self.ring.load_cursors(self.position, &reserved)
         return published - self.position if published > self.position else 0
 
-    cdef uint64_t skip_overwritten(self) noexcept nogil:
-        """Move past rows that the writer has taken back; they count as lost. Return how many rows can be read."""
+    cdef uint64_t skip_overwritten(self) except? 0xFFFFFFFFFFFFFFFF:
+        """Move past rows that the writer has taken back; they count as lost. Return how many rows can be read.
+
+        That is never more than the ring's capacity, whatever stands in the memory.
+        """
         cdef uint64_t capacity = self.ring.c.mask + 1
-        cdef uint64_t published = load_acquire(&self.ring.c.control.published)
-        cdef uint64_t reserved = load_relaxed(&self.ring.c.control.reserved)
-        if reserved > self.position + capacity:
+        cdef uint64_t reserved
+        cdef uint64_t published = self.ring.load_cursors(self.position, &reserved)
+        if reserved - self.position > capacity:
             self.lost += reserved - capacity - self.position
             self.position = reserved - capacity
         return published - self.position if published > self.position else 0
@@ -228,7 +264,7 @@ cdef class Cursor:
             max_rows: at most so many rows; None for all that there are.
 
         Raises:
-            FeedError: borrowed rows were not given back.
+            FeedError: borrowed rows were not given back, or the ring's memory is damaged.
 
         Returns:
             A structured array of the ring's dtype, empty when there is nothing new.

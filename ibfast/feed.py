@@ -51,6 +51,7 @@ CONTROL = np.dtype([("instruments", "u8"), ("texts", "u8"), ("text_bytes", "u8")
 MEAN_TEXT_BYTES = 64
 RESERVED_TEXTS = 2
 MOST_INSTRUMENTS = 1 << 24
+MOST_TEXTS = 1 << 24  # so that the offsets of their bytes fit in 32 bits
 SNAPSHOT_TRIES = 10_000
 # How often unused instruments are looked for, in parts of the time that one is kept; and how often where the table is
 # full and another one is wanted: a look at all rings takes milliseconds.
@@ -92,16 +93,37 @@ def _fingerprint() -> int:
 FINGERPRINT = _fingerprint()
 
 
+class _Control:
+    """The tables' counters. Another process may have damaged them, so that none is above its table's bound.
+
+    Args:
+        words: the counters in the memory.
+        bounds: of the tables, by counter.
+        check: called before each look at the memory; raises where the memory must not be touched any more.
+    """
+
+    def __init__(self, words: NDArray[np.void], bounds: Mapping[str, int], check: Callable[[], None] | None) -> None:
+        self._words = words
+        self._bounds = bounds
+        self._check = check
+
+    def __getitem__(self, name: str) -> int:
+        if self._check is not None:
+            self._check()
+        value = int(self._words[name])
+        return min(value, self._bounds.get(name, value))
+
+
 class Texts:
     """Interned strings by id: exchanges, conditions, market makers, text ticks. 0 is ""; 1, all past the bound."""
 
-    def __init__(self, control: NDArray[np.void], offsets: NDArray[np.uint32], arena: NDArray[np.uint8]) -> None:
+    def __init__(self, control: _Control, offsets: NDArray[np.uint32], arena: NDArray[np.uint8]) -> None:
         self._control = control
         self._offsets = offsets
         self._arena = arena
 
     def __len__(self) -> int:
-        return int(self._control["texts"])
+        return self._control["texts"]
 
     def __getitem__(self, text_id: int) -> str:
         if not 0 <= text_id < len(self):
@@ -114,7 +136,7 @@ class Texts:
     @property
     def refused(self) -> int:
         """How often a text found no place and became "<other>"."""
-        return int(self._control["texts_refused"])
+        return self._control["texts_refused"]
 
 
 class Instruments:
@@ -125,14 +147,14 @@ class Instruments:
     looks the label up again where the generation has changed.
     """
 
-    def __init__(self, control: NDArray[np.void], table: NDArray[np.void]) -> None:
+    def __init__(self, control: _Control, table: NDArray[np.void]) -> None:
         self._control = control
         self._table = table
         self._generations = table["generation"]
 
     def __len__(self) -> int:
         """Return how many indices are, or were, in use."""
-        return int(self._control["instruments"])
+        return self._control["instruments"]
 
     def __getitem__(self, instrument: int) -> str:
         """Return the label that the instrument was made with, such as "AAPL"; "" where the index is free."""
@@ -185,7 +207,7 @@ class Instruments:
     @property
     def refused(self) -> int:
         """How many messages belong to no instrument because the table was full."""
-        return int(self._control["instruments_refused"])
+        return self._control["instruments_refused"]
 
 
 class FeedView:
@@ -209,13 +231,20 @@ class FeedView:
     greeks: RingBuffer
     gaps: RingBuffer
 
-    def __init__(self, memory: mmap.mmap, layout: _Layout, *, writable: bool) -> None:
+    def __init__(
+        self, memory: mmap.mmap, layout: _Layout, *, writable: bool, check: Callable[[], None] | None = None
+    ) -> None:
         self._memory = memory
         view = memoryview(memory)
         for name in RINGS:
             start, size = layout.parts[name]
-            setattr(self, name, RingBuffer(DTYPES[name], view[start : start + size], layout.capacity * writable))
-        control = self._array(layout, "control", CONTROL)[0]
+            part = view[start : start + size]
+            ring = RingBuffer(DTYPES[name], part, layout.capacity * writable, check)
+            if ring.capacity != layout.capacity:
+                raise FeedError(f"the feed is damaged: its ring {name} has {ring.capacity} rows, not {layout.capacity}")
+            setattr(self, name, ring)
+        bounds = {"instruments": layout.max_instruments, "texts": layout.max_texts}
+        control = _Control(self._array(layout, "control", CONTROL)[0], bounds, check)
         self.texts = Texts(
             control,
             self._array(layout, "text_offsets", np.dtype(np.uint32)),
@@ -292,9 +321,9 @@ class Feed(FeedView):
     ) -> None:
         if capacity < 2 or capacity & (capacity - 1):
             raise FeedError(f"a feed's capacity is a power of two, not {capacity}")
-        if not 1 <= max_instruments <= MOST_INSTRUMENTS or max_texts < RESERVED_TEXTS:
+        if not 1 <= max_instruments <= MOST_INSTRUMENTS or not RESERVED_TEXTS <= max_texts <= MOST_TEXTS:
             raise FeedError(
-                f"max_instruments is 1 to {MOST_INSTRUMENTS:,} and max_texts {RESERVED_TEXTS} or more, not "
+                f"max_instruments is 1 to {MOST_INSTRUMENTS:,} and max_texts {RESERVED_TEXTS} to {MOST_TEXTS:,}, not "
                 f"{max_instruments} and {max_texts}"
             )
         layout = _Layout(capacity, max_instruments, max_texts)
@@ -327,7 +356,8 @@ class Feed(FeedView):
         """Open the feed of that name, which another process (or this one) has created, for reading.
 
         Raises:
-            FeedError: there is no such feed, or another release of ibfast with other records made it.
+            FeedError: there is no such feed, another release of ibfast with other records made it, another user could
+                have written it, or it is damaged.
         """
         return AttachedFeed(name)
 
@@ -556,13 +586,17 @@ class AttachedFeed(FeedView):
         self.name = name
         self._segment = Segment.open(name)
         memory = self._segment.memory
-        header = np.frombuffer(memory, HEADER, 1)[0] if len(memory) >= HEADER.itemsize else np.zeros(1, HEADER)[0]
+        # A copy: what was checked is what is used.
+        header = np.frombuffer(memory[: HEADER.itemsize].ljust(HEADER.itemsize, b"\0"), HEADER)[0]
         if header["magic"] != MAGIC:
             raise FeedError(f"feed {name!r} is not complete yet: try again")
+        # In Python's integers, which don't overflow: a layout that fits the file has no part beyond it.
         layout = _Layout(int(header["capacity"]), int(header["max_instruments"]), int(header["max_texts"]))
-        if header["layout"] != FINGERPRINT or not header["total_bytes"] == layout.total_bytes <= len(memory):
+        sizes = layout.total_bytes, layout.text_bytes
+        fits = (header["total_bytes"], header["text_bytes"]) == sizes and layout.total_bytes <= len(memory)
+        if header["layout"] != FINGERPRINT or not fits:
             raise FeedError(f"feed {name!r} was made by a release of ibfast with other records: use the same one")
-        super().__init__(memory, layout, writable=False)
+        super().__init__(memory, layout, writable=False, check=self._segment.require_whole)
 
     @property
     def writer_alive(self) -> bool:

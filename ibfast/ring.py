@@ -81,6 +81,9 @@ class Reader(Cursor):
 
         Returns:
             False if `timeout_s` seconds passed first, or the reader was closed.
+
+        Raises:
+            FeedError: the ring's memory is damaged.
         """
         deadline = time.monotonic() + timeout_s
         while not self.closed:
@@ -88,7 +91,7 @@ class Reader(Cursor):
             if self.ring.wait_beyond(self.position, max(0.0, min(left_s, FOREIGN_WAIT_S))):
                 return True
             if left_s <= FOREIGN_WAIT_S:
-                return False
+                break
         return bool(self.pending)
 
     @contextlib.contextmanager

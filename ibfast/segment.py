@@ -3,8 +3,8 @@
 The rule of the file: a segment belongs to the process that holds the lock on it. The kernel lets go of the lock when
 that process ends, in whatever way, so a name is free exactly when nobody holds it. The process that made a segment
 removes it when it exits, or when nothing in it refers to the memory any more; only a process that is killed leaves it
-behind. A child that was forked, not spawned, shares the lock and removes nothing. What is in the memory is not known
-here.
+behind. A child that was forked, not spawned, shares the lock and removes nothing. A file that another user could have
+written is no segment. What is in the memory is not known here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from ibfast.errors import FeedError
+from ibfast.private_files import fault_of
 
 if sys.platform != "win32":
     import fcntl
@@ -93,7 +94,7 @@ class Segment:
         """Map the segment of that name.
 
         Raises:
-            FeedError: there is none, or it can't be read.
+            FeedError: there is none, it can't be read, or another user could have written it.
         """
         path = cls.path_of(name)
         try:
@@ -104,6 +105,14 @@ class Segment:
         except (OSError, ValueError) as error:
             raise FeedError(f"{path} can't be read as a feed: {error}") from error
         return segment
+
+    def require_whole(self) -> None:
+        """Raise FeedError if the file is shorter than the memory: reading what it lacks would end the process (SIGBUS).
+
+        The check is no proof: the file may be cut off right after it.
+        """
+        if self.memory.size() < len(self.memory):
+            raise FeedError(f"the file of a feed was cut off to {self.memory.size():,} bytes: attach to a new feed")
 
     def is_held(self) -> bool:
         """Return whether the process that made the segment still holds it."""
@@ -133,7 +142,13 @@ def _give_back(path: Path, fd: int, maker: int) -> None:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    """Open a file that is no link, and that nobody but its owner could have written."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fault = fault_of(os.fstat(fd), is_secret=False)
+    if fault:
+        os.close(fd)
+        raise FeedError(f"{path} is no feed that can be trusted: it {fault}")
+    return fd
 
 
 def _in_use(name: str) -> FeedError:

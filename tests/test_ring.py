@@ -246,8 +246,134 @@ def test_a_ring_needs_fitting_memory() -> None:
         RingBuffer(ROW, memoryview(memory)[:64], 4)
     with pytest.raises(FeedError, match="aligned"):
         RingBuffer(ROW, memoryview(mmap.mmap(-1, 8192))[8:], 4)
-    with pytest.raises(BufferError):  # readers write too: whether they wait
+    with pytest.raises(FeedError, match="writable memory"):  # readers write too: whether they wait
         RingBuffer(ROW, mmap.mmap(-1, 4096, access=mmap.ACCESS_READ))
+    memory = ring_memory()
+    memory.close()
+    with pytest.raises(FeedError, match="closed"):
+        RingBuffer(ROW, memory, 4)
+
+
+def test_memory_can_not_be_closed_under_a_ring() -> None:
+    memory, array = ring_memory(), bytearray(2 * CONTROL_BYTES + 4 * ROW.itemsize)
+    ring = RingBuffer(ROW, memory, 4)
+    with pytest.raises(BufferError):
+        memory.close()
+    view = memoryview(array)[-np.frombuffer(array, "u1").ctypes.data % 64 :]
+    other = RingBuffer(ROW, view, 4)
+    view.release()
+    with pytest.raises(BufferError):
+        array.clear()
+    publish(ring, 3)
+    publish(other, 3)
+    assert delivered(ring.reader(start="oldest").read()) == delivered(other.reader(start="oldest").read()) == [0, 1, 2]
+    del ring, other
+    memory.close()
+
+
+# --- memory that another process has damaged ---
+
+
+CAPACITY_AT, RESERVED_AT, PUBLISHED_AT = 0, 64, 72
+FAR = 1 << 40
+
+
+def put(memory: mmap.mmap, offset: int, value: int) -> None:
+    memory[offset : offset + 8] = value.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("capacity", [0, 3, 8, FAR, (1 << 64) - 1, 1 << 63])
+def test_a_capacity_that_can_not_be_is_refused(capacity: int) -> None:
+    memory = ring_memory(capacity=4)
+    RingBuffer(ROW, memory, 4)
+    put(memory, CAPACITY_AT, capacity)
+    with pytest.raises(FeedError, match=r"power of two|too small"):
+        RingBuffer(ROW, memory)
+
+
+LOOKS: dict[str, Callable[[Reader], object]] = {
+    "read": Reader.read,
+    "borrow": Reader.borrow,
+    "wait": lambda reader: reader.wait(0.01),
+    "pending": lambda reader: reader.pending,
+    "another reader": lambda reader: Reader(reader.ring).read(),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize(("reserved", "published"), [(4, FAR), (2, 4), (0, 1)])
+def test_positions_that_can_not_be_are_an_error(look: str, reserved: int, published: int) -> None:
+    memory = ring_memory(capacity=4)
+    ring, attached = RingBuffer(ROW, memory, 4), RingBuffer(ROW, memory)
+    reader = attached.reader()
+    publish(ring, 4)
+    reader.read(max_rows=3)
+    put(memory, RESERVED_AT, reserved)
+    put(memory, PUBLISHED_AT, published)
+    with pytest.raises(FeedError, match="damaged"):
+        LOOKS[look](reader)
+
+
+@pytest.mark.parametrize("look", ["read", "borrow", "wait", "pending"])
+def test_positions_that_go_back_are_an_error(look: str) -> None:
+    memory = ring_memory(capacity=4)
+    ring, attached = RingBuffer(ROW, memory, 4), RingBuffer(ROW, memory)
+    reader = attached.reader()
+    publish(ring, 4)
+    reader.read(max_rows=3)
+    put(memory, RESERVED_AT, 2)
+    put(memory, PUBLISHED_AT, 2)
+    with pytest.raises(FeedError, match="damaged"):
+        LOOKS[look](reader)
+
+
+def test_positions_that_are_far_cost_rows_and_no_more_than_the_capacity_is_read() -> None:
+    memory = ring_memory(capacity=4)
+    ring, attached = RingBuffer(ROW, memory, 4), RingBuffer(ROW, memory)
+    reader, borrower = attached.reader(), attached.reader()
+    publish(ring, 3)
+    put(memory, CAPACITY_AT, FAR)
+    put(memory, RESERVED_AT, FAR)
+    put(memory, PUBLISHED_AT, FAR)
+    assert (len(attached), attached.capacity) == (4, 4)
+    assert len(reader.read()) == len(borrower.borrow()) == 4
+    assert reader.lost == FAR - 4
+
+
+@pytest.mark.parametrize("value", [0, 4, FAR])
+def test_the_writer_does_not_believe_the_memory(value: int) -> None:
+    memory = ring_memory(capacity=4)
+    ring, attached = RingBuffer(ROW, memory, 4), RingBuffer(ROW, memory)
+    ring.append(rows_of(0, 3))
+    for offset in (CAPACITY_AT, RESERVED_AT, PUBLISHED_AT):
+        put(memory, offset, value)
+    called: list[bool] = []
+    ring.when_published(lambda: called.append(True))
+    ring.append(rows_of(3, 1))
+    assert called == [True]
+    assert (ring.published, attached.published) == (4, 4)
+    assert delivered(attached.reader(start="oldest").read()) == [0, 1, 2, 3]
+
+
+def test_what_must_not_be_touched_is_not_read() -> None:
+    memory, gone = ring_memory(capacity=4), False
+
+    def check() -> None:
+        if gone:
+            raise FeedError("gone")
+
+    ring, attached = RingBuffer(ROW, memory, 4), RingBuffer(ROW, memory, check=check)
+    publish(ring, 2)
+    reader = attached.reader(start="oldest")
+    assert delivered(reader.read(max_rows=1)) == [0]
+    gone = True
+    for look in LOOKS.values():
+        with pytest.raises(FeedError, match="gone"):
+            look(reader)
+    with pytest.raises(FeedError, match="gone"):
+        len(attached)
+    gone = False
+    assert delivered(reader.read()) == [1]
 
 
 # --- waiting in threads ---
