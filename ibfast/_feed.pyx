@@ -30,6 +30,7 @@ cdef enum:
     MAX_REQ_ID = 0x7FFFFFFF
     NOT_SAID = 255
     LABEL_BYTES = 52
+    EXCHANGE_BYTES = 64
 
 # The label of the instrument that all requests share which nobody bound.
 cdef bytes UNSOLICITED_LABEL = b"unsolicited"
@@ -86,7 +87,8 @@ def _activity_dtype():
 ACTIVITY = _activity_dtype()
 
 
-cdef uint32_t new_instrument(feed_t *f, int32_t con_id, const char *label, size_t n) noexcept nogil:
+cdef uint32_t new_instrument(feed_t *f, int32_t con_id, const char *label, size_t label_bytes, const char *exchange,
+                             size_t exchange_bytes) noexcept nogil:
     """Give an instrument a free row of the table, else a new one; NO_INSTRUMENT when the table is full."""
     cdef uint32_t i = <uint32_t> f.counts.instruments
     cdef instrument_t *row
@@ -99,7 +101,9 @@ cdef uint32_t new_instrument(feed_t *f, int32_t con_id, const char *label, size_
     row = f.instruments + i
     row.con_id = con_id
     memset(row.label, 0, LABEL_BYTES)
-    memcpy(row.label, label, min(n, <size_t> LABEL_BYTES))
+    memcpy(row.label, label, min(label_bytes, <size_t> LABEL_BYTES))
+    memset(row.exchange, 0, EXCHANGE_BYTES)
+    memcpy(row.exchange, exchange, min(exchange_bytes, <size_t> EXCHANGE_BYTES))
     if i == f.counts.instruments:
         f.counts.instruments = i + 1
         store_release(&f.control.instruments, i + 1)
@@ -116,6 +120,7 @@ cdef void free_row(feed_t *f, uint32_t i) noexcept nogil:
     fence_release()
     row.con_id = 0
     memset(row.label, 0, LABEL_BYTES)
+    memset(row.exchange, 0, EXCHANGE_BYTES)
     last = last_open(f, i)
     memcpy(<char *> last + sizeof(last.version), <char *> &f.no_values + sizeof(last.version),
            sizeof(last_t) - sizeof(last.version))
@@ -199,7 +204,7 @@ cdef request_slot_t *bind_new_request(feed_t *f, int32_t req_id) noexcept nogil:
         f.late += 1
         return &f.nobody
     if f.unsolicited == NO_INSTRUMENT:
-        f.unsolicited = new_instrument(f, 0, UNSOLICITED, UNSOLICITED_BYTES)
+        f.unsolicited = new_instrument(f, 0, UNSOLICITED, UNSOLICITED_BYTES, b"", 0)
     if f.unsolicited != NO_INSTRUMENT and f.unsolicited_requests < f.max_instruments:
         request = bind_request(f, req_id, f.unsolicited)
     if request == NULL:
@@ -253,6 +258,11 @@ cdef uint32_t intern_new(feed_t *f, const unsigned char *p, Py_ssize_t n, uint64
     f.control.text_bytes = start + n
     store_release(&f.control.texts, id_ + 1)
     return id_
+
+
+def _cut(str text, Py_ssize_t most):
+    """Return a text as UTF-8, cut between characters where it is longer than so many bytes."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore").encode()
 
 
 cdef class FeedCore:
@@ -355,11 +365,10 @@ cdef class FeedCore:
         """The sequence number of the newest record of all rings."""
         return self.c.seq
 
-    def add_instrument(self, str label, int32_t con_id=0):
+    def add_instrument(self, str label, int32_t con_id=0, str exchange=""):
         """Give a row to an instrument and return its index; FeedError when the table is full."""
-        # Cut between characters, where it is too long.
-        encoded = label.encode("utf-8", "replace")[:LABEL_BYTES].decode("utf-8", "ignore").encode()
-        instrument = new_instrument(&self.c, con_id, encoded, len(encoded))
+        cdef bytes name = _cut(label, LABEL_BYTES), place = _cut(exchange, EXCHANGE_BYTES)
+        instrument = new_instrument(&self.c, con_id, name, len(name), place, len(place))
         if instrument == NO_INSTRUMENT:
             raise FeedError(
                 f"all {self.c.max_instruments} instruments are taken: give the Feed more max_instruments, or the Config"

@@ -6,6 +6,7 @@ that it can be a key; fields carry IB's names in snake_case. Nothing here knows 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _CURRENCY_LENGTH = 3
+_COMBO = "BAG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,11 @@ class Contract:
         if not contract._names_something:
             raise ValueError(f"{contract} names no instrument: give a symbol, a con_id or a local_symbol")
         return contract
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells the instrument from all others; the rule stands at `ibfast.feed.Instruments`."""
+        return (self.con_id, self.exchange) if self.con_id and self.sec_type != _COMBO else self
 
     @property
     def _names_something(self) -> bool:

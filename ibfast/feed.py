@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ibfast._feed import ACTIVITY, DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
 from ibfast._ring import CONTROL_BYTES, fence_reads
+from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Kind, Scope
 from ibfast.errors import FeedError
 from ibfast.ring import RingBuffer
@@ -32,6 +33,7 @@ RINGS = ("ticks", "trades", "quotes", "depth", "bars", "greeks", "gaps")
 BACKFILL_KINDS = {"trades": Kind.BACKFILL_TRADE, "quotes": Kind.BACKFILL_QUOTE, "bars": Kind.BACKFILL_BAR}
 """Ring → the kind of its rows that come from history."""
 NO_INSTRUMENT = NO_INSTRUMENT_INDEX
+SMART = "SMART"
 
 MAGIC = int.from_bytes(b"ibfast\0\1", "little")
 HEADER = np.dtype(
@@ -142,6 +144,14 @@ class Texts:
 class Instruments:
     """The instrument table: a row's `instrument` is an index into it, and stays so across reconnects.
 
+    An instrument is a contract at an exchange: the pair of con_id and exchange, as IB is asked for its data. "SMART" is
+    an exchange like any other: what IB's router sees is another market than what one venue sees. Exchanges are compared
+    as they are written. The primary exchange distinguishes no instruments: it helps IB to find the contract. A contract
+    that was found by its symbol has IB's con_id, and IB's exchange where the description names none. A combo ("BAG")
+    and a contract without con_id are known by their whole descriptions. What a request adds to the contract, such as
+    the number of levels of a book or `is_smart_depth`, belongs to the request: two requests of one instrument differ by
+    `req_id`, and so do their books.
+
     An index is given to another instrument when nothing has used the first one for long, and no ring has a row of it.
     Then its `generation` is another one. Code that keeps an index for long reads the generation, then the label, and
     looks the label up again where the generation has changed.
@@ -167,42 +177,52 @@ class Instruments:
         """Return IB's contract id, 0 where it is not known."""
         return self._entry(instrument)[0]
 
+    def exchange(self, instrument: int) -> str:
+        """Return the exchange at which the contract is asked for, "" where it is not known."""
+        return self._entry(instrument)[2]
+
     def generation(self, instrument: int) -> int:
         """Return how often the index was freed or given to another instrument: it is odd while the index is free.
 
-        A label or con_id that is read after a generation is of this generation or a later one.
+        A label, con_id or exchange that is read after a generation is of this generation or a later one.
         """
         self._require(instrument)
         generation = int(self._generations[instrument])
         fence_reads()
         return generation
 
-    def _entry(self, instrument: int) -> tuple[int, str]:
-        """Return con_id and label as of one moment."""
+    def _entry(self, instrument: int) -> tuple[int, str, str]:
+        """Return con_id, label and exchange as of one moment."""
         for _ in range(SNAPSHOT_TRIES):
             generation = self.generation(instrument)
             if generation & 1:
                 break
-            _, con_id, label = self._table[instrument].item()
+            _, con_id, label, exchange = self._table[instrument].item()
             fence_reads()
             if generation == self._generations[instrument]:
-                return con_id, label.decode("utf-8", "replace")
-        return 0, ""
+                return con_id, label.decode("utf-8", "replace"), exchange.decode("utf-8", "replace")
+        return 0, "", ""
 
     def _require(self, instrument: int) -> None:
         if not 0 <= instrument < len(self):
             raise IndexError(f"no instrument {instrument}")
 
-    def index(self, label: str) -> int:
+    def index(self, label: str, exchange: str | None = None) -> int:
         """Return the last index of an instrument with that label.
+
+        Args:
+            label: such as "AAPL".
+            exchange: at which exchange; None: the instrument at SMART, and where there is none, any.
 
         Raises:
             KeyError: there is none.
         """
-        for instrument in reversed(range(len(self))):
-            if self[instrument] == label:
-                return instrument
-        raise KeyError(label)
+        found = [index for index in range(len(self)) if self[index] == label]
+        for wanted in (SMART, None) if exchange is None else (exchange,):
+            for index in reversed(found):
+                if wanted in (None, self.exchange(index)):
+                    return index
+        raise KeyError(label if exchange is None else (label, exchange))
 
     @property
     def refused(self) -> int:
@@ -218,7 +238,7 @@ class FeedView:
         last: the last-value table, a structured array of shape (max_instruments,), row = instrument: `last["bid"]` is
             the whole market as one vector. Live and read-only; `snapshot()` gives consistent rows.
         texts: interned strings by id.
-        instruments: labels, contract ids and generations by instrument index.
+        instruments: labels, contract ids, exchanges and generations by instrument index.
     """
 
     dtypes: Mapping[str, np.dtype[Any]] = MappingProxyType(DTYPES)
@@ -297,7 +317,7 @@ class Feed(FeedView):
         name: makes the feed readable from other processes of this machine by `Feed.attach(name)`. The name is free
             again when this feed is closed, or its process has ended in any way. The memory is freed with it, unless a
             signal has killed the process: then it stays until the next feed of that name.
-        max_instruments: bound of the instrument table (320 bytes each).
+        max_instruments: bound of the instrument table (384 bytes each).
         max_texts: bound of the table of interned strings, 2 of which are taken ("" and the one for all past the bound).
         keep_instrument_s: how long an instrument of `instrument_of` keeps its index when nothing uses it any more.
         clock: seconds that never decrease.
@@ -361,36 +381,35 @@ class Feed(FeedView):
         """
         return AttachedFeed(name)
 
-    def add_instrument(self, label: str, con_id: int = 0) -> int:
+    def add_instrument(self, label: str, con_id: int = 0, exchange: str = "") -> int:
         """Make a new instrument, which keeps its index as long as the feed lives; FeedError when the table is full."""
-        return self.core.add_instrument(label, con_id)
+        return self.core.add_instrument(label, con_id, exchange)
 
-    def instrument_of(self, con_id: int, label: str, description: Hashable = None) -> int:
-        """Return the index of a contract, made with that label on first use.
+    def instrument_of(self, contract: Contract, label: str) -> int:
+        """Return the index of a contract at its exchange (see `Instruments`), made with that label on first use.
 
         The index is the contract's for `keep_instrument_s` after this call, and as long as a request is bound to it or
         an owner uses it (see `claim`). A later caller asks again.
 
         Args:
-            con_id: of the contract; 0 where it has none.
-            label: what the contract is called.
-            description: by which a contract without con_id is known.
+            contract: as IB is asked for it.
+            label: what it is called.
 
         Raises:
             FeedError: the table is full.
         """
-        key = con_id or description
+        key = contract.identity
         index = self._indices.get(key)
         if index is None:
             if self.core.is_full and self._clock() - self._looked_s >= min(FULL_LOOK_S, self._keep_s):
                 self._free_unused()
-            index = self._indices[key] = self.add_instrument(label, con_id)
+            index = self._indices[key] = self.add_instrument(label, contract.con_id, contract.exchange)
         self._unused_since_s.pop(index, None)
         return index
 
-    def has_instrument(self, con_id: int, description: Hashable = None) -> bool:
+    def has_instrument(self, contract: Contract) -> bool:
         """Tell whether `instrument_of` would return an index that is there already."""
-        return (con_id or description) in self._indices
+        return contract.identity in self._indices
 
     def free_unused(self) -> None:
         """Free the indices that nothing has used for `keep_instrument_s`. Call it often, in the thread that fills.

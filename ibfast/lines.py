@@ -95,7 +95,7 @@ class Lines:
         self._remember(subscription)
         if isinstance(request, requests.MarketDepth) and len(subscription.req_ids) > 1:
             self._feed.add_book_reset(time.time_ns(), req_id)
-        details = self._owner.details_of(request.contract.con_id)
+        details = self._owner.details_of(request.contract)
         hours = None if details is None else TradingHours.parse(details.trading_hours, details.time_zone_id)
         expected_s = REAL_TIME_BAR_S if isinstance(request, requests.RealTimeBars) else None
         self._heartbeat.watch(subscription, hours, expected_s)

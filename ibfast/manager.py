@@ -418,18 +418,18 @@ class IBKRConnectionManager(Questions):
     def _observe_delivery(self, recv_ns: int) -> None:
         self.monitor.socket_to_reader.observe(max(0, time.time_ns() - recv_ns))
 
-    def details_of(self, con_id: int) -> ContractDetails | None:
-        """Return what the gateway has told of a contract, if it has."""
-        return self._details.get(con_id)
+    def details_of(self, contract: Contract) -> ContractDetails | None:
+        """Return what the gateway has told of a contract at its exchange, if it has."""
+        return self._details.get(contract.identity)
 
     def kinds_of(self, subscription: Subscription) -> frozenset[Kind]:
         """Return the kinds of rows that its streams show; none if it has no streams. For the supervisor."""
         return frozenset().union(*(stream.kinds for stream in self._streams.get(subscription, ())))
 
     def instrument_of(self, contract: Contract) -> int:
-        """Return the feed's index of a contract: the same across reconnects, and while a subscription has it."""
+        """Return the index of a contract at its exchange: the same across reconnects, while a subscription has it."""
         label = contract.symbol if contract.sec_type == "STK" else contract.local_symbol or contract.symbol
-        return self.feed.instrument_of(contract.con_id, label, contract)
+        return self.feed.instrument_of(contract, label)
 
     def release(self, stream: Stream) -> None:
         """End a stream's share of its subscription, which ends with the last one. Called by `Stream.unsubscribe`."""

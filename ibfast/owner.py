@@ -73,7 +73,7 @@ class Owner(Door):
         """End the streams of a subscription that is over."""
 
     def instrument_of(self, contract: Contract) -> int:
-        """Return the feed's index of a contract."""
+        """Return the feed's index of a contract at its exchange."""
         ...
 
     @property
@@ -97,5 +97,5 @@ class Owner(Door):
         """Return 1,000 historical ticks at most."""
         ...
 
-    def details_of(self, con_id: int) -> ContractDetails | None:
-        """Return what the gateway has told of a contract, if it has."""
+    def details_of(self, contract: Contract) -> ContractDetails | None:
+        """Return what the gateway has told of a contract at its exchange, if it has."""

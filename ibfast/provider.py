@@ -56,7 +56,8 @@ class WebSocketProvider:
 
     Attributes:
         config: as given.
-        instruments: labels by index, as in rows: `provider.instruments[row["instrument"]]`; `con_id(index)`.
+        instruments: labels by index, as in rows: `provider.instruments[row["instrument"]]`; `con_id(index)`,
+            `exchange(index)`.
         texts: texts by id, as in rows.
         lag: what was left out so far, in numbers.
         error: why nothing comes any more, None while something can.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -103,7 +103,7 @@ class Questions:
         self._queries: dict[int, _Query] = {}
         self._clock_queries: list[_Query] = []
         self._qualified = Lately[Contract, Contract](MOST_CONTRACT_BYTES)
-        self._details = Lately[int, ContractDetails](MOST_CONTRACT_BYTES)
+        self._details = Lately[Hashable, ContractDetails](MOST_CONTRACT_BYTES)
         self.history_breaker = CircuitBreaker("history", ignore=(Error, TypeError, ValueError))
 
     def send(self, request: Request) -> None:
@@ -260,7 +260,7 @@ class Questions:
         if not found:
             raise RequestError(messages[-1].req_id, NO_SUCH_CONTRACT, f"no contract matches: {description}")
         for details in found:
-            self._details[details.contract.con_id] = details
+            self._details[details.contract.identity] = details
         return found
 
     async def qualify(self, contract: object) -> Contract:
@@ -290,6 +290,7 @@ class Questions:
         qualified = replace(matches[0], exchange=description.exchange or matches[0].exchange)
         for key in (description, qualified):
             self._qualified[key] = qualified
+        self._details[qualified.identity] = details[0]
         return qualified
 
     async def meant(self, contract: object) -> Contract:

@@ -35,7 +35,7 @@ class ChannelInfo:
 
     Attributes:
         instrument: the client's own index.
-        key: (con_id, symbol), by which JSON names it.
+        key: the server's index of the instrument, by which JSON names it.
         families: ring names, in the order of binary messages.
         cls: channels of one class share their windows; set when it is opened.
         seq: up to which everything has come, as far as its snapshot tells; −1: there was none.
@@ -44,7 +44,7 @@ class ChannelInfo:
     """
 
     instrument: int
-    key: tuple[int, str]
+    key: int
     families: tuple[str, ...]
     table: Mapping[str, Any]
     cls: int = 0
@@ -57,8 +57,7 @@ class ChannelInfo:
         families = tuple(table["families"])
         if not set(families) <= set(FAMILIES):
             raise ValueError(f"families: {families}")
-        key = number_of(table, "con_id"), text_of(table, "symbol")
-        return cls(instrument, key, families, table)
+        return cls(instrument, number_of(table, "instrument"), families, table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ class JsonRows:
     def __init__(self, texts: Texts) -> None:
         self._texts = texts
         self._channels: dict[int, ChannelInfo] = {}
-        self._by_key: dict[tuple[int, str], list[ChannelInfo]] = {}
+        self._by_key: dict[int, list[ChannelInfo]] = {}
 
     def open(self, number: int, channel: ChannelInfo) -> None:
         """Expect rows of a channel."""
@@ -149,10 +148,10 @@ class JsonRows:
         """Return the rows of a `data` message."""
         batches = []
         for piece in said["pieces"]:
-            key, family = (number_of(piece, "con_id"), text_of(piece, "symbol")), piece["family"]
+            key, family = number_of(piece, "instrument"), piece["family"]
             channel = next((other for other in self._by_key.get(key, ()) if family in other.families), None)
             if channel is None:
-                raise ProtocolError(f"the server sends {family!r} of {key[1]!r}, which no channel has")
+                raise ProtocolError(f"the server sends {family!r} of instrument {key}, which no channel has")
             batches.append(self._batch(family, piece["rows"], channel.instrument, is_snapshot=False))
         return Received(Arrival(tuple(batches)), number_of(said, "seq"), number_of(said, "interval_ms"))
 

@@ -56,6 +56,11 @@ class Wish:
     channels: dict[int, ChannelInfo] = field(default_factory=dict)
     seen: tuple[str, int] | None = None
 
+    @property
+    def combo_legs(self) -> str:
+        """What distinguishes a combo from all others, which may have the same label; "" of all else."""
+        return str((self.request.get("contract") or {}).get("combo_legs", ""))
+
     def end(self) -> None:
         """Let nothing of it follow."""
         self.is_over, self.state = True, "ENDED"
@@ -162,7 +167,8 @@ class Session:
             number = number_of(table, "channel")
             if number in self._owners:
                 raise ProtocolError(f"the server opens channel {number}, which is open")
-            instrument = self.instruments.add(text_of(table, "symbol"), number_of(table, "con_id"))
+            label, con_id, exchange = text_of(table, "symbol"), number_of(table, "con_id"), text_of(table, "exchange")
+            instrument = self.instruments.add(label, con_id, exchange, wish.combo_legs)
             channel = ChannelInfo.of(table, instrument)
             self.rows.open(number, channel)
             segments = self._segments.setdefault(channel.cls, [])

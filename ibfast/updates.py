@@ -428,27 +428,38 @@ class Instruments(Sequence[str]):
     def __init__(self) -> None:
         self._labels: list[str] = []
         self._con_ids: list[int] = []
-        self._found: dict[tuple[int, str], int] = {}
+        self._exchanges: list[str] = []
+        self._found: dict[tuple[int, str, str, str], int] = {}
 
-    def add(self, label: str, con_id: int) -> int:
-        """Return the index of an instrument, a new one if it was never seen.
+    def add(self, label: str, con_id: int, exchange: str, combo_legs: str = "") -> int:
+        """Return the index of a contract at an exchange, a new one if it was never seen.
+
+        Args:
+            label, con_id, exchange: as the server describes it.
+            combo_legs: of a combo, which con_id and label do not identify.
 
         Raises:
-            ValueError: the label is longer than any, or there are more instruments than there can be.
+            ValueError: a text is longer than any, or there are more instruments than there can be.
         """
-        if len(label) > MOST_LABEL:
-            raise ValueError(f"a label of {len(label):,} characters")
-        if len(self._labels) == MOST_INSTRUMENTS and (con_id, label) not in self._found:
+        if max(len(label), len(exchange)) > MOST_LABEL:
+            raise ValueError(f"a label of {len(label):,} characters, an exchange of {len(exchange):,}")
+        key = con_id, exchange, label, combo_legs
+        if len(self._labels) == MOST_INSTRUMENTS and key not in self._found:
             raise ValueError(f"more than {MOST_INSTRUMENTS:,} instruments")
-        found = self._found.setdefault((con_id, label), len(self._labels))
+        found = self._found.setdefault(key, len(self._labels))
         if found == len(self._labels):
             self._labels.append(label)
             self._con_ids.append(con_id)
+            self._exchanges.append(exchange)
         return found
 
     def con_id(self, instrument: int) -> int:
         """Return IB's contract id, 0 where it is not known."""
         return self._con_ids[instrument]
+
+    def exchange(self, instrument: int) -> str:
+        """Return the exchange at which the contract is asked for."""
+        return self._exchanges[instrument]
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -133,6 +133,8 @@ interface BatchHeader {
   /** The channel's number on this connection. */
   channel: number;
   symbol: string;
+  /** Where the contract is asked for, such as "SMART". */
+  exchange: string;
   /** With these rows everything has come up to here. */
   seq: number;
   snapshot: boolean;
@@ -244,6 +246,7 @@ export interface ChannelDescription {
   channel: number;
   symbol: string;
   con_id: number;
+  exchange: string;
   instrument: number;
   families: Family[];
   class: number;

@@ -893,6 +893,7 @@ class Channel {
     this.described = described;
     this.id = described.channel;
     this.symbol = described.symbol;
+    this.exchange = described.exchange;
     this.class = within(described.class, 0, 15, "a channel's class");
     this.unit = unit;
     this.span = span === 0 ? 1 : span / unit;
@@ -1147,6 +1148,7 @@ class RowBatch {
         type: "rows",
         channel: channel.id,
         symbol: channel.symbol,
+        exchange: channel.exchange,
         seq,
         snapshot: isSnapshot,
         rows,
@@ -1190,6 +1192,7 @@ class ColumnBatch {
       type: "rows",
       channel: channel.id,
       symbol: channel.symbol,
+      exchange: channel.exchange,
       seq,
       snapshot: isSnapshot,
       family,
@@ -1204,6 +1207,7 @@ class ColumnBatch {
         type: "rows",
         channel: channel.id,
         symbol: channel.symbol,
+        exchange: channel.exchange,
         seq,
         snapshot: true,
         family: channel.described.families[0],

@@ -9,7 +9,7 @@ from typing import Any
 from streams import MARKET_DEPTH, TICK_PRICE, TICK_STRING, framed, text_payload
 
 from ibfast import Decoder, Feed
-from ibfast.contracts import Contract
+from ibfast.contracts import ComboLeg, Contract
 from ibfast.errors import RequestError
 from ibfast.policy.subscription import Subscription, SubscriptionState
 from ibfast.stream import Stream, Wanted, wanted
@@ -18,6 +18,11 @@ from ibfast.wire.requests import MarketDepth
 VERSION = 176
 CON_IDS = {symbol: con_id for con_id, symbol in enumerate(("AAPL", "MSFT", "NVDA", "IBM"), 1)}
 BID, ASK, LAST = 1, 2, 4
+
+
+def contract_of(symbol: str, exchange: str = "SMART") -> Contract:
+    """A stock of the desk, as the gateway knows it."""
+    return Contract(CON_IDS[symbol], symbol, "STK", exchange=exchange, currency="USD")
 
 
 class Desk:
@@ -42,11 +47,13 @@ class Desk:
 
     async def wanted(self, contract: object, data_type: str, **options: Any) -> tuple[Contract, Wanted]:
         description = Contract.of(contract)
+        if description.sec_type == "BAG":
+            return description, wanted(description, data_type)
         con_id = description.con_id or CON_IDS.get(description.symbol)
         symbol = next((symbol for symbol, other in CON_IDS.items() if other == con_id), None)
         if con_id is None or symbol is None:
             raise RequestError(1, 200, "No security definition has been found")
-        qualified = Contract(con_id, symbol, "STK", exchange="SMART", currency="USD")
+        qualified = contract_of(symbol, description.exchange or "SMART")
         return qualified, wanted(qualified, data_type)
 
     async def subscribe(self, contract: object, data_type: str = "QUOTES", **options: Any) -> Stream:
@@ -56,7 +63,7 @@ class Desk:
             raise self.error
         qualified, want = await self.wanted(contract, data_type)
         if want.request not in self.lines:
-            subscription = Subscription(want.request, self.feed.instrument_of(qualified.con_id, qualified.symbol))
+            subscription = Subscription(want.request, self.feed.instrument_of(qualified, qualified.symbol))
             self.lines[want.request] = subscription, []
             self.open_request(subscription)
         subscription, streams = self.lines[want.request]
@@ -93,12 +100,17 @@ class Desk:
             del self.lines[request]
             self.cancelled.append(request.contract.symbol)
 
-    def subscription(self, symbol: str) -> Subscription:
-        return next(line[0] for request, line in self.lines.items() if request.contract.symbol == symbol)
+    def subscription(self, symbol: str, exchange: str = "", legs: tuple[ComboLeg, ...] = ()) -> Subscription:
+        return next(
+            line[0]
+            for request, line in self.lines.items()
+            if (request.contract.symbol, request.contract.combo_legs) == (symbol, legs)
+            and exchange in ("", request.contract.exchange)
+        )
 
-    def tick(self, symbol: str, *prices: tuple[int, float, float], recv_ns: int = 0) -> None:
+    def tick(self, symbol: str, *prices: tuple[int, float, float], recv_ns: int = 0, **which: Any) -> None:
         """Have one read of the socket bring level-1 prices: type, price and size."""
-        req_id = self.subscription(symbol).req_id
+        req_id = self.subscription(symbol, **which).req_id
         payloads = (text_payload(VERSION, TICK_PRICE, 6, req_id, kind, price, size, 0) for kind, price, size in prices)
         self._decoder.feed_bytes(framed(*payloads), recv_ns or time.time_ns())
 
@@ -107,8 +119,8 @@ class Desk:
         req_id = self.subscription(symbol).req_id
         self._decoder.feed_bytes(framed(text_payload(VERSION, TICK_STRING, 6, req_id, 32, text)), time.time_ns())
 
-    def trade(self, symbol: str, *prices: float, recv_ns: int = 0) -> None:
-        self.tick(symbol, *((LAST, price, 100.0) for price in prices), recv_ns=recv_ns)
+    def trade(self, symbol: str, *prices: float, recv_ns: int = 0, **which: Any) -> None:
+        self.tick(symbol, *((LAST, price, 100.0) for price in prices), recv_ns=recv_ns, **which)
 
     def foreign_trade(self, symbol: str, price: float) -> None:
         """Have another request of this process, which no subscriber wanted, bring a trade of the instrument."""
@@ -119,9 +131,9 @@ class Desk:
         self.trade(symbol, price)
         subscription.req_id = own
 
-    def book(self, symbol: str, *operations: tuple[int, int, int, float, float]) -> None:
+    def book(self, symbol: str, *operations: tuple[int, int, int, float, float], exchange: str = "") -> None:
         """Have one read of the socket change the book: position, operation, side, price and size."""
-        req_id = self.book_subscription(symbol).req_id
+        req_id = self.book_subscription(symbol, exchange).req_id
         payloads = (text_payload(VERSION, MARKET_DEPTH, 1, req_id, *operation) for operation in operations)
         self._decoder.feed_bytes(framed(*payloads), time.time_ns())
 
@@ -129,11 +141,13 @@ class Desk:
         """Have the book begin anew, as after a reconnect."""
         self.feed.add_book_reset(time.time_ns(), self.book_subscription(symbol).req_id)
 
-    def book_subscription(self, symbol: str) -> Subscription:
+    def book_subscription(self, symbol: str, exchange: str = "") -> Subscription:
         return next(
             line[0]
             for request, line in self.lines.items()
-            if request.contract.symbol == symbol and isinstance(request, MarketDepth)
+            if request.contract.symbol == symbol
+            and exchange in ("", request.contract.exchange)
+            and isinstance(request, MarketDepth)
         )
 
     def quote(self, symbol: str, bid: float, ask: float) -> None:

@@ -72,7 +72,7 @@ def session(rng: random.Random, *, is_harmed: bool) -> dict[str, Any]:
         payloads[-1] = harmed(rng, payloads[rng.randrange(len(payloads))])
     return {
         "channels": [
-            {"channel": number, "symbol": f"S{number}", "con_id": number, **one.described()}
+            {"channel": number, "symbol": f"S{number}", "con_id": number, "exchange": "SMART", **one.described()}
             for number, one in zip(numbers, specs, strict=True)
         ],
         "messages": list(read(decoder, dict(enumerate(numbers)), payloads)),

@@ -19,12 +19,15 @@ from websockets.http11 import Request, Response
 
 EPOCH = "9f2c51d07a3e4b18"
 CON_ID = 265598
+INSTRUMENTS = {"AAPL": 3, "MSFT": 4, "SPY": 5}
+"""The server's indices."""
 
 
 def channel_of(number: int = 0, symbol: str = "AAPL", interval_ms: int = 10, **more: Any) -> dict[str, Any]:
     """A channel as a server describes it."""
     return {
-        "channel": number, "symbol": symbol, "con_id": CON_ID, "instrument": 3, "families": ["quotes", "trades"],
+        "channel": number, "symbol": symbol, "con_id": CON_ID, "exchange": "SMART",
+        "instrument": INSTRUMENTS.get(symbol, 6), "families": ["quotes", "trades"],
         "class": 1, "span_ns": interval_ms * 1_000_000, "unit_ns": 1000, "ordered": False, "conflated": False,
         "grids": {"price": [1, 2], "size": [1, 0], "trade_size": [1, 0]}, **more,
     }  # fmt: skip
@@ -35,9 +38,11 @@ def trade(price: float = 231.05, **more: Any) -> dict[str, Any]:
     return {"time_ns": 1_770_000_000_000_123_000, "price": price, "size": 100.0, "kind": "L1_LAST", **more}
 
 
-def piece(family: str, *rows: dict[str, Any], symbol: str = "AAPL") -> dict[str, Any]:
+def piece(family: str, *rows: dict[str, Any], symbol: str = "AAPL", instrument: int | None = None) -> dict[str, Any]:
     """Rows of an instrument in JSON."""
-    return {"symbol": symbol, "con_id": CON_ID, "family": family, "rows": list(rows)}
+    index = INSTRUMENTS.get(symbol, 6) if instrument is None else instrument
+    name = {"symbol": symbol, "con_id": CON_ID, "exchange": "SMART", "instrument": index}
+    return {**name, "family": family, "rows": list(rows)}
 
 
 class Visitor:

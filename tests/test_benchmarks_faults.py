@@ -19,7 +19,7 @@ from benchmarks.faults import network, world
 from benchmarks.faults.subject import Subject, Wish
 from benchmarks.faults.witness import Series, Witness
 from benchmarks.faults.world import Scenario, World
-from ibfast import Config, Decoder, Feed, Kind
+from ibfast import Config, Contract, Decoder, Feed, Kind
 from ibfast.connection import Connection, open_connection
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import Error
@@ -108,7 +108,7 @@ class Stubborn(Subject):
         for wish in self._wishes:
             con_id = world.always_open(world.SYMBOLS).find(wish.contract)[0].con_id
             request = replace(wanted(wish.contract, wish.data_type, **wish.options).request, req_id=next(self._req_ids))
-            self.feed.bind(request.req_id, self.feed.instrument_of(con_id, wish.name))
+            self.feed.bind(request.req_id, self.feed.instrument_of(Contract(con_id), wish.name))
             self._names[request.req_id] = wish.name
             protocol.send(request)
         self._connection.flush()
@@ -226,8 +226,8 @@ class Told:
         self.protocol = Protocol(self.feed)
         while self.feed.next_req_id() < 8:
             pass
-        self.feed.bind(7, self.feed.instrument_of(SPY, "SPY"))
-        self.feed.bind(8, self.feed.instrument_of(SPY, "SPY"))
+        self.feed.bind(7, self.feed.instrument_of(Contract(SPY), "SPY"))
+        self.feed.bind(8, self.feed.instrument_of(Contract(SPY), "SPY"))
 
     def event(self, number: int, *, req_id: int = 7, arrives: bool = True, price: float | None = None) -> None:
         """Let a trade happen, be sent, and arrive."""

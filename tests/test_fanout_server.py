@@ -39,8 +39,9 @@ def test_every_row_comes_once_and_in_order(run: Run, interval_ms: int) -> None:
             assert (answer["op"], answer["subscription"], answer["resumed"]) == ("subscribed", 1, False)
             (channel,) = answer["channels"]
             assert channel == {
-                "channel": 0, "symbol": "AAPL", "con_id": 1, "instrument": 0, "families": ["trades"],
-                "span_ns": interval_ms * 1_000_000, "unit_ns": 1000, "ordered": False, "conflated": False,
+                "channel": 0, "symbol": "AAPL", "con_id": 1, "exchange": "SMART", "instrument": 0,
+                "families": ["trades"], "span_ns": interval_ms * 1_000_000, "unit_ns": 1000, "ordered": False,
+                "conflated": False,
             }  # fmt: skip
             assert await client.hear() == {"op": "snapshot", "channel": 0, "seq": 0, "rows": {}}
             for i in range(50):
@@ -92,8 +93,8 @@ def test_a_row_in_json(run: Run) -> None:
             desk.trade("AAPL", 0.1, recv_ns=1_700_000_000_123_456_789)
             pieces = [message["pieces"][0] for message in [await client.until("data"), await client.until("data")]]
             full, part = sorted(pieces, key=lambda piece: "seq" not in piece["rows"][0])
-            assert {name: full[name] for name in ("symbol", "con_id", "family")} == {
-                "symbol": "AAPL", "con_id": 1, "family": "trades",
+            assert {name: full[name] for name in full if name != "rows"} == {
+                "symbol": "AAPL", "con_id": 1, "exchange": "SMART", "instrument": 0, "family": "trades",
             }  # fmt: skip
             assert full["rows"] == [{
                 "seq": int(desk.feed.trades.reader("oldest").read()["seq"][0]), "time_ns": 1_700_000_000_123_456_789,

@@ -17,7 +17,7 @@ from conftest import Run, errors_logged, until
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fanout_client import BEARER, client_of, serving, token_of
-from fanout_desk import CON_IDS
+from fanout_desk import CON_IDS, contract_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -258,7 +258,7 @@ def test_a_token_has_a_budget_of_new_instruments(run: Run) -> None:
             client_of(server, **BEARER) as client,
             client_of(server, **BEARER) as other,
         ):
-            desk.feed.instrument_of(CON_IDS["IBM"], "IBM")
+            desk.feed.instrument_of(contract_of("IBM"), "IBM")
             assert client.welcome["permissions"]["new_instruments"] == 2
             for error in (NotConnectedError("no session"), FeedError("no room")):
                 desk.error = error
@@ -271,7 +271,7 @@ def test_a_token_has_a_budget_of_new_instruments(run: Run) -> None:
                 assert refusal["code"] == "TOO_MANY"
                 assert refusal["message"].startswith("the token permits 2 new instruments in an hour: ask for another")
                 assert (await each.ask("subscribe", symbol="IBM", data_type="DEPTH"))["op"] == "subscribed"
-            assert not desk.feed.has_instrument(CON_IDS["NVDA"])
+            assert not desk.feed.has_instrument(contract_of("NVDA"))
 
     run(test())
 

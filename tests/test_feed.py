@@ -7,6 +7,7 @@ import mmap
 import re
 import sys
 import threading
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from streams import TICK_BY_TICK, TICK_GENERIC, TICK_OPTION, TICK_PRICE, TICK_SI
 from tick_streams import random_messages
 
 import ibfast
-from ibfast import Decoder, Feed, Kind, TickType
+from ibfast import Contract, Decoder, Feed, Kind, TickType
+from ibfast.contracts import ComboLeg, Stock
 from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import FeedError
 from ibfast.feed import ACTIVITY, NO_INSTRUMENT, RINGS, FeedView
@@ -110,13 +112,16 @@ def test_the_numbers_of_c_and_python_agree(file: str, prefix: str, enum: type[In
 
 def test_instruments_are_numbered_as_they_come() -> None:
     feed = Feed(capacity=2)
-    made = [feed.add_instrument("AAPL", 265598), feed.add_instrument("MSFT"), feed.add_instrument("AAPL", 5)]
+    made = [feed.add_instrument("AAPL", 265598), feed.add_instrument("MSFT"), feed.add_instrument("AAPL", 5, "CBOE")]
     assert made == [0, 1, 2]
     assert list(feed.instruments) == ["AAPL", "MSFT", "AAPL"]
     assert [feed.instruments.con_id(i) for i in range(3)] == [265598, 0, 5]
+    assert [feed.instruments.exchange(i) for i in range(3)] == ["", "", "CBOE"]
     assert (feed.instruments.index("AAPL"), feed.instruments.index("MSFT")) == (2, 1)
     with pytest.raises(KeyError):
         feed.instruments.index("IBM")
+    with pytest.raises(KeyError):
+        feed.instruments.index("AAPL", "IEX")
     for wrong in (-1, 3):
         with pytest.raises(IndexError):
             feed.instruments[wrong]
@@ -328,34 +333,38 @@ class Shop:
 def test_an_index_that_nothing_uses_for_an_hour_is_used_again() -> None:
     shop = Shop()
     feed = shop.feed
-    apple, microsoft = feed.instrument_of(265598, "AAPL"), feed.instrument_of(272093, "MSFT")
+    apple, microsoft = feed.instrument_of(Contract(265598), "AAPL"), feed.instrument_of(Contract(272093), "MSFT")
     shop.used = [microsoft]
     feed.bind(1, apple)
     shop.decoder.feed_bytes(framed(price(1, TickType.BID, 10, 5), last_trade(1, 1.5)), 70)
     feed.forget_requests()
     shop.fill()
     shop.wait(3600)
-    assert (feed.instruments[apple], feed.last["bid"][apple], feed.has_instrument(265598)) == ("AAPL", 10, True)
+    assert (feed.instruments[apple], feed.last["bid"][apple], feed.has_instrument(Contract(265598))) == (
+        "AAPL",
+        10,
+        True,
+    )
     shop.wait(60)
     assert list(feed.instruments) == ["", "MSFT"]
     assert [feed.instruments.generation(index) for index in (apple, microsoft)] == [1, 0]
-    assert (feed.instruments.con_id(apple), feed.has_instrument(265598)) == (0, False)
+    assert (feed.instruments.con_id(apple), feed.has_instrument(Contract(265598))) == (0, False)
     with pytest.raises(FeedError, match="no instrument 0"):
         feed.bind(2, apple)
-    assert feed.instrument_of(4815747, "NVDA") == apple
+    assert feed.instrument_of(Contract(4815747), "NVDA") == apple
     assert (list(feed.instruments), feed.instruments.con_id(apple)) == (["NVDA", "MSFT"], 4815747)
     assert [feed.instruments.generation(index) for index in (apple, microsoft)] == [2, 0]
     row = feed.last[apple]
     assert row["version"] % 2 == 0
     for field in set(row.dtype.names) - {"version"}:
         assert np.isnan(row[field]) if row.dtype[field].kind == "f" else row[field] == 0
-    assert feed.instrument_of(272093, "MSFT") == microsoft
+    assert feed.instrument_of(Contract(272093), "MSFT") == microsoft
 
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_an_index_of_which_a_ring_holds_a_row_is_kept(ring: str) -> None:
     shop = Shop()
-    apple = shop.feed.instrument_of(265598, "AAPL")
+    apple = shop.feed.instrument_of(Contract(265598), "AAPL")
     rows = np.zeros(1, Feed.dtypes[ring])
     rows["instrument"] = apple
     getattr(shop.feed, ring).append(rows)
@@ -374,7 +383,7 @@ def test_what_uses_an_index_keeps_it() -> None:
     """Each keeps it for an hour after its end: a bound request, an owner of the feed, a call of `instrument_of`."""
     shop = Shop()
     feed = shop.feed
-    apple = feed.instrument_of(265598, "AAPL")
+    apple = feed.instrument_of(Contract(265598), "AAPL")
     feed.bind(1, apple)
     shop.wait(5 * 3600)
     feed.forget_requests([1])
@@ -383,7 +392,7 @@ def test_what_uses_an_index_keeps_it() -> None:
     shop.used = []
     for _ in range(5):
         shop.wait(3600)
-        assert feed.instrument_of(265598, "AAPL") == apple
+        assert feed.instrument_of(Contract(265598), "AAPL") == apple
     assert feed.instruments.generation(apple) == 0
     feed.release(shop)
     shop.wait(3660)
@@ -402,29 +411,53 @@ def test_indices_that_are_not_freed() -> None:
     assert shop.feed.instruments.generation(own) == 0
 
 
-def test_a_contract_without_an_id_is_known_by_its_description() -> None:
+def test_a_contract_at_another_exchange_is_another_instrument() -> None:
+    feed = Shop(max_instruments=4).feed
+    island, smart = (Contract(265598, "AAPL", "STK", exchange=exchange) for exchange in ("ISLAND", "SMART"))
+    assert [feed.instrument_of(contract, "AAPL") for contract in (island, smart, island)] == [0, 1, 0]
+    assert feed.instrument_of(replace(smart, primary_exchange="NASDAQ", trading_class="NMS"), "AAPL") == 1
+    assert feed.instrument_of(replace(island, exchange="ARCA"), "AAPL") == 2
+    assert not feed.has_instrument(replace(island, exchange="IEX"))
+    assert [feed.instruments.exchange(index) for index in range(3)] == ["ISLAND", "SMART", "ARCA"]
+    assert [feed.instruments.con_id(index) for index in range(3)] == [265598] * 3
+    assert [feed.instruments.index("AAPL", exchange) for exchange in ("ISLAND", "ARCA", None)] == [0, 2, 1]
+    feed.bind(1, 0)
+    feed.bind(2, 1)
+    decoder = Decoder(feed, server_version=VERSION)
+    decoder.feed_bytes(framed(price(1, TickType.BID, 10, 5), price(2, TickType.BID, 20, 5)))
+    assert feed.last["bid"][:2].tolist() == [10, 20]
+
+
+SPREAD = (ComboLeg(265598, 1, "BUY", "SMART"), ComboLeg(272093, 1, "SELL", "SMART"))
+
+
+@pytest.mark.parametrize("con_id", [0, 28812380])
+def test_a_combo_is_known_by_its_whole_description(con_id: int) -> None:
+    """Even if it has a con_id: IB gives one to many combos, and a client may write any."""
     shop = Shop()
-    spread, other = ("AAPL", "MSFT"), ("AAPL", "NVDA")
-    index = shop.feed.instrument_of(0, "IBKR", spread)
-    assert shop.feed.instrument_of(0, "IBKR", other) == 1
-    assert (shop.feed.instrument_of(0, "IBKR", spread), shop.feed.has_instrument(0, spread)) == (index, True)
+    spread = Contract(con_id, "AAPL", "BAG", exchange="SMART", combo_legs=SPREAD)
+    other = replace(spread, combo_legs=SPREAD[::-1])
+    index = shop.feed.instrument_of(spread, "AAPL")
+    assert shop.feed.instrument_of(other, "AAPL") == 1
+    assert (shop.feed.instrument_of(spread, "AAPL"), shop.feed.has_instrument(spread)) == (index, True)
+    assert not shop.feed.has_instrument(Contract(con_id, exchange="SMART") if con_id else Stock("AAPL"))
     shop.wait(3661)
-    assert (shop.feed.has_instrument(0, spread), shop.feed.instruments.generation(index)) == (False, 1)
+    assert (shop.feed.has_instrument(spread), shop.feed.instruments.generation(index)) == (False, 1)
 
 
 def test_a_full_table_is_looked_through_when_another_instrument_is_wanted() -> None:
     shop = Shop(keep_instrument_s=600)
     feed = shop.feed
     for con_id in (1, 2):
-        feed.instrument_of(con_id, str(con_id))
+        feed.instrument_of(Contract(con_id), str(con_id))
     with pytest.raises(FeedError, match="all 2 instruments are taken"):
-        feed.instrument_of(3, "3")
+        feed.instrument_of(Contract(3), "3")
     shop.clock.now_s += 10
     feed.free_unused()
     shop.clock.now_s += 600
-    assert feed.instrument_of(3, "3") == 0
+    assert feed.instrument_of(Contract(3), "3") == 0
     assert list(feed.instruments) == ["3", ""]
-    assert feed.instrument_of(4, "4") == 1
+    assert feed.instrument_of(Contract(4), "4") == 1
 
 
 def test_ten_thousand_instruments_in_a_table_of_four() -> None:
@@ -433,7 +466,7 @@ def test_ten_thousand_instruments_in_a_table_of_four() -> None:
     feed = shop.feed
     texts, memory_before = len(feed.texts), _resident_bytes()
     for con_id in range(1, 10_001):
-        index = feed.instrument_of(con_id, f"X{con_id}")
+        index = feed.instrument_of(Contract(con_id), f"X{con_id}")
         assert np.isnan(feed.last["last"][index])
         feed.bind(con_id, index)
         shop.decoder.feed_bytes(framed(last_trade(con_id, con_id)))
@@ -451,6 +484,7 @@ def test_ten_thousand_instruments_in_a_table_of_four() -> None:
 def test_a_long_label_is_cut_between_characters(label: str, kept: str) -> None:
     feed = Feed(2)
     assert feed.instruments[feed.add_instrument(label)] == kept
+    assert feed.instruments.exchange(feed.add_instrument("", exchange="E" * 12 + label)) == "E" * 12 + kept
 
 
 # --- activity ---

@@ -57,7 +57,7 @@ class Desk:
     def want(self, con_id: int, priority: int = 0, *, is_tick_by_tick: bool = False) -> Subscription:
         contract = Contract(con_id=con_id)
         request = TickByTick(0, contract, "Last") if is_tick_by_tick else MarketData(0, contract)
-        instrument = self.feed.instrument_of(con_id, "")
+        instrument = self.feed.instrument_of(contract, "")
         subscription = self.session.declare(request, instrument, self.now_s, priority=priority)
         self.session.join(subscription, priority)
         self.act()

@@ -20,7 +20,7 @@ import pytest
 from conftest import Run
 from streams import TICK_BY_TICK, framed, text_payload
 
-from ibfast import Decoder, Feed, Reader
+from ibfast import Contract, Decoder, Feed, Reader
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError
 from ibfast.feed import HEADER, FeedView
@@ -66,7 +66,7 @@ def create(name: str, pipe: Connection) -> None:
     """Own a feed and decode what comes through the pipe."""
     feed = make_feed(name)
     decoder = Decoder(feed, server_version=VERSION)
-    feed.bind(1, feed.add_instrument("AAPL", 265598))
+    feed.bind(1, feed.add_instrument("AAPL", 265598, "SMART"))
     pipe.send("ready")
     while data := pipe.recv():
         pipe.send(decoder.feed_bytes(data, 123))
@@ -174,6 +174,7 @@ def test_rows_are_read_as_they_are_decoded_elsewhere(name: str, creator: Process
     assert feed.texts[rows["exchange"][0]] == "ARCA"
     assert feed.instruments[rows["instrument"][0]] == "AAPL"
     assert feed.instruments.con_id(rows["instrument"][0]) == 265598
+    assert feed.instruments.exchange(rows["instrument"][0]) == "SMART"
     assert reader.lost == 0
 
 
@@ -258,13 +259,13 @@ def read_labels(name: str, pipe: Connection, last: int) -> None:
 def test_no_reader_sees_a_new_generation_with_an_old_label(name: str) -> None:
     clock = iter(range(1 << 40))
     with Feed(2, name=name, max_instruments=1, keep_instrument_s=1e-6, clock=lambda: next(clock)) as feed:
-        feed.instrument_of(1, "X1")
+        feed.instrument_of(Contract(1), "X1")
         reader = Process(read_labels, name, 20_000)
         assert reader.receive() == "ready"
         for con_id in range(2, 20_001):
             feed.free_unused()
             feed.free_unused()
-            assert feed.instrument_of(con_id, f"X{con_id}") == 0
+            assert feed.instrument_of(Contract(con_id), f"X{con_id}") == 0
         wrong, seen = reader.receive()
         reader.end()
     assert wrong == []

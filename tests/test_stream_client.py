@@ -418,7 +418,7 @@ def test_a_row_that_can_t_be_is_a_lie(server: Server, wish: Wish, row: Any) -> N
     "table",
     [
         {"channel": 0}, {"channel": -1}, {"families": ["moons"]}, {"families": 5}, {"symbol": None}, {"con_id": "x"},
-        {"span_ns": None},
+        {"span_ns": None}, {"exchange": None}, {"instrument": "x"},
     ],
 )  # fmt: skip
 def test_a_channel_that_can_t_be_is_a_lie(client: StreamClient, server: Server, wish: Wish, table: Any) -> None:
@@ -723,7 +723,7 @@ def test_instruments_stay_what_they_are(client: StreamClient, server: Server) ->
     first, second = server.connect("another")
     server.take(second, 1, channel_of(0, instrument=0))
     server.take(first, 2, channel_of(1, "MSFT", instrument=1))
-    (batch,) = rows_of(server.data(1, piece("trades", trade())))
+    (batch,) = rows_of(server.data(1, piece("trades", trade(), instrument=0)))
     assert client.instruments[batch.rows["instrument"][0]] == "AAPL"
     assert list(client.instruments) == ["MSFT", "AAPL"]
 

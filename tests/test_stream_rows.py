@@ -64,7 +64,7 @@ class Server:
 
     @property
     def table(self) -> dict[str, Any]:
-        return {"channel": 0, "symbol": "AAPL", "con_id": 265598, **self.spec.described()}
+        return {"channel": 0, "symbol": "AAPL", "con_id": 265598, "exchange": "SMART", **self.spec.described()}
 
     def snapshot(self) -> list[bytes]:
         return payloads(self.encoder.snapshot(self.index, 0, START_NS))

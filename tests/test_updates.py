@@ -91,8 +91,14 @@ def test_texts_are_bounded() -> None:
 
 def test_an_instrument_is_its_contract() -> None:
     instruments = Instruments()
-    assert [instruments.add(*pair) for pair in (("ES", 1), ("ES", 2), ("ES", 1))] == [0, 1, 0]
-    assert (list(instruments), instruments.con_id(1)) == (["ES", "ES"], 2)
+    said = ("ES", 1, "CME"), ("ES", 2, "CME"), ("ES", 1, "QBALGO"), ("ES", 1, "CME")
+    assert [instruments.add(*each) for each in said] == [0, 1, 2, 0]
+    assert (list(instruments), instruments.con_id(1), instruments.exchange(2)) == (["ES", "ES", "ES"], 2, "QBALGO")
+
+
+def test_a_combo_is_its_legs() -> None:
+    instruments = Instruments()
+    assert [instruments.add("SPY", 0, "SMART", legs) for legs in ("one", "other", "one")] == [0, 1, 0]
 
 
 def test_lags_are_added_up() -> None:

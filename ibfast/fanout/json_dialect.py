@@ -6,7 +6,7 @@ channels alone. Rows are encoded once per channel and window.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -79,8 +79,14 @@ class _JsonEncoder:
 
     def add(self, channel: Channel, state: Rows, seq: int) -> int:
         """See `Encoder`."""
-        label, con_id = self._feed.instruments[channel.instrument], self._feed.instruments.con_id(channel.instrument)
-        line = _Line(channel, label, con_id, self._texts_of, state)
+        instruments, instrument = self._feed.instruments, channel.instrument
+        description = {
+            "symbol": instruments[instrument],
+            "con_id": instruments.con_id(instrument),
+            "exchange": instruments.exchange(instrument),
+            "instrument": instrument,
+        }
+        line = _Line(channel, description, self._texts_of, state)
         index, self._next_index = self._next_index, self._next_index + 1
         self._lines[index] = line
         self._of_instrument.setdefault(channel.instrument, []).append(line)
@@ -181,7 +187,7 @@ def _head(interval_ms: int, seq: int) -> bytes:
 class _Line:
     """One channel: which rows are its own, and how they are written."""
 
-    def __init__(self, channel: Channel, label: str, con_id: int, texts_of: Column, state: Rows) -> None:
+    def __init__(self, channel: Channel, description: Mapping[str, Any], texts_of: Column, state: Rows) -> None:
         self.channel = channel
         self.index = -1
         self.count = 0
@@ -189,8 +195,7 @@ class _Line:
         self._is_own = np.zeros(256, bool)
         self._is_own[list(channel.kinds)] = True
         self._heads = {
-            family: orjson.dumps({"symbol": label, "con_id": con_id, "family": family})[:-1] + b',"rows":'
-            for family in channel.families
+            family: orjson.dumps({**description, "family": family})[:-1] + b',"rows":' for family in channel.families
         }
         self._columns = {family: _columns(channel, family, texts_of) for family in channel.families}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from ibfast.contracts import Contract
@@ -85,7 +85,7 @@ class Session:
     def __init__(self, hub: Hub, outlet: Outlet, dialect: Dialect, grant: Grant) -> None:
         self._hub = hub
         self._opening: set[asyncio.Task[None]] = set()
-        self._told_s: dict[tuple[int, str], float] = {}
+        self._told_s: dict[tuple[Hashable, str], float] = {}
         self.grant = grant
         self.max_bytes_per_s = grant.permissions.bandwidth(0)
         self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.epoch, self._on_ended, hub.tally)
@@ -185,7 +185,7 @@ class Session:
         """Have the gateway send it, if the token may have one more instrument that the feed does not know."""
         feed, budgets, name = self._hub.batcher.feed, self._hub.budgets, self.grant.name
         most = self.grant.permissions.new_instruments
-        is_counted = most is not None and not feed.has_instrument(contract.con_id, contract)
+        is_counted = most is not None and not feed.has_instrument(contract)
         wait_s = budgets.take(name, most, time.monotonic()) if most is not None and is_counted else 0.0
         if wait_s:
             raise RefusedError(
@@ -195,7 +195,7 @@ class Session:
         try:
             return await self._hub.upstreams.acquire(contract, data_type)
         except BaseException:
-            if is_counted and not feed.has_instrument(contract.con_id, contract):
+            if is_counted and not feed.has_instrument(contract):
                 budgets.give_back(name)
             raise
 
@@ -231,7 +231,7 @@ class Session:
         least_ms = self.grant.permissions.least_interval_ms
         if not least_ms:
             return
-        now_s, asked = time.monotonic(), (contract.con_id, request.data_type)
+        now_s, asked = time.monotonic(), (contract.identity, request.data_type)
         while self._told_s and next(iter(self._told_s.values())) <= now_s - least_ms / MS_PER_S:
             del self._told_s[next(iter(self._told_s))]
         if asked in self._told_s:
@@ -243,7 +243,7 @@ class Session:
         self._hub.upstreams.release(subscription.upstreams)
 
     def stop(self) -> None:
-        """Give everything back, and end what is being opened: nothing of it is sent, or asked of the gateway, any more."""
+        """Give everything back, and end what is being opened: nothing of it is sent or asked of the gateway now."""
         for opening in self._opening:
             opening.cancel()
         self.subscriber.leave()

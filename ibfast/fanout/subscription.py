@@ -71,6 +71,7 @@ class Subscription:
             "channel": self.channel_id,
             "symbol": feed.instruments[channel.instrument],
             "con_id": feed.instruments.con_id(channel.instrument),
+            "exchange": feed.instruments.exchange(channel.instrument),
             "instrument": channel.instrument,
             "families": list(channel.families),
             "span_ns": channel.interval_ms * NS_PER_MS,

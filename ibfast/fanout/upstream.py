@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,7 +49,7 @@ class Upstream:
         told: its state as it was last told.
     """
 
-    def __init__(self, key: tuple[Contract, DataType], since_seq: int) -> None:
+    def __init__(self, key: tuple[Hashable, DataType], since_seq: int) -> None:
         self.key = key
         self.opening: asyncio.Task[Stream]
         self.since_seq = since_seq
@@ -101,7 +101,7 @@ class Upstreams:
         self._feed = feed
         self._source = source
         self._linger_s = linger_s
-        self._open: dict[tuple[Contract, DataType], Upstream] = {}
+        self._open: dict[tuple[Hashable, DataType], Upstream] = {}
         self._former: set[Upstream] = set()  # over and replaced; kept until the last of their users has been told
         self._judged = np.zeros(1024, np.int8)
 
@@ -146,14 +146,14 @@ class Upstreams:
         return tuple(taken), taps
 
     async def _acquire(self, contract: Contract, data_type: DataType) -> Upstream:
-        key = (contract, data_type)
+        key = (contract.identity, data_type)
         upstream = self._open.get(key)
         if upstream is not None and upstream.opening.done() and (not _is_open(upstream) or upstream.is_over):
             self._replace(upstream)
             upstream = None
         if upstream is None:
             upstream = self._open[key] = Upstream(key, self._feed.seq)
-            upstream.opening = asyncio.get_running_loop().create_task(self._subscribe(upstream))
+            upstream.opening = asyncio.get_running_loop().create_task(self._subscribe(upstream, contract))
             upstream.opening.add_done_callback(_retrieve)
         upstream.shares += 1
         if upstream.end is not None:
@@ -174,9 +174,9 @@ class Upstreams:
         if upstream.shares:
             self._former.add(upstream)
 
-    async def _subscribe(self, upstream: Upstream) -> Stream:
+    async def _subscribe(self, upstream: Upstream, contract: Contract) -> Stream:
         with _refusals():
-            stream = await self._source.subscribe(*upstream.key)
+            stream = await self._source.subscribe(contract, upstream.data_type)
         # The request at the gateway may be that of others already, who may be gone before anybody else looks.
         shared = [other.since_seq for other in self if other.stream.subscription is stream.subscription]
         upstream.since_seq = min([upstream.since_seq, *shared])

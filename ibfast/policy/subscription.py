@@ -170,7 +170,8 @@ class Subscription:
         """What it is called in events: the same whatever happens to it."""
         contract = self.request.contract
         label = contract.local_symbol or contract.symbol or str(contract.con_id)
-        return f"{type(self.request).__name__} {label}"
+        place = "" if contract.exchange in ("", "SMART") else f"@{contract.exchange}"
+        return f"{type(self.request).__name__} {label}{place}"
 
     @property
     def newest_req_id(self) -> int:

@@ -76,6 +76,7 @@ export function described(options = {}) {
     channel: 0,
     symbol: "AAPL",
     con_id: 265598,
+    exchange: "SMART",
     instrument: 3,
     families: ["quotes"],
     class: 2,
