@@ -70,7 +70,7 @@ def cut(data: bytes, cuts: list[int]) -> Iterator[bytes]:
         yield data[start:end]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32), st.sampled_from(VERSIONS), st.integers(0, 40), st.lists(st.integers(0, 2**20), max_size=30)
 )
@@ -82,7 +82,7 @@ def test_whole_bytes_and_chunks_agree(seed: int, server_version: int, count: int
     assert by_byte.fingerprint() == whole.fingerprint()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32),
     st.sampled_from(VERSIONS),

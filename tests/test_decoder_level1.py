@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from decoded import Decoded, assert_row, decode, equal
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from streams import (
     TICK_BY_TICK,
@@ -201,7 +201,6 @@ NO_DATA = {("-1", "0"), ("0", "0"), ("-1", "-1"), ("-1", "")}
 """Price and size, as IB sends them for "no data"."""
 
 
-@settings(deadline=None)
 @given(st.lists(LEVEL1_TICKS, max_size=40))
 def test_the_merged_quote_is_what_a_plain_model_says(ticks: list[tuple[int, str, str, int]]) -> None:
     books: dict[int, dict[str, float]] = {}

@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from decoded import Decoded, decode, same_numbers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from streams import (
     TICK_GENERIC,
@@ -172,13 +172,11 @@ def test_random_decimals_are_exact(name: str, way: str) -> None:
         assert_exact([text for text in itertools.islice(stream, RANDOM_DECIMALS) if is_plain(text)], way)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True).map(repr).filter(is_plain), min_size=1, max_size=50))
 def test_any_double_survives(texts: list[str]) -> None:
     assert_exact(texts, "price")
 
 
-@settings(deadline=None)
 @given(st.lists(DECIMAL.filter(is_plain), min_size=1, max_size=50))
 def test_any_decimal_form_is_exact(texts: list[str]) -> None:
     assert_exact(texts, "size")
@@ -193,7 +191,6 @@ def test_garbage_is_quarantined(text: str, way: str) -> None:
     assert [row["price"] if way in ("generic", "price") else row["size"] for row in decoded.rows["ticks"]] == [1.5, 2.5]
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=1, codec="utf-8"), min_size=1, max_size=12))
 def test_what_python_refuses_is_refused(text: str) -> None:
     """And the other way round, but for spaces, underscores and digits of other scripts, which only Python takes."""

@@ -67,7 +67,7 @@ def snapshots(encoder: Encoder, specs: Sequence[ChannelSpec]) -> list[bytes]:
     return [encoder.snapshot(number, number, START_NS) for number in range(len(specs))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(channel_lists(), randoms)
 def test_rows_come_back_to_the_bit_in_both_decoders(specs: list[ChannelSpec], rng: random.Random) -> None:
     encoder, audience = encoder_of(specs)
@@ -84,7 +84,7 @@ def test_rows_come_back_to_the_bit_in_both_decoders(specs: list[ChannelSpec], rn
     assert ours.seqs[-1] == last_seq(rows)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(channel_lists(most=6), randoms, st.data())
 def test_a_subset_gets_its_channels_and_no_other(
     specs: list[ChannelSpec], rng: random.Random, data: st.DataObject
@@ -117,7 +117,7 @@ def body(frames: bytes) -> bytes:
     return payload[at:]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(channel_lists(most=5), randoms)
 def test_a_frame_is_its_pieces_one_after_the_other(specs: list[ChannelSpec], rng: random.Random) -> None:
     """A channel's piece is the same bytes for everybody, but for the gap in its first three bits."""
@@ -136,7 +136,7 @@ def test_a_frame_is_its_pieces_one_after_the_other(specs: list[ChannelSpec], rng
         assert body(together.splice()) == spliced
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(channel_lists(), randoms)
 def test_who_joins_with_a_snapshot_goes_on_like_everybody(specs: list[ChannelSpec], rng: random.Random) -> None:
     encoder, audience = encoder_of(specs)
@@ -162,7 +162,7 @@ def test_who_joins_with_a_snapshot_goes_on_like_everybody(specs: list[ChannelSpe
     assert late.news
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(channel_lists(), randoms, st.data())
 def test_grids_may_change_at_any_time(specs: list[ChannelSpec], rng: random.Random, data: st.DataObject) -> None:
     """Also for who joins between the decision and the row that tells it."""
@@ -231,7 +231,7 @@ def test_channels_are_named_when_it_is_time_to_look_at_their_grids() -> None:
     assert named == [(16, 0), (16, 1), (64, 0), (64, 1), (256, 0), (256, 1)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(channel_lists(), randoms)
 def test_a_channel_may_begin_with_a_state(specs: list[ChannelSpec], rng: random.Random) -> None:
     """Rows up to its `seq` are not sent again; the snapshot is the same as if they had been."""
@@ -253,7 +253,7 @@ def test_a_channel_may_begin_with_a_state(specs: list[ChannelSpec], rng: random.
     assert given_state.encode(FAR_NS) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(channel_lists(most=2), randoms, st.data())
 def test_garbage_is_refused_and_nothing_else(specs: list[ChannelSpec], rng: random.Random, data: st.DataObject) -> None:
     """Flipped bits, cut and prolonged messages: both decoders say the same, or refuse."""
@@ -278,7 +278,7 @@ def test_garbage_is_refused_and_nothing_else(specs: list[ChannelSpec], rng: rand
             return
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200), families, st.sampled_from(("", "snapshot", "window")))
 def test_noise_is_refused_or_read_but_never_more(noise: bytes, names: tuple[str, ...], behind: str) -> None:
     spec = ChannelSpec(1, names)

@@ -37,7 +37,7 @@ def key_of(family: str, row: dict[str, int]) -> int:
     return tick_type if -1 <= tick_type <= 253 else 254
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.sampled_from([name for name in FAMILIES if name != "depth"]), min_size=1, unique=True).map(tuple),
     st.integers(0, 1 << 32).map(random.Random),
@@ -78,7 +78,7 @@ def book_of(rows: list[dict[str, int]]) -> list[list[tuple[int, ...]]]:
     return book
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 1 << 32).map(random.Random), st.sampled_from(((), ("price",), ("size", "market_maker"))))
 def test_a_book_is_the_same_at_the_end_of_every_window(rng: random.Random, fields: tuple[str, ...]) -> None:
     """And never takes more rows than it had operations."""

@@ -124,7 +124,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(STEPS)
 def test_windows_leave_nothing_out_and_never_reorder_an_instrument(steps: Any) -> None:
     office = Office()

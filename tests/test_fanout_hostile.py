@@ -317,7 +317,7 @@ PLANS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(list(LOOPS)), st.lists(PLANS, min_size=1, max_size=8))
 def test_no_mixture_of_attacks_costs_others_a_row(loop: str, plans: list[Attack]) -> None:
     check(loop, plans)

@@ -66,7 +66,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STEPS)
 def test_a_state_has_every_row_since_its_beginning_though_the_rings_forget(steps: Any) -> None:
     desk = desk_of("AAPL", "MSFT")

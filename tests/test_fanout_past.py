@@ -32,7 +32,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(EVENTS, st.integers(0, 12 * CAPACITY), st.sampled_from([("trades",), ("quotes", "trades"), ("ticks",)]))
 def test_the_past_is_exactly_what_was_missed_or_said_to_be_incomplete(
     events: Any, after_seq: int, families: tuple[str, ...]

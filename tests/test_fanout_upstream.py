@@ -22,7 +22,7 @@ AAPL = Contract(symbol="AAPL", sec_type="STK", exchange="SMART", currency="USD")
 AAPL_BY_ID = Contract(con_id=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(["TRADES", "ALL", "DEPTH"]), st.booleans(), st.booleans()), max_size=25))
 def test_a_line_is_there_exactly_while_somebody_has_it(steps: Any) -> None:
     async def test() -> None:

@@ -192,4 +192,4 @@ class Races(RuleBasedStateMachine):
 
 
 class TestRaces(Races.TestCase):  # type: ignore[name-defined,misc]
-    settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+    settings = settings(max_examples=150, stateful_step_count=30)

@@ -150,7 +150,7 @@ windows = st.builds(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.sampled_from([SPRING, AUTUMN]), st.lists(windows, min_size=1, max_size=3, unique=True))
 @example(SPRING, [Window("SUN", "02:30", 30)])
 @example(AUTUMN, [Window("SUN", "01:30", 45), Window("SUN", "00:15", 90, WindowKind.LOGIN)])

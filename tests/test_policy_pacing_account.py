@@ -64,7 +64,7 @@ def answered(limiter: RateLimiter, now_s: float) -> Iterator[tuple[AnyRequest, f
         yield ticket.request, now_s
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(before=lives, pause_s=pauses, after=lives, clock_s=st.integers(-5000, 5000), data=st.data())
 def test_who_continues_waits_as_who_has_never_stopped(
     before: list[tuple], pause_s: float, after: list[tuple], clock_s: int, data: st.DataObject

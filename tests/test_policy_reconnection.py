@@ -408,7 +408,7 @@ class Link(RuleBasedStateMachine):
 
 
 TestLink = Link.TestCase
-TestLink.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLink.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @given(st.floats(0, 1), st.floats(0.001, 1.0))

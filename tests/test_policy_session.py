@@ -781,5 +781,5 @@ class AnySession(RuleBasedStateMachine):
                 assert sum(s.family == family for s in session.open_subscriptions()) == min(wanted, limit)
 
 
-AnySession.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+AnySession.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestAnySession = AnySession.TestCase

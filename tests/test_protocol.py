@@ -171,7 +171,7 @@ def test_ready_means_both_in_any_order(version: int) -> None:
         assert protocol.state is State.READY
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(VERSIONS), st.lists(st.integers(0, 2**20), max_size=20))
 def test_whole_bytes_and_chunks_agree(version: int, cuts: list[int]) -> None:
     """The reply, the start, ticks among other messages, a malformed one: all in one stream, cut anywhere."""
@@ -263,7 +263,7 @@ def test_after_a_failure_all_is_ignored(failure: str) -> None:
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=400), st.integers(0, 2**20))
 def test_any_bytes_at_all(data: bytes, cut: int) -> None:
     """Whatever answers, the session waits, goes on, or is closed for a reason; nothing else is raised."""
@@ -442,7 +442,7 @@ FIELDS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(VERSIONS), st.sampled_from(KNOWN_IDS), FIELDS, st.binary(max_size=60), st.booleans())
 def test_no_message_breaks_the_session(
     version: int, msg_id: int, fields: list[str], body: bytes, is_binary: bool
@@ -464,7 +464,7 @@ MUTATED = {
 }
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(VERSIONS), st.integers(0, 2**32))
 def test_no_mutation_breaks_the_session(version: int, seed: int) -> None:
     rng = random.Random(seed)

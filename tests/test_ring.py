@@ -101,7 +101,7 @@ def test_what_was_read_stays_when_the_ring_moves_on() -> None:
 Step = tuple[str, int]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.integers(0, 4),
     st.sampled_from(["oldest", "next"]),

@@ -89,7 +89,7 @@ def async_client():
         yield oracle
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(request=all_requests, server_version=st.sampled_from(ALL_VERSIONS))
 def test_requests_survive(request, server_version):
     try:
@@ -150,7 +150,7 @@ def test_malformed_requests_are_decode_errors(payload, server_version):
         codec.decode_request(payload, server_version)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     msg_id=st.sampled_from(list(Outgoing)),
     body=st.binary(max_size=60) | st.lists(st.sampled_from(FIELDS), max_size=30).map(b"".join),
@@ -165,7 +165,7 @@ def test_any_bytes_are_a_request_or_a_decode_error(msg_id, body, server_version,
         assert isinstance(read, (codec.UnknownRequest, *requests.LAYOUTS))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(message=all_messages)
 def test_messages_survive_protobuf(message):
     read = decode(codec.encode(message, ServerVersion.MAX), ServerVersion.MAX)
@@ -183,7 +183,7 @@ def as_newest(message):
     return message
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS))
 def test_messages_survive_as_far_as_a_version_tells_them(message, server_version):
     try:
@@ -209,14 +209,14 @@ def test_bars_show_the_dates_given():
         assert b"1704758400" in codec.encode(responses.HistoricalData(3, bars), server_version)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(tick=ticks_with(fractional_sizes), server_version=st.sampled_from(TICK_VERSIONS))
 def test_the_official_client_shows_the_ticks(new_client, tick, server_version):
     payload = codec.encode(tick, server_version)
     assert new_client.ask(ask="receive", server_version=server_version, payload=payload.hex()) == calls_of(tick)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(tick=ticks_with(whole_sizes | whole_sizes.map(float)))
 def test_the_old_client_shows_the_ticks(old_client, tick):
     payload = codec.encode(tick, 157)
@@ -283,7 +283,6 @@ FLAT_CALLS = {
 }
 
 
-@settings(deadline=None)
 @given(tick=ticks_with(fractional_sizes | st.none() | st.just(math.nan)), server_version=st.sampled_from(TICK_VERSIONS))
 def test_what_is_absent_is_an_empty_field_or_none(new_client, tick, server_version):
     values = {field.name: getattr(tick, field.name) for field in fields(tick)}

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ibfast.contracts import Forex, Index, Stock
@@ -69,7 +69,6 @@ def test_out_of_hours_the_session_before_is_given() -> None:
     assert found == [closes - 600 + 60 * number for number in range(10)]
 
 
-@settings(deadline=None)
 @given(now_s=st.integers(1_700_000_000, 1_900_000_000), length_s=st.integers(60, 86_400))
 def test_regular_hours_always_find_something(now_s: int, length_s: int) -> None:
     found = starts(bars(f"{length_s} S", "1 min", use_rth=True), now_s * NS)

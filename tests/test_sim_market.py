@@ -37,7 +37,7 @@ def one_stock_events(symbol: str = "AAPL", seconds: int = 600, rate: float = 200
     return market.past_events(UNIVERSE.find(Stock(symbol))[0].con_id, START_NS, START_NS + seconds * NS)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(steps=st.integers(1, 300), seed=st.integers(0, 5))
 def test_live_events_are_the_past_ones_however_time_is_cut(steps: int, seed: int) -> None:
     end_ns = START_NS + 5 * NS
@@ -46,7 +46,7 @@ def test_live_events_are_the_past_ones_however_time_is_cut(steps: int, seed: int
     assert events == past
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cut=st.integers(0, 60 * NS))
 def test_a_window_is_the_sum_of_its_parts(cut: int) -> None:
     market = Market(UNIVERSE)

@@ -86,13 +86,11 @@ def converse(server_version: int, chunks: list[bytes]) -> list[Any]:
     return sent
 
 
-@settings(deadline=None)
 @given(VERSIONS, st.lists(st.binary(max_size=200), max_size=5))
 def test_any_bytes(server_version: int, chunks: list[bytes]) -> None:
     converse(server_version, chunks)
 
 
-@settings(deadline=None)
 @given(VERSIONS, st.sampled_from(Outgoing), st.binary(max_size=60), st.booleans())
 def test_any_body_of_any_request(server_version: int, msg_id: Outgoing, body: bytes, is_protobuf: bool) -> None:
     wire_id = msg_id + PROTOBUF_OFFSET if is_protobuf else int(msg_id)
@@ -100,7 +98,7 @@ def test_any_body_of_any_request(server_version: int, msg_id: Outgoing, body: by
     converse(server_version, [requests.frame(head + body)])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(VERSIONS, st.sampled_from(REQUESTS), st.data())
 def test_spoiled_requests(server_version: int, request: requests.Request, data: st.DataObject) -> None:
     payload = bytearray(requests.encode(request, server_version))
@@ -111,7 +109,6 @@ def test_spoiled_requests(server_version: int, request: requests.Request, data: 
     converse(server_version, [requests.frame(bytes(payload[:cut]))])
 
 
-@settings(deadline=None)
 @given(VERSIONS, st.lists(st.sampled_from(REQUESTS), max_size=6), st.integers(1, 40))
 def test_requests_in_pieces_are_the_same(server_version: int, asked: list[requests.Request], size: int) -> None:
     data = b"".join(requests.frame(requests.encode(request, server_version)) for request in asked)

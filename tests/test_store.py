@@ -65,7 +65,7 @@ SENT: st.SearchStrategy[SentRequest] = st.one_of(
 LOGIN = "a login"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(book=st.dictionaries(REQUESTS, st.integers(-5, 5), max_size=8))
 def test_a_book_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, book: dict[SubscriptionRequest, int]
@@ -84,7 +84,7 @@ def test_a_book_is_read_as_it_was_written(
         assert (other.read().subscriptions, other.read().alive_ns) == ((), 0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(requests=st.lists(SENT, max_size=8))
 def test_what_was_sent_is_read_by_all_with_the_login(
     tmp_path_factory: pytest.TempPathFactory, requests: list[SentRequest]

@@ -65,14 +65,13 @@ def test_tables_are_the_official_ones(official):
             assert ours == [field for field in theirs if field[2] != "map"], message
 
 
-@settings(deadline=None)
 @given(messages_with_bodies)
 def test_round_trip(message_and_values):
     message, values = message_and_values
     assert protobuf.decode(message, protobuf.encode(message, values)) == values
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(messages_with_bodies)
 def test_the_official_parser_reads_what_we_write(official, message_and_values):
     message, values = message_and_values
@@ -80,7 +79,7 @@ def test_the_official_parser_reads_what_we_write(official, message_and_values):
     assert parsed == values
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(FROM_GATEWAY), st.binary(max_size=60))
 def test_any_bytes_are_read_as_the_official_parser_reads_them_or_refused(official, message, body):
     try:
@@ -94,7 +93,6 @@ def test_any_bytes_are_read_as_the_official_parser_reads_them_or_refused(officia
         return
 
 
-@settings(deadline=None)
 @given(messages_with_bodies, st.data())
 def test_damage_is_a_decode_error_or_other_values(message_and_values, data):
     message, values = message_and_values

@@ -41,7 +41,7 @@ def official_payload(oracle, request, server_version):
     return bytes.fromhex(sent[0]) if sent else None
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(request=all_requests, server_version=st.sampled_from(ALL_VERSIONS))
 def test_bytes_are_those_of_the_official_client(new_client, request, server_version):
     expected = official_payload(new_client, request, server_version)
@@ -52,7 +52,7 @@ def test_bytes_are_those_of_the_official_client(new_client, request, server_vers
         assert requests.encode(request, server_version) == expected
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(request=all_requests.map(with_strike))
 def test_bytes_are_those_of_the_old_client(old_client, request):
     if requests.LAYOUTS[type(request)].since > OLD_VERSION:
@@ -64,7 +64,7 @@ def test_bytes_are_those_of_the_old_client(old_client, request):
     assert requests.encode(request, OLD_VERSION) == official_payload(old_client, request, OLD_VERSION)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(request=all_requests.map(with_strike), server_version=st.sampled_from(ASYNC_VERSIONS))
 def test_bytes_are_those_of_ib_async(async_client, request, server_version):
     if server_version < requests.LAYOUTS[type(request)].since:

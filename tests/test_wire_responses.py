@@ -37,7 +37,7 @@ def decode(payload, server_version):
     return responses.decode(*split_id(payload, server_version), server_version)
 
 
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS))
 def test_values_are_those_that_the_official_client_shows(official, message, server_version):
     try:
@@ -49,7 +49,7 @@ def test_values_are_those_that_the_official_client_shows(official, message, serv
     assert shown == official_calls(decode(payload, server_version), server_version, is_protobuf)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(msg_id=st.sampled_from(sorted(schema.INCOMING)), data=st.data())
 def test_damaged_messages_are_decode_errors_or_messages(msg_id, data):
     is_protobuf = data.draw(st.booleans())
@@ -62,7 +62,7 @@ def test_damaged_messages_are_decode_errors_or_messages(msg_id, data):
 FIELDS = [b"\0", b"1\0", b"-1\0", b"2\0", b"20240109\0", b"x\0", b"1e400\0", b"99999999999999999999\0", b"\xff\0"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS), data=st.data())
 def test_a_message_that_ends_early_is_a_decode_error(message, server_version, data):
     try:
@@ -78,7 +78,7 @@ def test_a_message_that_ends_early_is_a_decode_error(message, server_version, da
         responses.decode(msg_id, b"".join(field + b"\0" for field in fields[:kept]), False, server_version)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS))
 def test_more_fields_than_known_are_tolerated(message, server_version):
     try:
@@ -274,7 +274,7 @@ def test_what_can_t_be_read_names_message_field_and_value_and_its_request(msg_id
     assert all(part in str(error) for part in (error.message, error.field, error.value))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(message=all_messages, server_version=st.sampled_from(ALL_VERSIONS), data=st.data())
 def test_the_request_of_a_message_is_found_wherever_it_is_still_there(message, server_version, data):
     if not hasattr(message, "req_id"):
