@@ -111,6 +111,12 @@ class Outbox:
         if late:
             self.record(late)
 
+    def spoken_of(self, req_id: int, now_s: float) -> None:
+        """The gateway has said something about a request, which shows that the request has arrived."""
+        sign = self.limiter.on_the_way(req_id)
+        if sign is not None:
+            self.arrived(sign, now_s)
+
     def ask_clock(self, request: ClockRequest | None = None) -> None:
         """Ask for the gateway's clock as soon as it is going to answer; `pump` sends the question.
 

@@ -95,6 +95,8 @@ class Reactions:
                 name, code=message.code, req_id=message.req_id, text=message.message, severity=severity.name
             )
         self._supervisor.lines.poll(now_s)
+        if self._session.is_link_up:  # else the gateway speaks for itself, and IB may not have the request
+            self._manager.outbox.spoken_of(message.req_id, now_s)
         if action.ends_request:
             error = RequestError(message.req_id, message.code, message.message)
             if action is Action.HISTORICAL_PACING:

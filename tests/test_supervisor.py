@@ -37,6 +37,7 @@ from ibfast.sim.universe import Universe
 from ibfast.supervisor import SETTLED_S
 from ibfast.wire.requests import (
     CancelMarketData,
+    CancelTickByTick,
     CurrentTimeInMillisRequest,
     HeadTimestamp,
     MarketData,
@@ -44,7 +45,7 @@ from ibfast.wire.requests import (
     OpenOrdersRequest,
     TickByTick,
 )
-from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId
+from ibfast.wire.responses import CurrentTimeInMillis, ErrorMessage, ManagedAccounts, NextValidId
 
 NERVOUS = HeartbeatConfig(interval_s=0.1, timeout_s=0.1)
 
@@ -496,6 +497,31 @@ def test_what_a_gateway_without_ib_had_to_keep_counts_from_the_return_of_the_lin
             gateway.faults.restore_link()
             await until(lambda: "link_restored" in names(manager))
             assert late[-1].request == request
+
+    run(test())
+
+
+def test_a_refusal_shows_that_a_request_has_arrived(run: Run) -> None:
+    """What may be asked for once in a time then counts from its sending, whenever the next sign comes."""
+
+    async def gateway(caller: Caller) -> None:
+        await caller.start()
+        await answer_details(caller, AAPL)
+        caller.error((await caller.request(TickByTick)).req_id, 354)
+        await caller.request(CancelTickByTick)
+        await caller.request(CurrentTimeInMillisRequest)
+        caller.send(CurrentTimeInMillis(int(time.time() * 1000)))
+        await caller.gone()
+
+    async def test() -> None:
+        async with Peer(gateway) as peer, IBKRConnectionManager(Config(port=peer.port), small_feed()) as manager:
+            stream = await manager.subscribe("AAPL", "LAST")
+            await until(lambda: stream.state is SubscriptionState.REFUSED)
+            await asyncio.sleep(MARGIN_S * 1.2)
+            late: list[Any] = []
+            manager.outbox.record = late.extend
+            await manager.current_time_ns()
+            assert [ticket.request for ticket in late if isinstance(ticket.request, TickByTick)] == []
 
     run(test())
 

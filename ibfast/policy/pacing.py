@@ -286,6 +286,10 @@ class RateLimiter:
             ticket.priority = priority
             self.account.queue.put(ticket)
 
+    def on_the_way(self, req_id: int) -> Ticket | None:
+        """Return the ticket of a request that counts once in a time, if no sign of its arrival has come yet."""
+        return next((ticket for ticket in self._on_the_way if getattr(ticket.request, "req_id", -1) == req_id), None)
+
     def arrived(self, sign: Ticket | None, now_s: float) -> list[Ticket]:
         """Take in a sign that a request has arrived, and so all that were sent before it.
 
