@@ -360,14 +360,16 @@ def test_a_user_that_is_killed_goes_on_and_says_so(run: Run) -> None:
     run(play())
 
 
-def life_of(*rows_ns: int, gap: tuple[int, int] | None = None) -> Life:
+def life_of(*rows_ns: int, gap: tuple[int, int] | None = None, is_asked_first: bool = False) -> Life:
     """Return a life with rows of one stream, and a gap of a process that has ended: first_ns and last_ns."""
-    life = Life({}, figures={"flowing": 1})
-    life.take({"key": "0 LAST", "opened": "LAST", "con_id": CON_ID, "instrument": 3})
+    told = [] if gap is None else [[1, 3, Scope.CONNECTION, GapCause.PROCESS_ENDED, 1, 2, *gap, 1]]
+    figures = {"flowing": 1, "told": told}
     rows = [[1, place, Kind.LAST, place, at_ns] for place, at_ns in enumerate(rows_ns, 1)]
-    life.take({"key": "0 LAST", "rows": rows, "gaps": [], "lost": 0, "req_id": 1})
-    if gap is not None:
-        life.told.append([1, 3, Scope.CONNECTION, GapCause.PROCESS_ENDED, 1, 2, *gap, 1])
+    came = {"key": "0 LAST", "rows": rows, "gaps": [], "lost": 0, "req_id": 1}
+    life = Life({})
+    life.take({"key": "0 LAST", "opened": "LAST", "con_id": CON_ID, "instrument": 3})
+    for line in (figures, came) if is_asked_first else (came, figures):
+        life.take(line)
     return life
 
 
@@ -377,6 +379,10 @@ def test_from_life_to_life_a_gap_begins_with_the_end_of_the_first() -> None:
     for life in (life_of(300), life_of(300, gap=(250, 300))):
         (problem,) = succeeded("0 LAST", life, before)
         assert problem.kind == "unreported"
+
+
+def test_a_gap_that_comes_after_a_life_was_asked_for_its_gaps_is_not_missed() -> None:
+    assert succeeded("0 LAST", life_of(300, is_asked_first=True), life_of(100, 200)) == []
 
 
 # --- shrinking ---

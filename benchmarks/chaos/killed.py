@@ -52,6 +52,7 @@ class Life:
         lines: what came, as printed.
         told: the gaps of its feed.
         figures: how it fared when it was asked last.
+        shown: streams that had rows then; `told` has no gap that came later.
     """
 
     asked: dict[int, Any]
@@ -59,6 +60,7 @@ class Life:
     lines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     told: list[list[int]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    shown: set[str] = field(default_factory=set)
     is_connected: bool = False
 
     def take(self, line: dict[str, Any]) -> None:
@@ -68,6 +70,7 @@ class Life:
         elif "flowing" in line:
             self.figures = line
             self.told += line["told"]
+            self.shown = {key for key in self.lines if self.newest(key)}
         elif "opened" in line:
             self.opened[line["key"]] = line["con_id"], line["opened"], line["instrument"]
             self.lines[line["key"]] = []
@@ -225,7 +228,7 @@ class _Killed:
 def succeeded(key: str, life: Life, before: Life) -> list[Problem]:
     """Return what is wrong with a stream from one life to the next: a gap must begin with the end of the first."""
     last_ns = before.last_ns(key)
-    if not last_ns or not life.newest(key) or not life.figures:
+    if not last_ns or key not in life.shown:
         return []
     instrument = life.opened[key][2]
     told = [dict(zip(GAP_FIELDS, row, strict=True)) for row in life.told]
