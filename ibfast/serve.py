@@ -38,6 +38,8 @@ STATUS_S = 60.0
 TOLD_AS_STATES = frozenset({"attempt_failed", "connect_failed", "connection_lost", "gave_up", "needs_login"})
 """Events that say what a change of the state says too."""
 
+STANDARD_ERROR = 2
+
 WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 """Hosts that stand for all addresses of this machine, and one of these."""
 
@@ -68,6 +70,7 @@ async def serve(config: Config, simulation: Simulation | None = None) -> int:
         manager = IBKRConnectionManager(config)
         stack.push_async_callback(manager.disconnect)
         server = await stack.enter_async_context(_Listening(manager, config))
+        stack.enter_context(_hangups(server, terminated))
         print("\n".join(_greeting(server, source)), flush=True)
         ends: list[Coroutine[Any, Any, object]] = [terminated.wait(), _keep_connected(manager)]
         if gateway is not None:
@@ -120,6 +123,26 @@ def _termination() -> Iterator[asyncio.Event]:
     finally:
         with contextlib.suppress(NotImplementedError):
             loop.remove_signal_handler(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _hangups(server: FanoutServer, terminated: asyncio.Event) -> Iterator[None]:
+    """Have files read again at SIGHUP; if it comes because the terminal has gone, that is the end."""
+    loop, has_terminal = asyncio.get_running_loop(), os.isatty(STANDARD_ERROR)
+
+    def hung_up() -> None:
+        if has_terminal and not os.isatty(STANDARD_ERROR):
+            terminated.set()
+        else:
+            server.reload()
+
+    if os.name == "posix":
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
+    try:
+        yield
+    finally:
+        if os.name == "posix":
+            loop.remove_signal_handler(signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -211,7 +234,7 @@ def _greeting(server: FanoutServer, source: str) -> Iterator[str]:
 
 def _audience(host: str, security: SecurityConfig) -> str:
     if security.tokens_file is not None:
-        return f"who has a token: ibfast token NAME --tokens-file {security.tokens_file}, and start again"
+        return f"who has a token: ibfast token NAME --tokens-file {security.tokens_file}"
     if security.has_authentication:
         return "who has a token: ibfast token NAME --help"
     if is_loopback(host):

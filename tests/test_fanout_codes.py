@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Run
-from fanout_client import BEARER, JsonClient, client_of, serving, token_of
+from fanout_client import BEARER, TOKEN, JsonClient, client_of, serving, token_of
 from fanout_desk import Desk
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -47,7 +48,7 @@ class Case:
     then: Callable[[FanoutServer, Desk, JsonClient], Awaitable[None]] | None = None
     stops: bool = False
     security: Mapping[str, Any] = field(default_factory=dict)
-    tokens: Callable[[], Tokens] | None = None
+    tokens: Callable[[], Tokens | None] | None = None
     closes: int | None = None
 
 
@@ -66,6 +67,19 @@ async def trade(server: FanoutServer, desk: Desk, client: JsonClient) -> None:
 
 
 SLOWEST = {"max_control_per_s": 3, "max_message_bytes": 1024}
+
+TOKENS_FILE = Path(tempfile.mkdtemp()) / "tokens.toml"
+
+
+def write_tokens(token: str = TOKEN) -> None:
+    TOKENS_FILE.touch(0o600)
+    TOKENS_FILE.write_text(f'[analyst]\ntoken = "{token}"\nsymbols = ["*"]\n')
+
+
+async def revoke(server: FanoutServer, desk: Desk, client: JsonClient) -> None:
+    write_tokens("u" * 40)
+    server.reload()
+
 
 CASES: dict[Code, list[Case]] = {
     Code.BAD_MESSAGE: [Case(asked=("{",)), Case(asked=({"op": "fly", "id": 1},))],
@@ -100,6 +114,9 @@ CASES: dict[Code, list[Case]] = {
     ],
     Code.TOO_SLOW: [Case("ended", asked=({**SUBSCRIBE, "on_slow": "close", "interval_ms": 0},), then=overwhelm)],
     Code.SHUTDOWN: [Case("closing", stops=True, closes=1001)],
+    Code.REVOKED: [
+        Case("closing", tokens=write_tokens, security={"tokens_file": str(TOKENS_FILE)}, then=revoke, closes=1008)
+    ],
     Code.EXPIRED: [Case("closing", tokens=lambda: token_of(expires_s=time.time() + 0.5), closes=1008)],
 }
 
@@ -129,7 +146,7 @@ def test_a_code_comes_about(run: Run, code: Code, case: Case) -> None:
         async with contextlib.AsyncExitStack() as stack:
             life = await stack.enter_async_context(contextlib.AsyncExitStack())
             server, desk = await life.enter_async_context(serving(dict(case.security), tokens, backlog_bytes=1024))
-            client = await stack.enter_async_context(client_of(server, **({} if tokens is None else BEARER)))
+            client = await stack.enter_async_context(client_of(server, **BEARER))
             for said in case.asked:
                 desk.error = case.error
                 if isinstance(said, str):

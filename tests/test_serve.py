@@ -25,7 +25,7 @@ from conftest import WATCHDOG_S, Run, until
 
 from ibfast import Config, FanoutConfig, ReconnectionConfig, TlsConfig
 from ibfast import serve as serving
-from ibfast.errors import ConnectError, NotConnectedError, StreamError
+from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
 from ibfast.provider import WebSocketProvider
 from ibfast.sim.gateway import Gateway
 
@@ -323,6 +323,61 @@ def test_who_has_no_token_learns_little(tmp_path: Path) -> None:
             asyncio.run(first_rows(Config(stream_url=server.said["stream"], stream_token=token), "AAPL"))
         assert 'refused_total{reason="token_missing"} 1.0' in server.get("metrics", token=watcher)[1]
         assert token not in server.end()[1]
+
+
+def token_for(path: Path, name: str) -> str:
+    return subprocess.check_output([*IBFAST, "token", name, "--tokens-file", str(path)], text=True).strip()
+
+
+def test_a_hangup_has_the_tokens_read_again(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    first = token_for(tokens, "first")
+    with served("--sim", *ANYWHERE, "--tokens", str(tokens)) as server:
+        server.until_healthy()
+
+        async def stay() -> str:
+            second = await asyncio.to_thread(token_for, tmp_path / "others.toml", "second")
+            config = Config(stream_url=server.said["stream"], stream_token=first)
+            async with asyncio.timeout(WATCHDOG_S), WebSocketProvider(config) as provider:
+                await provider.subscribe("AAPL")
+                await anext(provider.updates())
+                (tmp_path / "others.toml").replace(tokens)
+                server.process.send_signal(signal.SIGHUP)
+                with pytest.raises(AuthError):
+                    async for _ in provider.updates():
+                        pass
+            return second
+
+        second = asyncio.run(stay())
+        asyncio.run(first_rows(Config(stream_url=server.said["stream"], stream_token=second), "AAPL"))
+        tokens.write_text("[second")
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.stderr is not None
+        while "stays in force" not in (line := server.process.stderr.readline()):
+            assert line
+        asyncio.run(first_rows(Config(stream_url=server.said["stream"], stream_token=second), "AAPL"))
+        assert server.end()[0] == 0
+
+
+def test_the_end_of_its_terminal_is_its_end() -> None:
+    import pty  # where there is such a thing
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [*IBFAST, "serve", "--sim", *ANYWHERE])
+    said = b""
+    while b"connected, " not in said:
+        said += os.read(terminal, 4096)
+    os.close(terminal)
+    deadline_s, ended, status = time.monotonic() + WATCHDOG_S, 0, 0
+    while not ended and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert ended
+    assert os.WIFEXITED(status)
 
 
 def test_everybody_on_all_addresses_if_the_user_says_so() -> None:

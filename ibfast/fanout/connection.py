@@ -57,11 +57,14 @@ class Owner(Protocol):
 
     broadcaster: Broadcaster
     limits: BacklogLimits
-    tls: ssl.SSLContext | None
     handshake_timeout_s: float
     turns: Turns
     max_control_per_s: int
     max_message_bytes: int
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What TLS is spoken with; None: it is not."""
 
     def arrived(self, connection: Connection) -> None:
         """A socket was accepted."""
@@ -148,19 +151,20 @@ class Connection(ServerConnection):
             transport.abort()
             return
         self._securing = self.loop.create_task(self._secure(sock, self.owner.tls))
+        # A task that is cancelled before its first step does nothing by itself.
+        self._securing.add_done_callback(lambda _: self._secured(sock))
 
     async def _secure(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
         """Agree on TLS; the loop calls `connection_made` then."""
-        try:
+        with contextlib.suppress(OSError):  # it speaks no TLS, or has gone
             await self.loop.connect_accepted_socket(
                 lambda: self, sock, ssl=tls, ssl_handshake_timeout=self.owner.handshake_timeout_s
             )
-        except (OSError, asyncio.CancelledError):
-            pass  # it speaks no TLS, or has gone, or it is too late
-        finally:
-            if not self.is_open:
-                sock.close()
-                self.connection_lost(None)
+
+    def _secured(self, sock: socket.socket) -> None:
+        if not self.is_open:
+            sock.close()
+            self.connection_lost(None)
 
     def _open(self, transport: asyncio.Transport) -> None:
         """Have the library speak; it gets a transport that sees what it writes."""

@@ -69,6 +69,14 @@ class Door:
         self._tally = tally
         self._log_rate = LogRate()
 
+    def trust(self, tokens: Tokens) -> None:
+        """Judge by these tokens from now on."""
+        self._tokens = tokens
+
+    def has(self, grant: Grant, now_s: float) -> bool:
+        """Tell whether the token of a grant still grants the same."""
+        return self._tokens.check(grant.token, now_s) == grant
+
     def judge(self, request: Request, address: str, refusal: str, now_s: float) -> Grant | Page:
         """Return who it is that may have the stream, or else the answer.
 

@@ -62,6 +62,7 @@ class Code(StrEnum):
     TOO_SLOW = "TOO_SLOW"
     SHUTDOWN = "SHUTDOWN"
     EXPIRED = "EXPIRED"
+    REVOKED = "REVOKED"
     DONE = "DONE"
 
 

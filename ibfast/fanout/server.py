@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,7 @@ from ibfast.fanout.batcher import Batcher, Lane
 from ibfast.fanout.bell import Bell
 from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.connection import CLOSE_S, Connection
+from ibfast.fanout.credentials import Credentials
 from ibfast.fanout.descriptors import connections_possible
 from ibfast.fanout.dialect import Audience, Dialect
 from ibfast.fanout.door import Door
@@ -42,9 +44,7 @@ from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind, is_loopbac
 from ibfast.fanout.messages import Code
 from ibfast.fanout.pages import Health, Page, Pages
 from ibfast.fanout.security_config import SecurityConfig
-from ibfast.fanout.server_tls import server_context
 from ibfast.fanout.session import Hub, Session
-from ibfast.fanout.token_files import load_tokens
 from ibfast.fanout.tokens import Tokens
 from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Source, Upstreams
@@ -67,6 +67,9 @@ LOOK_S = 0.05
 
 LOOKS_PER_ROUND = 5
 """Every so many looks, all connections and all subscriptions at the gateway are looked at."""
+
+FILES_S = 2.0
+"""How often the files of tokens and certificates are looked at."""
 
 MOST_REFUSED = 64
 """Connections beyond the caps that may wait for the answer that they are."""
@@ -116,14 +119,14 @@ class FanoutServer:
         self.config = config or FanoutConfig()
         self.security = security or SecurityConfig()
         is_local = is_loopback(self.config.host)
-        tokens = tokens or load_tokens(self.security, is_local=is_local)
+        self._credentials = Credentials(self.security, is_local=is_local, tokens=tokens)
+        tokens = self._credentials.tokens
         self._warnings = check_bind(
             self.config.host,
             has_authentication=tokens.are_needed,
             has_tls=self.security.has_tls,
             allow_anonymous=self.security.allow_anonymous,
         )
-        self.tls = server_context(self.security)
         self.handshake_timeout_s = self.security.handshake_timeout_s
         connections, warning = connections_possible(self.security.max_connections, MOST_REFUSED)
         if warning:
@@ -155,7 +158,8 @@ class FanoutServer:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._bells: dict[str, Bell] = {}
         self._server: Server | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_told_to_read = asyncio.Event()
         self._now_s: Callable[[], float] = time.monotonic
         self._gaps: Reader | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -200,8 +204,19 @@ class FanoutServer:
         )
         loop = asyncio.get_running_loop()
         self._now_s = loop.time
-        self._watch = loop.create_task(self._look_after())
+        self._tasks = [loop.create_task(self._look_after())]
+        if self._credentials.has_files:
+            self._tasks.append(loop.create_task(self._keep_credentials()))
         return self
+
+    def reload(self) -> None:
+        """Have the files of tokens, keys and certificates read soon, though they seem to be the same.
+
+        A server looks every few seconds whether they have changed. A session ends (REVOKED) if its token is gone or
+        permits something else; a new certificate is for new connections. What can't be used is logged, and what was
+        read before stays.
+        """
+        self._is_told_to_read.set()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -212,9 +227,9 @@ class FanoutServer:
 
     async def _close(self) -> None:
         assert self._server is not None
-        assert self._watch is not None
-        self._watch.cancel()
-        await asyncio.gather(self._watch, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._server.close(close_connections=False)
         connections = list(self.connections)
         for connection in connections:
@@ -233,6 +248,11 @@ class FanoutServer:
         await self._hub.upstreams.close()
 
     # --- connections ---
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What new connections speak TLS with; None: they don't."""
+        return self._credentials.tls
 
     def arrived(self, connection: Connection) -> None:
         """Count a connection before it has said anything, TLS included. Called by it."""
@@ -388,6 +408,27 @@ class FanoutServer:
             if looks % LOOKS_PER_ROUND == 0:
                 with self._surviving():
                     self._look_at_all()
+
+    async def _keep_credentials(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FILES_S):
+                    await self._is_told_to_read.wait()
+            is_forced = self._is_told_to_read.is_set()
+            self._is_told_to_read.clear()
+            with self._surviving():
+                if await asyncio.to_thread(self._credentials.refresh, is_forced=is_forced):
+                    self._door.trust(self._credentials.tokens)
+                    await self._end_revoked()
+
+    async def _end_revoked(self) -> None:
+        for connection in tuple(self.connections):
+            await asyncio.sleep(0)  # a signature takes a while, and there may be thousands
+            if connection.grant is not None and not self._door.has(connection.grant, time.time()):
+                if connection.session is None:
+                    connection.drop()
+                else:
+                    self._end(connection, Code.REVOKED, "the token was revoked, or permits something else now")
 
     @contextlib.contextmanager
     def _surviving(self, connection: Connection | None = None) -> Iterator[None]:

@@ -19,7 +19,7 @@ __all__ = ["detached", "server_context"]
 
 
 def server_context(config: SecurityConfig) -> ssl.SSLContext | None:
-    """Return what the server speaks TLS with, None if it does not. Reads the files: restart when they have changed.
+    """Return what the server speaks TLS with, None if it does not.
 
     Raises:
         ConfigError: a file can't be read, the key is open to others or encrypted, or they are no pair.

@@ -64,11 +64,13 @@ class Grant:
         name: of the token's holder, printable: for logs.
         permissions: what the holder may have, within the server's caps.
         expires_s: when the session must end (Unix time), None: never.
+        token: what was presented, to be checked again when tokens have changed.
     """
 
     name: str
     permissions: Permissions
     expires_s: float | None = None
+    token: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class Tokens:
             now_s: Unix time.
         """
         if not self.are_needed:
-            return self._capped(Grant(ANONYMOUS, self._anonymous))
+            return self._capped(Grant(ANONYMOUS, self._anonymous), None)
         if token is None:
             return Denied(Reason.MISSING)
         if not is_token(token):
@@ -159,10 +161,10 @@ class Tokens:
         known = self._find(token)
         if known is None:
             verified = Denied(Reason.UNKNOWN) if self._verifier is None else self._verifier.verify(token, now_s)
-            return verified if isinstance(verified, Denied) else self._capped(verified)
+            return verified if isinstance(verified, Denied) else self._capped(verified, token)
         if known.expires_s is not None and now_s >= known.expires_s:
             return Denied(Reason.EXPIRED, known.name)
-        return self._capped(Grant(known.name, known.permissions, known.expires_s))
+        return self._capped(Grant(known.name, known.permissions, known.expires_s), token)
 
     def _find(self, token: str) -> StaticToken | None:
         digest = digest_of(token)
@@ -172,8 +174,8 @@ class Tokens:
                 found = known
         return found
 
-    def _capped(self, grant: Grant) -> Grant:
-        return Grant(grant.name, grant.permissions.capped(*self._caps), grant.expires_s)
+    def _capped(self, grant: Grant, token: str | None) -> Grant:
+        return Grant(grant.name, grant.permissions.capped(*self._caps), grant.expires_s, token)
 
 
 def is_token(text: str) -> bool:
