@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from hashlib import sha256
 
 from ibfast.errors import StoreError
 from ibfast.owner import Owner
@@ -180,8 +179,9 @@ class Book:
 
     @property
     def _login(self) -> str:
-        """Whose limits they are; account ids are nobody's business who finds the file."""
-        return sha256(",".join(sorted(self._owner.protocol.accounts)).encode()).hexdigest()
+        """The name that the login has in the store, in which account ids don't stand."""
+        assert self._store is not None
+        return self._store.login_of(self._owner.protocol.accounts)
 
     def _note_sent(self, tickets: Sequence[Ticket]) -> None:
         """Write what counts against a limit for a time, before it is sent: a process may be killed at any moment."""

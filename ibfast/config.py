@@ -29,7 +29,7 @@ from ibfast.policy.checks import (
     require_whole,
     require_zone,
 )
-from ibfast.settings import load_settings, sections_of
+from ibfast.settings import SECRET, load_settings, sections_of
 from ibfast.times import zone_of
 from ibfast.tls import TlsConfig
 
@@ -307,7 +307,7 @@ class Config:
     time_zone: str = "UTC"
     tls: TlsConfig | None = None
     stream_url: str | None = None
-    stream_token: str | None = field(default=None, repr=False)
+    stream_token: str | None = field(default=None, repr=False, metadata=SECRET)
     heartbeat: HeartbeatConfig = field(default_factory=HeartbeatConfig)
     reconnection: ReconnectionConfig = field(default_factory=ReconnectionConfig)
     pacing: PacingConfig = field(default_factory=PacingConfig)

@@ -1,7 +1,8 @@
 """Where settings come from: a TOML file, the environment, arguments; later ones win, field by field.
 
 The rule of the file: an unknown name is refused, never skipped, and an error says where the wrong value stood. A value
-that another one overrides is not looked at. The file knows dataclasses and their annotations, but no setting.
+that another one overrides is not looked at. A file with a secret in it is refused if others may read it. The module
+knows dataclasses, their annotations and which fields are marked as secrets (`SECRET`), but no setting.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
 from functools import cache
@@ -19,13 +20,17 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ibfast.errors import ConfigError
+from ibfast.private_files import fault_of
 
-__all__ = ["CONFIG_VARIABLE", "load_settings", "paths_of", "sections_of", "variables_of"]
+__all__ = ["CONFIG_VARIABLE", "SECRET", "load_settings", "paths_of", "sections_of", "variables_of"]
 
 PREFIX = "IBFAST_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, PREFIX + "DEBUG"})
 """The file's path, and the switch of the build."""
+
+SECRET: Mapping[str, bool] = {"secret": True}
+"""Metadata of a field whose value nobody else may read."""
 
 TOP = ""
 """The name under which the fields outside of sections are kept."""
@@ -71,7 +76,8 @@ def load_settings(
         arguments: fields by name, sections as a mapping or as a whole; None means not given.
 
     Raises:
-        ConfigError: the file can't be read, a name is unknown, or a value is not possible.
+        ConfigError: the file can't be read, or has a secret in it and can be read by others; a name is unknown, or a
+            value is not possible.
     """
     environ = os.environ if environ is None else environ
     path = path or environ.get(CONFIG_VARIABLE)
@@ -198,8 +204,12 @@ def _take_file(given: _Given, path: Path) -> None:
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
+            fault = fault_of(os.fstat(file.fileno()))
     except (OSError, ValueError) as error:
         raise ConfigError(f"the file {path} can't be read: {error}") from None
+    if fault:
+        for secret in _secrets_in(table, given.cls):
+            raise ConfigError(f"the file {path} has a secret in it ({secret}) and {fault}")
     origin = f"file {path}"
     for section, known in given.annotations.items():
         part = table if section == TOP else table.get(section)
@@ -209,6 +219,16 @@ def _take_file(given: _Given, path: Path) -> None:
                     continue
                 _require_toml(_path(section, name), part[name], known[name], origin)
     _take_table(given, table, origin)
+
+
+def _secrets_in(table: Mapping[str, Any], cls: type) -> Iterator[str]:
+    """Yield the names of the secrets that a file's table holds, whether or not another place overrides them."""
+    for item in fields(cls):
+        if item.metadata == SECRET and item.name in table:
+            yield item.name
+    for name, section in sections_of(cls).items():
+        if isinstance(table.get(name), Mapping):
+            yield from (f"{name}.{secret}" for secret in _secrets_in(table[name], section))
 
 
 def _require_toml(path: str, value: Any, annotation: Any, origin: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ibfast.errors import ConfigError, ConnectError
+from ibfast.settings import SECRET
 
 __all__ = ["TlsConfig", "explain"]
 
@@ -39,7 +40,7 @@ class TlsConfig:
     ca_file: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
-    key_password: str | None = field(default=None, repr=False)
+    key_password: str | None = field(default=None, repr=False, metadata=SECRET)
     server_name: str | None = None
     minimum_version: str = "1.2"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from ibfast import Config
 from ibfast.config import AuthConfig, HeartbeatConfig, TlsConfig
 from ibfast.errors import ConfigError
-from ibfast.settings import CONFIG_VARIABLE, SERVICE_VARIABLE, paths_of, sections_of, variables_of
+from ibfast.settings import CONFIG_VARIABLE, SECRET, SERVICE_VARIABLE, paths_of, sections_of, variables_of
 
 EXAMPLES: dict[str, Any] = {
     "host": "gateway.example.net",
@@ -115,7 +116,9 @@ def as_environment(values: Mapping[str, Any]) -> dict[str, str]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "ibfast.toml"
+    path = tmp_path / "ibfast.toml"
+    path.touch(0o600)
+    return path
 
 
 ALL = {path: example(path) for path in paths_of(Config) if path not in ALONE}
@@ -326,6 +329,61 @@ def test_what_is_wrong_in_a_file_is_located(file: Path, text: str, told: str) ->
     assert str(caught.value) == told.format(file=file)
 
 
+SECRETS = {
+    "stream_token": 'stream_url = "wss://desk.example.net/stream"\nstream_token = "abc"',
+    "tls.key_password": '[tls]\ncertificate = "client.pem"\nkey_password = "abc"',
+}
+
+
+def test_every_field_that_is_never_shown_is_a_secret() -> None:
+    sections = {"": Config, **sections_of(Config)}
+    marked = {
+        f"{section}.{item.name}".lstrip(".")
+        for section, cls in sections.items()
+        for item in dataclasses.fields(cls)
+        if item.metadata == SECRET
+    }
+    hidden = {
+        f"{section}.{item.name}".lstrip(".")
+        for section, cls in sections.items()
+        for item in dataclasses.fields(cls)
+        if not item.repr
+    }
+    assert marked == hidden == set(SECRETS)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no modes")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_file_with_a_secret_that_others_may_read_is_refused(file: Path, secret: str, mode: int) -> None:
+    file.write_text(SECRETS[secret])
+    file.chmod(mode)
+    overridden = {"IBFAST_STREAM_TOKEN": "abc", "IBFAST_TLS_KEY_PASSWORD": "x", "IBFAST_TLS_CERTIFICATE": "client.pem"}
+    for environ in ({}, overridden):
+        with pytest.raises(ConfigError) as caught:
+            Config.load(file, environ=environ)
+        told = f"has a secret in it ({secret}) and can be read by others (mode {mode:03o}): chmod 600 it"
+        assert str(caught.value) == f"the file {file} {told}"
+    file.chmod(0o600)
+    Config.load(file, environ={})
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_with_a_secret_of_another_user_is_refused(file: Path) -> None:
+    file.write_text(SECRETS["stream_token"])
+    file.chmod(0o600)
+    os.chown(file, 12345, 12345)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        Config.load(file, environ={})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no modes")
+def test_a_file_without_a_secret_may_be_read_by_all(file: Path) -> None:
+    file.write_text("port = 4002\n[tls]\ncertificate = 'client.pem'")
+    file.chmod(0o644)
+    assert Config.load(file, environ={}).port == 4002
+
+
 @pytest.mark.parametrize(
     ("variable", "text", "told"),
     [
@@ -384,6 +442,7 @@ def test_a_file_that_is_no_toml_is_told(file: Path, content: bytes) -> None:
 
 
 def test_a_file_that_is_not_there_is_told(file: Path) -> None:
+    file.unlink()
     for environ, path in (({}, file), ({CONFIG_VARIABLE: str(file)}, None), ({}, file.parent)):
         with pytest.raises(ConfigError, match=r"^the file .* can't be read: .*directory"):
             Config.load(path, environ=environ)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
 from ibfast.enums import MarketDataType
 from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
-from ibfast.store import Sent, SentRequest, Store
+from ibfast.store import Sent, SentRequest, Store, _written
 from ibfast.wire.requests import (
     HeadTimestamp,
     HistoricalBars,
@@ -190,19 +193,193 @@ def test_a_file_that_is_no_store_is_an_error(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     with pytest.raises(StoreError, match="book"):
         Store(path)
-    with pytest.raises(StoreError, match="opened"):
+    with pytest.raises(StoreError, match="is no file"):
         Store(tmp_path)
+    with pytest.raises(StoreError, match="opened"):
+        Store(tmp_path / "absent" / "book")
 
 
-def test_a_book_that_does_not_parse_is_an_error(tmp_path: Path) -> None:
+WRITTEN = json.loads(_written(QUOTES))
+DAMAGED_REQUESTS: dict[str, object] = {
+    "another kind": {"kind": "Nonsense"},
+    "a kind that is a list": {"kind": []},
+    "no object": [],
+    "no contract": {"kind": "MarketData"},
+    "another type": WRITTEN | {"generic_ticks": 5},
+    "a list for a text": WRITTEN | {"generic_ticks": ["233"]},
+    "another field": WRITTEN | {"nonsense": 1},
+    "a text for a contract": WRITTEN | {"contract": "AAPL"},
+    "another type in the contract": WRITTEN | {"contract": WRITTEN["contract"] | {"symbol": 5}},
+    "a list in the contract": WRITTEN | {"contract": WRITTEN["contract"] | {"symbol": []}},
+    "an object in the contract": WRITTEN | {"contract": WRITTEN["contract"] | {"con_id": {}}},
+    "legs that are none": WRITTEN | {"contract": WRITTEN["contract"] | {"combo_legs": 1}},
+    "another type in a leg": WRITTEN | {"contract": WRITTEN["contract"] | {"combo_legs": [{"con_id": "1"}]}},
+    "a hedge that is none": WRITTEN | {"contract": WRITTEN["contract"] | {"delta_neutral_contract": 0}},
+}
+DAMAGED: dict[str, str | bytes | int] = {
+    **{name: json.dumps(request) for name, request in DAMAGED_REQUESTS.items()},
+    "no JSON": "{",
+    "nothing": "",
+    "a number": 5,
+    "bytes": b"\xff\xfe",
+    "nested too deeply": '{"a":' * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_request_that_does_not_parse_is_an_error(tmp_path: Path, damage: str) -> None:
+    with Store(tmp_path / "book") as store:
+        store.remember(QUOTES, 0)
+        store.note_sent(LOGIN, [Sent(1, QUOTES, 5)])
+        for table in ("subscriptions", "sent"):
+            store._database.execute(f"UPDATE {table} SET request = ?", (DAMAGED[damage],))
+        with pytest.raises(StoreError, match="move it away"):
+            store.read()
+        with pytest.raises(StoreError, match="move it away"):
+            store.sent(LOGIN)
+
+
+@pytest.mark.parametrize("value", ["text", 1.5, b"bytes"])
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("subscriptions", "priority"),
+        ("subscriptions", "since_ns"),
+        ("sessions", "alive_ns"),
+        ("sessions", "market_data_type"),
+        ("sent", "number"),
+        ("sent", "at_ns"),
+    ],
+)
+def test_a_number_that_is_none_is_an_error(tmp_path: Path, table: str, column: str, value: object) -> None:
+    with Store(tmp_path / "book") as store:
+        store.remember(QUOTES, 0)
+        store.alive(99, MarketDataType.REALTIME)
+        store.note_sent(LOGIN, [Sent(1, QUOTES, 5)])
+        store._database.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        with pytest.raises(StoreError, match="move it away"):
+            store.sent(LOGIN) if table == "sent" else store.read()
+
+
+# --- who may read it ---
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="no modes")
+
+
+@posix
+def test_a_store_is_its_owners_alone(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        with Store(tmp_path / "book") as store:
+            store.remember(QUOTES, 0)
+            modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    finally:
+        os.umask(old)
+    assert modes == {"book": 0o600, "book-wal": 0o600, "book-shm": 0o600}
+
+
+@posix
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_a_store_that_others_may_read_is_refused(tmp_path: Path, suffix: str) -> None:
     Store(tmp_path / "book").close()
-    with sqlite3.connect(tmp_path / "book") as database:
-        database.execute(
-            "INSERT INTO subscriptions (session, request, priority) VALUES ('default', '{\"kind\": \"Nonsense\"}', 0)"
-        )
+    path = tmp_path / f"book{suffix}"
+    path.touch()
+    path.chmod(0o644)
+    with pytest.raises(StoreError, match=rf"book{suffix} can be read by others \(mode 644\): chmod 600 it"):
+        Store(tmp_path / "book")
+    path.chmod(0o600)
+    Store(tmp_path / "book").close()
+
+
+@posix
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_a_store_that_is_a_link_is_refused(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / "target"
+    target.touch(0o600)
+    if suffix:
+        Store(tmp_path / "book").close()
+    (tmp_path / f"book{suffix}").symlink_to(target)
+    with pytest.raises(StoreError, match=rf"book{suffix} is a link"):
+        Store(tmp_path / "book")
+    assert target.stat().st_size == 0
+
+
+@posix
+def test_a_link_to_nothing_makes_no_file(tmp_path: Path) -> None:
+    (tmp_path / "book").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="is a link"):
+        Store(tmp_path / "book")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
+def test_a_store_of_another_user_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "book").close()
+    os.chown(tmp_path / "book", 12345, 12345)
+    with pytest.raises(StoreError, match="belongs to another user"):
+        Store(tmp_path / "book")
+
+
+def test_a_store_keeps_its_locks_when_another_one_is_opened(tmp_path: Path) -> None:
+    """To close any descriptor of a file releases all locks that the process has on it."""
+    with Store(tmp_path / "book") as store:
+        store._database.execute("BEGIN IMMEDIATE")
+        Store(tmp_path / "book").close()
+        done = subprocess.run([sys.executable, "-c", LOCKED, str(tmp_path / "book")], capture_output=True, text=True)
+        store._database.execute("ROLLBACK")
+    assert done.stdout == "locked\n", done.stderr
+
+
+LOCKED = """
+import sys
+from ibfast.errors import StoreError
+from ibfast.enums import MarketDataType
+from ibfast.store import Store
+with Store(sys.argv[1]) as store:
+    try:
+        store.alive(1, MarketDataType.REALTIME)
+    except StoreError as error:
+        print("locked" if "locked" in str(error) else error)
+"""
+
+
+# --- whose it is ---
+
+
+def test_an_older_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "book"
+    path.touch(0o600)
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE sent (owner TEXT, login TEXT)")
     database.close()
-    with Store(tmp_path / "book") as store, pytest.raises(StoreError, match="move it away"):
-        store.read()
+    with pytest.raises(StoreError, match="made by another release of ibfast: move it away"):
+        Store(path)
+
+
+def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+    with Store(tmp_path / "book") as store:
+        store._database.execute("PRAGMA user_version = 999")
+    with pytest.raises(StoreError, match="made by another release of ibfast: move it away"):
+        Store(tmp_path / "book")
+
+
+def test_a_login_has_another_name_in_each_store(tmp_path: Path) -> None:
+    accounts = ["DU1234567", "DU7654321"]
+    with Store(tmp_path / "one") as one, Store(tmp_path / "one", "x") as again, Store(tmp_path / "two") as two:
+        names = [store.login_of(order) for store in (one, again, two) for order in (accounts, accounts[::-1])]
+        assert names[:4] == [names[0]] * 4
+        assert names[4:] == [names[4]] * 2
+        assert names[0] != names[4] != sha256(",".join(accounts).encode()).hexdigest()
+    assert all(account.encode() not in (tmp_path / "one").read_bytes() for account in accounts)
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM salt", "UPDATE salt SET bytes = 'x'", "UPDATE salt SET bytes = x'00'"])
+def test_a_damaged_salt_is_an_error(tmp_path: Path, damage: str) -> None:
+    with Store(tmp_path / "book") as store:
+        store._database.execute(damage)
+    with pytest.raises(StoreError, match="move it away"):
+        Store(tmp_path / "book")
 
 
 def test_what_was_sent_and_does_not_parse_is_an_error(tmp_path: Path) -> None:

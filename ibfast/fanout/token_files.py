@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -26,6 +25,7 @@ from ibfast.errors import ConfigError
 from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.tokens import StaticToken, Tokens, Verifier, digest_of
+from ibfast.private_files import fault_of
 
 __all__ = ["NAME", "load_tokens", "parse_tokens", "read_guarded"]
 
@@ -34,9 +34,6 @@ NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{32,256}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-
-_OTHERS_READ = 0o077
-_OTHERS_WRITE = 0o022
 
 T = TypeVar("T")
 
@@ -102,7 +99,9 @@ def _content(field: str, path: str, *, is_secret: bool = True) -> bytes:
     try:
         with open(Path(path).expanduser(), "rb", opener=_open_without_waiting) as file:
             # Of the open file: another one may stand at the path by now.
-            _require_private(field, path, os.fstat(file.fileno()), _OTHERS_READ if is_secret else _OTHERS_WRITE)
+            fault = fault_of(os.fstat(file.fileno()), is_secret=is_secret)
+            if fault:
+                raise ConfigError(f"{field}: {path} {fault}")
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no such user's home
         reason = getattr(error, "strerror", None) or str(error)
@@ -110,19 +109,6 @@ def _content(field: str, path: str, *, is_secret: bool = True) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"{field}: {path} has more than {MAX_FILE_BYTES} bytes: give another file")
     return content
-
-
-def _require_private(field: str, path: str, status: os.stat_result, forbidden: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{field}: {path} is no file: give the path of one")
-    if os.name != "posix":
-        return
-    if status.st_uid not in (0, os.geteuid()):
-        raise ConfigError(f"{field}: {path} belongs to another user: give a file of your own")
-    if status.st_mode & forbidden:
-        what = "read" if forbidden == _OTHERS_READ else "changed"
-        remedy = "chmod 600" if forbidden == _OTHERS_READ else "chmod go-w"
-        raise ConfigError(f"{field}: {path} can be {what} by others (mode {status.st_mode & 0o777:03o}): {remedy} it")
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
