@@ -1,8 +1,11 @@
-"""What the sources of the compiled code must keep to, so that it stays fast: read from the .pyx and .pxd files."""
+"""What the compiled code must keep to: its sources, to stay fast, and the modules built of them, to be hardened."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,30 @@ cdef int number(const char *p, double *out) noexcept nogil:
 """
     assert [head.split("(")[0] for head in functions_with_both(source)] == ["cdef int parse", "cdef int number"]
     assert len(NOGIL_FUNCTION.findall(Path(SOURCES[0].parent, "_number.pxd").read_text())) > 5
+
+
+MODULES = sorted(Path(ibfast.__file__).parent.glob("*.so"))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("readelf"), reason="needs readelf")
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name.partition(".")[0])
+def test_modules_are_hardened(path: Path) -> None:
+    """Their relocations are read-only once they are loaded, and an overflow of the stack ends the process."""
+    command = ["readelf", "--wide", "--dynamic", "--program-headers", "--dyn-syms", path]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "BIND_NOW" in shown
+    assert "GNU_RELRO" in shown
+    assert "__stack_chk_fail" in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("readelf"), reason="needs readelf")
+def test_copies_of_known_size_are_checked() -> None:
+    """FORTIFY is on: at least one module calls a checked function of the C library, where that has them (glibc)."""
+    shown = [
+        subprocess.run(["readelf", "--wide", "--dyn-syms", path], capture_output=True, text=True, check=True).stdout
+        for path in MODULES
+    ]
+    assert MODULES
+    if not any("GLIBC" in symbols for symbols in shown):
+        pytest.skip("another C library")
+    assert any(re.search(r"__(?!stack)[a-z]+_chk", symbols) for symbols in shown)

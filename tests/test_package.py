@@ -1,11 +1,13 @@
-"""The wheel: built from the checkout, installed into an empty environment, used there."""
+"""The sdist and the wheel: built from the checkout, without generated code; the wheel works in an empty environment."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
@@ -20,9 +22,24 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+def generated_code(names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith((".c", ".cpp", ".html"))]
+
+
+def test_the_sdist_has_the_sources_and_no_generated_code(tmp_path: Path) -> None:
+    run(sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", tmp_path, cwd=CHECKOUT)
+    (sdist,) = tmp_path.glob("ibfast-*.tar.gz")
+    with tarfile.open(sdist) as file:
+        names = file.getnames()
+    assert generated_code(names) == []
+    sources = {path.name for path in (CHECKOUT / "ibfast").iterdir() if path.suffix in (".py", ".pyx", ".pxd", ".pyi")}
+    assert sources <= {Path(name).name for name in names}
+
+
 def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, CHECKOUT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("ibfast-*.whl")
+    assert generated_code(zipfile.ZipFile(wheel).namelist()) == []
     venv.create(tmp_path / "env", with_pip=True)
     scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
     run(scripts / "python", "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
