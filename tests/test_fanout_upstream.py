@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Run, until
-from fanout_desk import Desk
+from fanout_desk import Desk, contract_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -305,6 +306,25 @@ def test_a_request_after_a_reconnect_is_kept_too(run: Run) -> None:
         assert upstreams.keeps(np.array([subscription.req_id, before])).tolist() == [True, True]
         upstreams.release(taken)
         assert not upstreams.keeps(np.array([subscription.req_id, before])).any()
+        await upstreams.close()
+
+    run(test())
+
+
+def test_a_contract_at_an_exchange_is_one_subscription_however_it_is_described(run: Run) -> None:
+    """Two requests of one instrument would send every row of it twice."""
+
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        smart = contract_of("AAPL")
+        described = [smart, replace(smart, primary_exchange="NASDAQ"), replace(smart, trading_class="NMS")]
+        taken = [(await upstreams.acquire(contract, "TRADES"))[0] for contract in described]
+        assert taken[0] == taken[1] == taken[2]
+        (other,) = (await upstreams.acquire(contract_of("AAPL", "ISLAND"), "TRADES"))[0]
+        assert other != taken[0][0]
+        assert other.stream.instrument != taken[0][0].stream.instrument
+        assert desk.asked == [("AAPL", "TRADES")] * 2
         await upstreams.close()
 
     run(test())

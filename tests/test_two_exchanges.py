@@ -341,6 +341,30 @@ def test_rows_of_a_simulated_exchange_are_no_others(run: Run, connect: Any, fami
     run(test())
 
 
+def test_a_request_of_this_process_is_no_part_of_a_subscriber_s_book(run: Run, connect: Any) -> None:
+    """It is of the same instrument, and of another number of rows."""
+
+    async def test() -> None:
+        async with simulated() as (server, manager), connect(server) as client:
+            own = await manager.subscribe("AAPL", "DEPTH", num_rows=3)
+            reader = Reader(client, "depth")
+            await reader.subscribe(ordered=True, **SMART)
+            await until(lambda: len(own_rows(manager.feed, "depth", {own.req_id})) > 50)
+            seq = manager.feed.seq
+            while not reader.rows or reader.rows[-1]["seq"] < seq:
+                await reader.hear()
+            (shared,) = (s.req_id for s in manager.session.subscriptions.values() if s.req_id != own.req_id)
+            expected = own_rows(manager.feed, "depth", {shared})["seq"]
+            got = [row["seq"] for row in reader.rows]
+            assert got == expected[(expected >= got[0]) & (expected <= got[-1])].tolist()
+            async with connect(server) as late:
+                await late.ask("subscribe", data_type="DEPTH", **SMART)
+                rows = (await late.until("snapshot"))["rows"]["depth"]
+                assert max(row["position"] for row in rows) == 9
+
+    run(test())
+
+
 def _at(subscription: Any) -> str:
     return str(subscription.request.contract.exchange)
 
