@@ -150,6 +150,7 @@ def _is_rationed(request: Request) -> bool:
 
 
 def _instrument(contract: Contract) -> Hashable:
+    """Return what IB's limits count as one instrument: a contract, at whatever exchange."""
     return contract.con_id or replace(contract, exchange="", primary_exchange="", include_expired=False)
 
 
