@@ -413,6 +413,16 @@ cdef class Encoder:
         self.held = [buffer]
         return 0
 
+    def drop(self):
+        """Forget the rows that were pushed and not encoded, and the last window: every channel is restarted then."""
+        cdef int family
+        for family in range(FAMILIES):
+            self.queues[family].head = 0
+            self.queues[family].tail = 0
+        self.held = []
+        self.changed_used = 0
+        self.log.used = 0
+
     def encode(self, int64_t until_ns):
         """Encode the next window and return the indices of the channels that have a piece in it.
 

@@ -25,6 +25,11 @@ def contract_of(symbol: str, exchange: str = "SMART") -> Contract:
     return Contract(CON_IDS[symbol], symbol, "STK", exchange=exchange, currency="USD")
 
 
+def no_fault(place: str, error: Exception) -> None:
+    """Let a fault fail the test."""
+    raise error
+
+
 class Desk:
     """What a connection manager is to the fan-out.
 

@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 import pytest
 from fanout_auditor import Truth
-from fanout_desk import Desk
+from fanout_desk import Desk, no_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast._frames import FrameDecoder
 from ibfast.enums import Kind
-from ibfast.fanout.batcher import Batcher, Lane, Seat
+from ibfast.fanout.batcher import Batcher, Lane, Loss, Seat
 from ibfast.fanout.binary import ChannelSpec
 from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.channels import Channel
@@ -75,10 +75,10 @@ class Office:
             asyncio.run(self.desk.subscribe(symbol, "TRADES"))
         self.truth = Truth(self.desk)
         self.windows: list[int] = []
-        self.overruns: list[tuple[Lane, int]] = []
+        self.losses: list[Loss] = []
         self.batcher = Batcher(
             self.desk.feed, lambda req_ids: req_ids > 0, self._write, set, self.windows.append,
-            lambda lane, from_seq: self.overruns.append((lane, from_seq)),
+            self.losses.append, no_fault,
         )  # fmt: skip
         self.dialects: tuple[Dialect, ...] = (JsonDialect(self.desk.feed), BinaryDialect(self.desk.feed))
 
@@ -205,7 +205,7 @@ def test_what_was_overwritten_is_told_and_the_state_is_the_latest(number: int) -
     for price in range(100):
         office.trade("AAPL", float(price))
     office.batcher.flush(10)
-    assert office.overruns == [(lane, before)]
+    assert office.losses == [Loss(lane, before, (seat,), [])]
     assert lane.seq == office.desk.feed.seq
     assert len(reader.rows[0]) == 1
     assert office.batcher.ledger.is_whole(seat.channel)

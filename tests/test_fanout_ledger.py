@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fanout_desk import Desk
+from fanout_desk import Desk, no_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,7 +70,7 @@ STEPS = st.lists(
 @given(STEPS)
 def test_a_state_has_every_row_since_its_beginning_though_the_rings_forget(steps: Any) -> None:
     desk = desk_of("AAPL", "MSFT")
-    ledger = Ledger(desk.feed, keeps_all)
+    ledger = Ledger(desk.feed, keeps_all, no_fault)
     channels = {symbol: begun(desk, ledger, symbol) for symbol in ("AAPL", "MSFT")}
     model = {symbol: ChannelState(FAMILIES, {}) for symbol in channels}
     readers = {family: desk.feed.rings[family].reader(start="oldest") for family in FAMILIES}
@@ -100,7 +100,7 @@ def test_what_began_before_the_rings_memory_is_not_whole_until_it_can_be_known()
     for price in range(2 * CAPACITY):
         desk.book("AAPL", (0, 0, 0, float(price), 1.0))
     desk.trade("AAPL", *map(float, range(2 * CAPACITY)))
-    ledger = Ledger(desk.feed, keeps_all)
+    ledger = Ledger(desk.feed, keeps_all, no_fault)
     channel = begun(desk, ledger)
     assert not ledger.is_whole(channel)
     assert "depth" not in ledger.rows(channel)  # a part of a book is none
@@ -115,7 +115,7 @@ def test_what_began_before_the_rings_memory_is_not_whole_until_it_can_be_known()
 @pytest.mark.parametrize("rows", [CAPACITY, CAPACITY + 1])
 def test_rows_that_were_overwritten_before_they_were_read_make_a_book_unknown(rows: int) -> None:
     desk = desk_of("AAPL")
-    ledger = Ledger(desk.feed, keeps_all)
+    ledger = Ledger(desk.feed, keeps_all, no_fault)
     channel = begun(desk, ledger)
     desk.book("AAPL", (0, 0, 0, 1.0, 1.0))
     assert ledger.rows(channel)["depth"]["price"].tolist() == [1.0]
@@ -131,7 +131,7 @@ def test_rows_that_were_overwritten_before_they_were_read_make_a_book_unknown(ro
 
 def test_a_subscription_that_was_opened_anew_begins_with_nothing() -> None:
     desk = desk_of("AAPL")
-    ledger = Ledger(desk.feed, keeps_all)
+    ledger = Ledger(desk.feed, keeps_all, no_fault)
     channel = begun(desk, ledger)
     desk.book("AAPL", (0, 0, 0, 1.0, 1.0))
     desk.trade("AAPL", 1.0)
@@ -145,7 +145,7 @@ def test_a_subscription_that_was_opened_anew_begins_with_nothing() -> None:
 def test_an_index_that_was_freed_has_no_state_of_its_former_instrument() -> None:
     async def test() -> None:
         desk = Desk(CAPACITY, keep_instrument_s=1e-9)
-        ledger = Ledger(desk.feed, keeps_all)
+        ledger = Ledger(desk.feed, keeps_all, no_fault)
         apple = [await desk.subscribe("AAPL", data_type) for data_type in ("TICKS", "DEPTH")]
         for data_type in ("TICKS", "DEPTH"):
             await desk.subscribe("MSFT", data_type)
@@ -173,7 +173,7 @@ def test_an_index_that_was_freed_has_no_state_of_its_former_instrument() -> None
 def test_rows_that_are_nobody_s_are_none_of_a_state() -> None:
     desk = desk_of("AAPL")
     own = desk.subscription("AAPL").req_id
-    ledger = Ledger(desk.feed, lambda req_ids: req_ids == own)
+    ledger = Ledger(desk.feed, lambda req_ids: req_ids == own, no_fault)
     channel = channel_of(desk, "AAPL", "trades")
     desk.trade("AAPL", 1.0)
     desk.foreign_trade("AAPL", 666.0)

@@ -112,6 +112,10 @@ class Connection(ServerConnection):
         super().resume_writing()
 
 
+def no_error(error: Exception) -> None:
+    raise error
+
+
 class Rig:
     """A server whose connections are all in one audience.
 
@@ -120,7 +124,7 @@ class Rig:
     """
 
     def __init__(self) -> None:
-        self.broadcaster = Broadcaster()
+        self.broadcaster = Broadcaster(no_error)
         self.audience = Audience()
         self.made: list[Connection] = []
         self.server: Server
@@ -625,7 +629,7 @@ def test_an_audience_has_each_writer_once(steps: list[tuple[bool, int]]) -> None
     class Silent(asyncio.Transport):
         def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
-    broadcaster = Broadcaster()
+    broadcaster = Broadcaster(no_error)
     writers = [broadcaster.join(Silent(), lambda: True) for _ in range(10)]
     audience, model = Audience(), set()
     for is_add, number in steps:

@@ -2,11 +2,14 @@
 
 The rule of the file: the feed's rings are read and never waited for, in the thread that fills them, so that `feed.seq`
 is published whenever this code runs. It is told when a window ends; it knows no clock, no socket, and no policy.
+
+A fault ends nothing but the work on what it is about: a channel, an audience, or a lane. Its subscribers are told what
+they have lost by it before they are sent a sequence number that is beyond.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +17,19 @@ from numpy.typing import NDArray
 
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Audience, Dialect, Encoder, Members, Outlet, Rows
+from ibfast.fanout.faults import OnFault
 from ibfast.fanout.ledger import Keeps, Ledger
 from ibfast.fanout.past import rows_between
 from ibfast.feed import Feed
 from ibfast.ring import Reader
 
-__all__ = ["Batcher", "Lane", "Seat"]
+__all__ = ["Batcher", "Lane", "Loss", "Seat"]
 
 AT_ONCE = (1 << 63) - 1
 """The end of a window that waits for nothing."""
 
 Write = Callable[[bytes, Audience], None]
-"""Sends frames to all members of an audience."""
+"""Sends frames to all members of an audience; raises nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +47,25 @@ class Seat:
     index: int
     is_known: bool
     shares: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Rows that subscribers of a lane are not sent: those after a sequence number, up to the lane's.
+
+    Attributes:
+        lane: which.
+        from_seq: what was sent is complete up to here.
+        seats: of the channels that have lost rows; they go on from a new state.
+        broken: those of them that can't go on.
+        audience: the only one that has lost them; None: everybody who has the channels.
+    """
+
+    lane: Lane
+    from_seq: int
+    seats: Collection[Seat]
+    broken: Collection[Seat] = ()
+    audience: Audience | None = None
 
 
 class Window:
@@ -74,6 +97,11 @@ class Window:
         is_overrun, self._lost = lost > self._lost, lost
         return found, is_overrun
 
+    def skip(self) -> None:
+        """Pass over what is new: a part of it may have been read."""
+        self._lost = 0
+        self._readers = {family: self._feed.rings[family].reader(start="next") for family in self._readers}
+
 
 class Lane:
     """The channels of one dialect, interval and unit of time, and who has them.
@@ -91,6 +119,7 @@ class Lane:
         self.interval_ms = interval_ms
         self.seq = seq
         self.told = encoder.version
+        self._encoded: tuple[list[Audience], int] = [], self.told
         self._new_members = new_members
         self.seats: dict[Channel, Seat] = {}
         self.audiences: dict[tuple[Any, ...], Audience] = {}
@@ -114,20 +143,45 @@ class Lane:
             pairs = tuple(zip(audience.ids, audience.indices, strict=True))
             del self.audiences[pairs, audience.is_deflated, audience.is_capped]
 
-    def publish(self, rows: Rows, until_ns: int, seq: int, write: Write) -> None:
-        """Encode what is new, and give every audience its share in one write."""
+    def encode(self, rows: Rows, until_ns: int, seq: int, on_fault: OnFault) -> tuple[list[Seat], list[Audience]]:
+        """Encode what is new, for `send`.
+
+        Returns:
+            The channels, and the audiences, that have lost it by a fault.
+        """
         encoder = self.encoder
         audiences = list(self.audiences.values())
+        lost: set[int] = set()
+        failed: list[Audience] = []
         if rows:
             encoder.push(rows)
+        version = self.told
         while encoder.advance(until_ns, seq):
-            news = encoder.prelude(self.told) if encoder.version != self.told else b""
-            self.told = encoder.version
+            for index, error in encoder.faults():
+                on_fault("channel", error)
+                lost |= set() if index is None else {index}
+            news = encoder.prelude(version) if encoder.version != version else b""
+            version = encoder.version
             for audience in audiences:
-                frame = encoder.splice(audience)
+                try:
+                    frame = encoder.splice(audience)
+                except Exception as error:
+                    on_fault("audience", error)
+                    failed.append(audience)
+                    continue
                 if news or frame:
                     audience.parts.append(news + frame)
+            if failed:
+                audiences = [audience for audience in audiences if audience not in failed]
+        self._encoded = audiences, version
         self._note(seq)
+        for audience in failed:
+            audience.forget()
+        return [seat for seat in self.seats.values() if seat.index in lost] if lost else [], failed
+
+    def send(self, write: Write) -> None:
+        """Give every audience its share of what was encoded, in one write."""
+        (audiences, self.told), self._encoded = self._encoded, ([], self.told)
         for audience in audiences:
             parts = audience.parts
             if parts:
@@ -135,14 +189,11 @@ class Lane:
                 parts.clear()
                 write(frames, audience)
 
-    def restart(self, ledger: Ledger, seq: int) -> None:
-        """Go on from what is known of all channels, because rows were lost; nobody is sent what was still to come."""
-        while self.encoder.advance(AT_ONCE, seq):
-            pass
-        for seat in self.seats.values():
-            state = ledger.rows(seat.channel)
-            seat.is_known = bool(state)
-            self.encoder.restart(seat.index, state, seq)
+    def drop(self, seq: int) -> None:
+        """Send nobody what was still to come up to here; all channels must be restarted."""
+        self.encoder.drop()
+        for audience in self.audiences.values():
+            audience.forget()
         self.seq = seq
 
     def _note(self, seq: int) -> None:
@@ -159,7 +210,8 @@ class Batcher:
         write: sends frames to the members of an audience.
         new_members: makes an empty set of members.
         on_window: told of an interval whose windows end from now on.
-        on_overrun: told of a lane whose subscribers have lost rows, up to its `seq` and from the one before.
+        on_loss: told what subscribers of a lane have lost, and have to be told before anything else of it.
+        on_fault: told of what has failed.
 
     Attributes:
         feed: as given.
@@ -174,15 +226,17 @@ class Batcher:
         write: Write,
         new_members: Callable[[], Members],
         on_window: Callable[[int], None],
-        on_overrun: Callable[[Lane, int], None],
+        on_loss: Callable[[Loss], None],
+        on_fault: OnFault,
     ) -> None:
         self.feed = feed
         self._keeps = keeps
-        self.ledger = Ledger(feed, keeps)
+        self.ledger = Ledger(feed, keeps, on_fault)
         self._write = write
         self._new_members = new_members
         self._on_window = on_window
-        self._on_overrun = on_overrun
+        self._on_loss = on_loss
+        self._on_fault = on_fault
         self.windows: dict[int, Window] = {}
         self._lanes: dict[tuple[str, int, str], Lane] = {}
 
@@ -197,14 +251,41 @@ class Batcher:
         if window is None:
             return
         seq = self.feed.seq
-        rows, is_overrun = window.read(self._keeps)
+        try:
+            rows, is_overrun = window.read(self._keeps)
+        except Exception as error:
+            self._on_fault("window", error)
+            window.skip()
+            rows, is_overrun = {}, True
         for lane in tuple(window.lanes):
-            if is_overrun:
-                before = lane.seq
-                lane.restart(self.ledger, seq)
-                self._on_overrun(lane, before)
-            else:
-                lane.publish(rows, until_ns, seq, self._write)
+            before = lane.seq
+            if not is_overrun:
+                try:
+                    seats, audiences = lane.encode(rows, until_ns, seq, self._on_fault)
+                except Exception as error:
+                    self._on_fault("lane", error)
+                else:
+                    if seats:
+                        self._restart(lane, seats, before)
+                    for audience in audiences:
+                        self._on_loss(Loss(lane, before, tuple(lane.seats.values()), audience=audience))
+                    lane.send(self._write)
+                    continue
+            lane.drop(seq)
+            self._restart(lane, tuple(lane.seats.values()), before)
+
+    def _restart(self, lane: Lane, seats: Collection[Seat], from_seq: int) -> None:
+        """Have channels go on from what is known of them, because rows were lost."""
+        broken = []
+        for seat in seats:
+            try:
+                state = self.ledger.rows(seat.channel)
+                seat.is_known = bool(state)
+                lane.encoder.restart(seat.index, state, lane.seq)
+            except Exception as error:
+                self._on_fault("channel", error)
+                broken.append(seat)
+        self._on_loss(Loss(lane, from_seq, seats, broken))
 
     def join(self, dialect: Dialect, channel: Channel, since_seqs: Mapping[str, int]) -> tuple[Lane, Seat]:
         """Take a share in a channel, which is complete up to its lane's `seq`.
@@ -219,9 +300,13 @@ class Batcher:
         lane = self._lane(dialect, channel)
         seat = lane.seats.get(channel)
         if seat is None:
-            self.windows[channel.interval_ms].add(channel.families)
-            state = self.ledger.rows(channel)
-            seat = Seat(channel, lane.encoder.add(channel, state, lane.seq), bool(state))
+            try:
+                self.windows[channel.interval_ms].add(channel.families)
+                state = self.ledger.rows(channel)
+                seat = Seat(channel, lane.encoder.add(channel, state, lane.seq), bool(state))
+            except BaseException:
+                self._close_unused(lane)
+                raise
             lane.seats[channel] = seat
         seat.shares += 1
         return lane, seat
@@ -231,8 +316,13 @@ class Batcher:
         seat.shares -= 1
         if seat.shares:
             return
-        lane.encoder.remove(seat.index)
         del lane.seats[seat.channel]
+        try:
+            lane.encoder.remove(seat.index)
+        finally:
+            self._close_unused(lane)
+
+    def _close_unused(self, lane: Lane) -> None:
         if not lane.seats:
             self._lanes = {key: other for key, other in self._lanes.items() if other is not lane}
             window = self.windows[lane.interval_ms]
@@ -244,10 +334,15 @@ class Batcher:
         key = (dialect.name, channel.interval_ms, channel.unit if dialect.has_units else "")
         if key not in self._lanes:
             encoder = dialect.encoder(channel.interval_ms, channel.unit)
-            lane = self._lanes[key] = Lane(encoder, channel.interval_ms, self.feed.seq, self._new_members)
+            lane = Lane(encoder, channel.interval_ms, self.feed.seq, self._new_members)
             if channel.interval_ms not in self.windows:
                 self.windows[channel.interval_ms] = Window(self.feed)
-                self._on_window(channel.interval_ms)
+                try:
+                    self._on_window(channel.interval_ms)
+                except BaseException:
+                    del self.windows[channel.interval_ms]
+                    raise
+            self._lanes[key] = lane
             self.windows[channel.interval_ms].lanes.append(lane)
         return self._lanes[key]
 

@@ -57,6 +57,7 @@ class _BinaryEncoder:
         self._looked: dict[int, int] = {}
         self._settling: deque[int] = deque()
         self._texts: dict[int, bytes] = {}
+        self._faults: list[tuple[int | None, Exception]] = []
 
     def _new_codec(self) -> Codec:
         return Codec(self._span_ns, UNITS_NS[self._unit], self._class)
@@ -114,8 +115,22 @@ class _BinaryEncoder:
         self._note_texts(text_id for _, text_id in self._codec.new_texts())
         self._settling.extend(self._codec.settling())
         for _ in range(min(LOOKS, len(self._settling))):
-            self._settle(self._settling.popleft())
+            try:
+                self._settle(self._settling.popleft())
+            except Exception as error:  # the numbers stay on the grids that they were on
+                self._faults.append((None, error))
         return bool(changed)
+
+    def faults(self) -> list[tuple[int | None, Exception]]:
+        """See `Encoder`."""
+        faults, self._faults = self._faults, []
+        return faults
+
+    def drop(self) -> None:
+        """See `Encoder`."""
+        self._codec.drop()
+        self._settling.clear()
+        self._faults.clear()
 
     def _settle(self, index: int) -> None:
         """Have a channel's numbers on the grids of its latest rows."""

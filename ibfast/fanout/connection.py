@@ -23,6 +23,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from ibfast.fanout.backlog import Backlog, BacklogLimits, Pace, Progress
+from ibfast.fanout.faults import Faults
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.limits import Bucket
 from ibfast.fanout.messages import Code
@@ -57,6 +58,7 @@ class Owner(Protocol):
 
     broadcaster: Broadcaster
     limits: BacklogLimits
+    faults: Faults
     handshake_timeout_s: float
     turns: Turns
     max_control_per_s: int
@@ -319,6 +321,10 @@ class Connection(ServerConnection):
 
     def _judge(self) -> None:
         """Leave data out from now on, if too much waits or was sent; never in the middle of what is being said."""
+        with self.owner.faults.contained("connection", self.cut):
+            self._leave_out()
+
+    def _leave_out(self) -> None:
         if self.session is None or self.session.subscriber.is_behind:
             return
         now_s = self.loop.time()
@@ -327,6 +333,10 @@ class Connection(ServerConnection):
             self.pace.fell_behind(now_s)
             self.session.subscriber.fall_behind()
             self.watch()
+
+    def cut(self) -> None:
+        """Break the connection off; what the socket holds of it may still arrive, nothing follows."""
+        self.transport.abort()
 
     def watch(self) -> None:
         """Have it looked at soon."""
@@ -359,6 +369,10 @@ class Connection(ServerConnection):
 
     def drain_backlog(self) -> None:
         """Send what waits; if the socket takes it, go on with what is newest."""
+        with self.owner.faults.contained("connection", self.cut):
+            self._drain()
+
+    def _drain(self) -> None:
         if self.session is None or not self._may_write():
             return
         if self.backlog and self.member.is_ready:

@@ -41,6 +41,9 @@ class Outlet(Protocol):
     def watch(self) -> None:
         """Have it looked at soon, and again as long as it waits for anything."""
 
+    def cut(self) -> None:
+        """Break it off, since nobody knows what it was sent; the client comes back and resumes."""
+
 
 class Members(Protocol):
     """A set of connections, in the form that whoever writes to them likes best."""
@@ -79,6 +82,11 @@ class Audience:
     cache: Any = None
     parts: list[bytes] = field(default_factory=list)
 
+    def forget(self) -> None:
+        """Drop what was encoded and not written, and what the encoder believes its members to know by it."""
+        self.parts.clear()
+        self.cache = None
+
 
 class Encoder(Protocol):
     """Encodes the channels of one window length and one unit of time."""
@@ -110,6 +118,15 @@ class Encoder(Protocol):
             until_ns: a window that has not ended by then may wait for the rows that it may yet get.
             seq: up to which everything was pushed.
         """
+
+    def faults(self) -> list[tuple[int | None, Exception]]:
+        """Return, once, what has gone wrong in `advance`, each with the channel whose rows are lost by it, if any.
+
+        Such a channel has no piece in that window; it must be restarted, and its subscribers told.
+        """
+
+    def drop(self) -> None:
+        """Forget what was pushed and not encoded, in whatever condition `advance` was left; `restart` all channels."""
 
     def splice(self, audience: Audience) -> bytes:
         """Return the frame of the window just encoded for these channels, b"" if nothing of theirs is in it."""

@@ -31,6 +31,7 @@ class Tally:
         rows_left_out: rows in them, as far as their number is known.
         fallen_behind: how often a subscriber could not take more, and got the latest state instead.
         slowed: how often a subscriber's rate was lowered by a step.
+        faults: of the server's own, by where they were met.
     """
 
     admitted: int = 0
@@ -41,6 +42,7 @@ class Tally:
     rows_left_out: int = 0
     fallen_behind: int = 0
     slowed: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ def _watches(tally: Tally, present: Present) -> list[Watch]:
         ("rows_left_out", tally.rows_left_out, "Rows in them, as far as known", ()),
         ("fallen_behind", tally.fallen_behind, "Times that a subscriber got the latest state only", ()),
         ("slowed", tally.slowed, "Times that a subscriber's rate was lowered", ()),
+        ("faults", tally.faults, "Faults of the server's own", ("place",)),
         ("writes", present.writes, "Writes to sockets of data and control messages", ()),
         ("bytes", present.nbytes, "Bytes of them", ()),
     ]

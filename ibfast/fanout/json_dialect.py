@@ -75,6 +75,7 @@ class _JsonEncoder:
         self._next_index = 0
         self._waiting: Rows | None = None
         self._pieces: dict[int, bytes] = {}
+        self._faults: list[tuple[int | None, Exception]] = []
         self._head = b""
 
     def add(self, channel: Channel, state: Rows, seq: int) -> int:
@@ -123,10 +124,23 @@ class _JsonEncoder:
                     wanted.setdefault(instrument, {})[family] = own
         for instrument, parts in wanted.items():
             for line in self._of_instrument[instrument]:
-                piece = line.encode(parts)
+                try:
+                    piece = line.encode(parts)
+                except Exception as error:
+                    self._faults.append((line.index, error))
+                    continue
                 if piece:
                     self._pieces[line.index] = piece
         return True
+
+    def faults(self) -> list[tuple[int | None, Exception]]:
+        """See `Encoder`."""
+        faults, self._faults = self._faults, []
+        return faults
+
+    def drop(self) -> None:
+        """See `Encoder`."""
+        self._waiting, self._pieces, self._faults = None, {}, []
 
     def splice(self, audience: Audience) -> bytes:
         """See `Encoder`."""

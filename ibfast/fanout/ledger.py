@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ibfast._feed import DTYPES
 from ibfast.enums import Kind
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Rows
+from ibfast.fanout.faults import OnFault
 from ibfast.fanout.past import reaches, rows_between
 from ibfast.fanout.state import IS_OLD, KEYED, ChannelState, by_instrument
 from ibfast.feed import Feed
@@ -61,6 +63,10 @@ class _Entry:
         if len(rows):
             self.state.take({family: rows}, is_conflated=False)
 
+    def void(self, family: str) -> None:
+        """Begin anew with nothing, because rows were missed."""
+        self.state, self.is_whole = ChannelState((family,), {}), False
+
 
 class Ledger:
     """The states of all instruments that subscribers want.
@@ -68,11 +74,13 @@ class Ledger:
     Args:
         feed: whose rings are read.
         keeps: which rows are for subscribers.
+        on_fault: told of what can't be read, or does not fit: the state that it belongs to is not whole then.
     """
 
-    def __init__(self, feed: Feed, keeps: Keeps) -> None:
+    def __init__(self, feed: Feed, keeps: Keeps, on_fault: OnFault) -> None:
         self._feed = feed
         self._keeps = keeps
+        self._on_fault = on_fault
         self._readers: dict[str, Reader] = {}
         self._lost: dict[str, int] = {}
         self._entries: dict[str, dict[int, _Entry]] = {}
@@ -144,13 +152,24 @@ class Ledger:
         reader = self._readers.get(family)
         if reader is None or not reader.pending:
             return
-        rows, entries = reader.read(), self._entries[family]
-        if reader.lost > self._lost.get(family, 0):
-            self._lost[family] = reader.lost
+        entries = self._entries[family]
+        try:
+            rows = reader.read()
+            is_lost = reader.lost > self._lost.get(family, 0)
+            rows = rows[self._keeps(rows["req_id"])]
+        except Exception as error:
+            self._on_fault("ledger", error)
+            self._readers[family] = self._feed.rings[family].reader(start="next")
+            rows, is_lost = np.empty(0, DTYPES[family]), True
+        if is_lost:
+            self._lost[family] = self._readers[family].lost
             for entry in entries.values():
-                entry.state, entry.is_whole = ChannelState((family,), {}), False
-        rows = rows[self._keeps(rows["req_id"])]
+                entry.void(family)
         if len(rows):
             for instrument, own in by_instrument(rows):
                 if instrument in entries:
-                    entries[instrument].take(family, own)
+                    try:
+                        entries[instrument].take(family, own)
+                    except Exception as error:
+                        self._on_fault("ledger", error)
+                        entries[instrument].void(family)

@@ -43,6 +43,11 @@ class Places:
         """When it last got frames."""
         return max((place.audience.written_s for place in self._places.values() if place.audience), default=0.0)
 
+    def audience(self, lane: Lane) -> Audience | None:
+        """Return the audience that the connection belongs to in a lane, None while it belongs to none."""
+        place = self._places.get(lane)
+        return None if place is None else place.audience
+
     def open(self) -> None:
         """Have frames sent, from now on. The connection was told all that is new in its lanes."""
         self.is_open = True

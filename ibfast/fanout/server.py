@@ -29,7 +29,7 @@ from websockets.typing import Subprotocol
 
 from ibfast.config import FanoutConfig
 from ibfast.fanout.backlog import BacklogLimits
-from ibfast.fanout.batcher import Batcher, Lane
+from ibfast.fanout.batcher import Batcher, Loss
 from ibfast.fanout.bell import Bell
 from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.connection import CLOSE_S, Connection
@@ -37,8 +37,9 @@ from ibfast.fanout.credentials import Credentials
 from ibfast.fanout.descriptors import connections_possible
 from ibfast.fanout.dialect import Audience, Dialect
 from ibfast.fanout.door import Door
+from ibfast.fanout.faults import Faults
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
-from ibfast.fanout.gauges import Present, registry_of
+from ibfast.fanout.gauges import Present, Tally, registry_of
 from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind, is_loopback
 from ibfast.fanout.messages import Code
@@ -136,7 +137,9 @@ class FanoutServer:
         self.limits = BacklogLimits(
             self.config.backlog_bytes, self.config.backlog_s, self.config.patience_s, self.config.stalled_s
         )
-        self.broadcaster = Broadcaster()
+        self.tally = Tally()
+        self.faults = Faults(self.tally)
+        self.broadcaster = Broadcaster(partial(self.faults.note, "transport"))
         self.turns = Turns()
         self.max_control_per_s = self.security.max_control_per_s
         self.max_message_bytes = self.security.max_message_bytes
@@ -145,13 +148,15 @@ class FanoutServer:
         self._refused = 0
         self._watched: set[Connection] = set()
         upstreams = Upstreams(feed, source, self.config.linger_s)
-        batcher = Batcher(feed, upstreams.keeps, self._write, Members, self._on_window, self._on_overrun)
+        batcher = Batcher(
+            feed, upstreams.keeps, self._write, Members, self._on_window, self._on_loss, self.faults.note
+        )  # fmt: skip
         known: tuple[Dialect, ...] = (JsonDialect(feed), BinaryDialect(feed))
         self._hub = Hub(
-            batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.config.heartbeat_s,
-            {dialect.name: dialect for dialect in known},
+            batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.faults,
+            self.config.heartbeat_s,
+            {dialect.name: dialect for dialect in known}, self.tally,
         )  # fmt: skip
-        self.tally = self._hub.tally
         self.registry = registry_of(self.tally, self.present)
         pages = Pages(health, [self.registry] if registry is None else [registry, self.registry], self.present)
         self._door = Door(tokens, Origins(self.security.origins), pages, self.tally, is_local=is_local)
@@ -357,12 +362,20 @@ class FanoutServer:
         now_s = audience.written_s = self._now_s()
         members = audience.members
         assert isinstance(members, Members)
-        refused = self.broadcaster.write(frames, members)
+        try:
+            refused = self.broadcaster.write(frames, members)
+        except Exception as error:  # nobody knows who has it
+            self.faults.note("write", error)
+            for connection in self._present_of(tuple(members)):
+                connection.cut()
+            return
         for connection in self._present_of(refused):
-            connection.offer(frames, now_s)
+            with self.faults.contained("connection", connection.cut):
+                connection.offer(frames, now_s)
         if audience.is_capped:
             for connection in self._present_of(tuple(members)):
-                connection.spend(len(frames), now_s)
+                with self.faults.contained("connection", connection.cut):
+                    connection.spend(len(frames), now_s)
 
     def _present_of(self, writers: Iterable[Writer]) -> Iterator[Connection]:
         """Yield the connections of writers. One that is gone can be in its audience still, until its session ends."""
@@ -391,10 +404,11 @@ class FanoutServer:
             self._timers[interval_ms] = loop.call_later(delay_s, self._end_window, interval_ms)
             batcher.flush(interval_ms, now_ns)
 
-    def _on_overrun(self, lane: Lane, from_seq: int) -> None:
-        for connection in self.connections:
+    def _on_loss(self, loss: Loss) -> None:
+        for connection in tuple(self.connections):
             if connection.session is not None:
-                connection.session.subscriber.overrun(lane, from_seq)
+                with self.faults.contained("loss", connection.cut):
+                    connection.session.subscriber.lose(loss)
 
     # --- what is looked at from time to time ---
 
@@ -403,11 +417,12 @@ class FanoutServer:
         while True:
             await asyncio.sleep(LOOK_S)
             looks += 1
-            with self._surviving():
-                self._look()
-            if looks % LOOKS_PER_ROUND == 0:
-                with self._surviving():
-                    self._look_at_all()
+            for look in (self._tell_gaps, self._hub.batcher.ledger.keep_up, self._look_at_watched):
+                with self.faults.contained("upkeep"):
+                    look()
+            for look in (self._tell_states, self._look_at_all) if looks % LOOKS_PER_ROUND == 0 else ():
+                with self.faults.contained("upkeep"):
+                    look()
 
     async def _keep_credentials(self) -> None:
         while True:
@@ -416,7 +431,7 @@ class FanoutServer:
                     await self._is_told_to_read.wait()
             is_forced = self._is_told_to_read.is_set()
             self._is_told_to_read.clear()
-            with self._surviving():
+            with self.faults.contained("upkeep"):
                 if await asyncio.to_thread(self._credentials.refresh, is_forced=is_forced):
                     self._door.trust(self._credentials.tokens)
                     await self._end_revoked()
@@ -430,21 +445,9 @@ class FanoutServer:
                 else:
                     self._end(connection, Code.REVOKED, "the token was revoked, or permits something else now")
 
-    @contextlib.contextmanager
-    def _surviving(self, connection: Connection | None = None) -> Iterator[None]:
-        """Report a fault of the server's own, and cut the connection that it is about: the others are still served."""
-        try:
-            yield
-        except Exception as error:
-            if connection is not None:
-                connection.transport.abort()
-            asyncio.get_running_loop().call_exception_handler({"message": "upkeep failed", "exception": error})
-
-    def _look(self) -> None:
-        self._tell_gaps()
-        self._hub.batcher.ledger.keep_up()
+    def _look_at_watched(self) -> None:
         for connection in tuple(self._watched):
-            with self._surviving(connection):
+            with self.faults.contained("connection", connection.cut):
                 if connection.is_clogged:
                     self._unclog(connection, self._now_s())
                 if connection.session is not None:
@@ -453,9 +456,8 @@ class FanoutServer:
                     self._watched.discard(connection)
 
     def _look_at_all(self) -> None:
-        self._tell_states()
         for connection in tuple(self.connections):
-            with self._surviving(connection):
+            with self.faults.contained("connection", connection.cut):
                 self._look_at(connection, self._now_s())
 
     def _unclog(self, connection: Connection, now_s: float) -> None:
@@ -483,13 +485,15 @@ class FanoutServer:
                 code, message = upstream.ending
                 for subscriber, subscription in tuple(upstream.users):
                     if subscription.number in subscriber.subscriptions:
-                        subscriber.end(subscription, code, message)
+                        with self.faults.contained("state", subscriber.cut):
+                            subscriber.end(subscription, code, message)
                 continue
             state = upstream.state
             if state != upstream.told:
                 upstream.told = state
                 for subscriber, subscription in tuple(upstream.users):
-                    subscriber.tell_state(subscription, upstream)
+                    with self.faults.contained("state", subscriber.cut):
+                        subscriber.tell_state(subscription, upstream)
 
     def _tell_gaps(self) -> None:
         assert self._gaps is not None
@@ -499,4 +503,5 @@ class FanoutServer:
             for upstream in self._hub.upstreams:
                 if int(row["req_id"]) in upstream.stream.subscription.req_ids:
                     for subscriber, subscription in tuple(upstream.users):
-                        subscriber.tell_gap(subscription, row)
+                        with self.faults.contained("gap", subscriber.cut):
+                            subscriber.tell_gap(subscription, row)

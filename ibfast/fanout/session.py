@@ -15,6 +15,7 @@ from ibfast.contracts import Contract
 from ibfast.fanout.batcher import Batcher
 from ibfast.fanout.channels import INTERVALS_MS, Tap
 from ibfast.fanout.dialect import Dialect, Outlet
+from ibfast.fanout.faults import Faults
 from ibfast.fanout.gauges import Tally
 from ibfast.fanout.limits import InstrumentBudgets
 from ibfast.fanout.messages import (
@@ -30,7 +31,7 @@ from ibfast.fanout.messages import (
     Update,
     parse,
 )
-from ibfast.fanout.subscriber import Subscriber
+from ibfast.fanout.subscriber import FAILED, Subscriber
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.tokens import Grant
 from ibfast.fanout.upstream import Upstream, Upstreams
@@ -51,6 +52,7 @@ class Hub:
         upstreams: what is wanted of the gateway.
         epoch: names the life of the feed's rings.
         server: its name and version.
+        faults: where faults of the server's own are reported.
         heartbeat_s: as `welcome` tells it.
         dialects: by subprotocol.
         tally: what has happened.
@@ -61,6 +63,7 @@ class Hub:
     upstreams: Upstreams
     epoch: str
     server: str
+    faults: Faults
     heartbeat_s: float
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
@@ -203,8 +206,9 @@ class Session:
         self._opening.discard(opening)
         error = None if opening.cancelled() else opening.exception()
         if error is not None:  # a fault of the server's: even then an answer is owed
-            self._say_error(RefusedError(Code.REFUSED, "the server has failed, its log says how", request.id))
-            opening.get_loop().call_exception_handler({"message": "a subscription failed", "exception": error})
+            self._say_error(RefusedError(Code.REFUSED, FAILED, request.id))
+            if isinstance(error, Exception):
+                self._hub.faults.note("subscription", error)
 
     def _update(self, request: Update) -> None:
         subscription = self.subscriber.subscriptions.get(request.subscription)
@@ -243,7 +247,7 @@ class Session:
         self._hub.upstreams.release(subscription.upstreams)
 
     def stop(self) -> None:
-        """Give everything back, and end what is being opened: nothing of it is sent or asked of the gateway now."""
+        """Give everything back, and end what is being opened: none of it is sent, or asked of the gateway."""
         for opening in self._opening:
             opening.cancel()
         self.subscriber.leave()

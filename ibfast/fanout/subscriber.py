@@ -13,7 +13,7 @@ from typing import Any
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
-from ibfast.fanout.batcher import Batcher, Lane
+from ibfast.fanout.batcher import Batcher, Loss
 from ibfast.fanout.channels import Channel, Tap
 from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.frames import text_frame
@@ -25,8 +25,9 @@ from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed import BACKFILL_KINDS
 
-__all__ = ["Subscriber"]
+__all__ = ["FAILED", "Subscriber"]
 
+FAILED = "the server has failed, its log says how"
 OLD_KINDS = frozenset(BACKFILL_KINDS.values())
 
 
@@ -118,17 +119,27 @@ class Subscriber:
             told_seq=self._batcher.feed.seq, waits_until_s=waits_until_s,
         )  # fmt: skip
         self.subscriptions[number] = subscription
+        try:
+            self._begin(subscription)
+        except BaseException:
+            if number in self.subscriptions:
+                self.say("ended", subscription=number, code=Code.REFUSED, message=FAILED)
+                self._give_up(subscription)
+            raise
+        return subscription
+
+    def _begin(self, subscription: Subscription) -> None:
+        upstreams = subscription.upstreams
         # Several may be one subscription at the gateway: what is said of it is said once.
         for upstream in {upstream.stream.subscription: upstream for upstream in upstreams}.values():
             upstream.users.add((self, subscription))
         self._answer(subscription)
-        if waits_until_s is None:
+        if subscription.waits_until_s is None:
             self._places.seat(subscription)
         self.tell_state(subscription, upstreams[0])
-        if waits_until_s is not None:
+        if subscription.waits_until_s is not None:
             self._serve(subscription, is_over=False)
             self._outlet.watch()
-        return subscription
 
     def _channel(self, request: Subscribe, instrument: int, taps: list[Tap]) -> Channel:
         is_conflated = request.mode != "stream"
@@ -316,15 +327,23 @@ class Subscriber:
                 self.say("slowed", subscription=subscription.number, interval_ms=interval_ms, channels=channels)
                 self.snapshot(subscription)
 
-    def overrun(self, lane: Lane, from_seq: int) -> None:
-        """Tell that rows of a lane were overwritten before they were read."""
+    def lose(self, loss: Loss) -> None:
+        """Tell of rows that were overwritten before they were read, or could not be encoded."""
+        if loss.audience is not None and self._places.audience(loss.lane) is not loss.audience:
+            return
         for subscription in self.subscriptions.values():
-            if subscription.lane is not lane:
+            if subscription.lane is not loss.lane or subscription.seat not in loss.seats:
                 continue
-            if self.is_behind:
+            if subscription.seat in loss.broken:
+                self.cut()
+            elif self.is_behind:
                 subscription.is_unknown = True
             elif subscription.waits_until_s is None:
-                self._snapshot(subscription, from_seq, None, "overrun")
+                self._snapshot(subscription, loss.from_seq, None, "overrun")
+
+    def cut(self) -> None:
+        """Break the connection off: it can't be told what it lacks. Its client comes back and resumes."""
+        self._outlet.cut()
 
     # --- what becomes of subscriptions ---
 
@@ -369,12 +388,20 @@ class Subscriber:
         self._end(subscription)
 
     def _end(self, subscription: Subscription) -> None:
+        try:
+            self._give_up(subscription)
+        finally:
+            self._on_ended(subscription)
+
+    def _give_up(self, subscription: Subscription) -> None:
+        """Have nothing of a subscription any more, but its shares of what is open at the gateway."""
         del self.subscriptions[subscription.number]
-        self._places.unseat(subscription)
-        self._batcher.leave(subscription.lane, subscription.seat)
         for upstream in subscription.upstreams:
             upstream.users.discard((self, subscription))
-        self._on_ended(subscription)
+        try:
+            self._places.unseat(subscription)
+        finally:
+            self._batcher.leave(subscription.lane, subscription.seat)
 
     def leave(self) -> None:
         """End all subscriptions, because the connection ends."""

@@ -275,10 +275,15 @@ class Audience:
 
 
 class Broadcaster:
-    """All connections of a server, and the way to write one frame to many of them."""
+    """All connections of a server, and the way to write one frame to many of them.
 
-    def __init__(self) -> None:
+    Args:
+        on_fault: told of a transport that could not be written to; its connection was broken off.
+    """
+
+    def __init__(self, on_fault: Callable[[Exception], None]) -> None:
         self._writes = WriteSet()
+        self._on_fault = on_fault
 
     def __len__(self) -> int:
         return len(self._writes)
@@ -321,7 +326,11 @@ class Broadcaster:
             if taken == REFUSED:
                 refused.append(writer)
             else:
-                writer.finish(frame, taken)
+                try:
+                    writer.finish(frame, taken)
+                except Exception as error:
+                    self._on_fault(error)
+                    writer.abort()
         return refused
 
 

@@ -131,7 +131,7 @@ class BroadcasterServer(LibraryServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.broadcaster = Broadcaster()
+        self.broadcaster = Broadcaster(lambda error: None)
         self.audience = Audience()
 
     def add(self, connection: Any) -> None:
