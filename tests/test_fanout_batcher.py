@@ -248,14 +248,3 @@ def test_a_window_that_has_not_ended_waits_in_binary_and_the_lane_s_number_with_
     assert [price for _, price in reader.rows[0]] == [1.0, 2.0]
     assert lane.seq == office.desk.feed.seq
     assert office.batcher.windows[50].read(lambda req_ids: req_ids > 0) == ({}, False)
-
-
-def test_past_rows_are_those_of_subscribers() -> None:
-    office = Office()
-    channel = office.channel("AAPL")
-    office.trade("AAPL", 1.0)
-    after_seq = office.desk.feed.seq
-    office.trade("AAPL", 2.0)
-    office.trade("MSFT", 3.0)
-    assert office.batcher.past(channel, after_seq)["trades"]["price"].tolist() == [2.0]
-    assert office.batcher.past(channel, office.desk.feed.seq) == {}

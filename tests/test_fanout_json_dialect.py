@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ibfast.enums import Kind
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Audience, Encoder
-from ibfast.fanout.json_dialect import MOST_REPLAYED_ROWS, JsonDialect
+from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.feed import Feed
 
 KINDS = frozenset({Kind.L1_LAST, Kind.L1_QUOTE, Kind.PRICE, Kind.DEPTH, Kind.DEPTH_RESET})
@@ -143,17 +143,14 @@ def test_a_state_is_the_last_row_of_each_key_and_can_be_another_one(desk: Desk) 
     assert encoder.count(0) == 5
 
 
-@pytest.mark.parametrize("rows", [0, 1, MOST_REPLAYED_ROWS, MOST_REPLAYED_ROWS + 1])
-def test_what_was_missed_comes_in_messages_that_say_how_far_they_go(desk: Desk, rows: int) -> None:
+def test_what_was_missed_comes_in_messages_that_say_how_far_they_go(desk: Desk) -> None:
     encoder = encoder_of(desk, Channel(0, ("trades",), KINDS, ordered=True))
-    seqs = list(range(11, 11 + rows))
-    past = {"trades": rows_of("trades", seqs)} if rows else {}
-    messages = payloads(encoder.replay(0, 0, past, 10, 9999))
-    assert [row["seq"] for message in messages for row in message["pieces"][0]["rows"]] == seqs
-    assert [message["seq"] for message in messages[:-1]] == [
-        message["pieces"][0]["rows"][-1]["seq"] for message in messages[:-1]
-    ]
-    assert [message["seq"] for message in messages[-1:]] == [9999] * bool(rows)
+    replay = encoder.replay(0, 0, 10)
+    parts = [([11, 12], 12), ([13], 9999)]
+    frames = [replay.begin(), *(replay.rows({"trades": rows_of("trades", seqs)}, seq) for seqs, seq in parts)]
+    messages = payloads(b"".join([*frames, replay.end(9999)]))
+    assert [[row["seq"] for row in message["pieces"][0]["rows"]] for message in messages] == [[11, 12], [13]]
+    assert [message["seq"] for message in messages] == [12, 9999]
 
 
 def test_of_a_conflated_past_comes_the_latest_but_of_a_book_every_operation(desk: Desk) -> None:
@@ -162,10 +159,14 @@ def test_of_a_conflated_past_comes_the_latest_but_of_a_book_every_operation(desk
         Channel(0, ("trades",), KINDS, is_conflated=True, ordered=True),
         Channel(0, ("depth",), KINDS, is_conflated=True, ordered=True),
     )
-    (message,) = payloads(encoder.replay(0, 0, {"trades": rows_of("trades", [1, 2, 3])}, 0, 3))
-    assert [row["seq"] for row in message["pieces"][0]["rows"]] == [3]
+    replay = encoder.replay(0, 0, 0)
+    assert replay.rows({"trades": rows_of("trades", [1, 2, 3])}, 3) == b""
+    for _ in range(2):  # it is for all who have missed the same
+        (message,) = payloads(replay.end(3))
+        assert [row["seq"] for row in message["pieces"][0]["rows"]] == [3]
     updates = rows_of("depth", [1, 2, 3], operation=1, side=0, position=[4, 5, 4], price=[1.0, 2.0, 3.0])
-    (message,) = payloads(encoder.replay(1, 0, {"depth": updates}, 0, 3))
+    replay = encoder.replay(1, 0, 0)
+    (message,) = payloads(replay.rows({"depth": updates}, 3) + replay.end(3))
     assert [row["seq"] for row in message["pieces"][0]["rows"]] == [1, 2, 3]
 
 

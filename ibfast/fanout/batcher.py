@@ -19,7 +19,6 @@ from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Audience, Dialect, Encoder, Members, Outlet, Rows
 from ibfast.fanout.faults import OnFault
 from ibfast.fanout.ledger import Keeps, Ledger
-from ibfast.fanout.past import rows_between
 from ibfast.feed import Feed
 from ibfast.ring import Reader
 
@@ -214,7 +213,7 @@ class Batcher:
         on_fault: told of what has failed.
 
     Attributes:
-        feed: as given.
+        feed, keeps: as given.
         ledger: what is known of each instrument.
         windows: by interval: those whose end has to be told by `flush`.
     """
@@ -230,7 +229,7 @@ class Batcher:
         on_fault: OnFault,
     ) -> None:
         self.feed = feed
-        self._keeps = keeps
+        self.keeps = keeps
         self.ledger = Ledger(feed, keeps, on_fault)
         self._write = write
         self._new_members = new_members
@@ -252,7 +251,7 @@ class Batcher:
             return
         seq = self.feed.seq
         try:
-            rows, is_overrun = window.read(self._keeps)
+            rows, is_overrun = window.read(self.keeps)
         except Exception as error:
             self._on_fault("window", error)
             window.skip()
@@ -345,9 +344,3 @@ class Batcher:
             self._lanes[key] = lane
             self.windows[channel.interval_ms].lanes.append(lane)
         return self._lanes[key]
-
-    def past(self, channel: Channel, after_seq: int) -> Rows:
-        """Return the rows of a channel after a sequence number that the rings still hold."""
-        rows = rows_between(self.feed, channel, after_seq, self.feed.seq)
-        kept = {family: part[self._keeps(part["req_id"])] for family, part in rows.items()}
-        return {family: part for family, part in kept.items() if len(part)}

@@ -7,15 +7,17 @@ who needs which would cost more. The format is the business of `_delta`, and of 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ibfast._audience import Audience as SplicedAudience
 from ibfast._delta import Encoder as Codec
 from ibfast.fanout.binary import ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.fanout.channels import INTERVALS_MS, Channel
-from ibfast.fanout.dialect import Audience, Encoder, Rows
-from ibfast.fanout.past import rows_between
+from ibfast.fanout.dialect import Audience, Encoder, Replay, Rows
+from ibfast.fanout.past import newest_rows, rows_between
 from ibfast.feed import FeedView
 
 __all__ = ["BinaryDialect"]
@@ -45,6 +47,8 @@ class BinaryDialect:
 
 class _BinaryEncoder:
     """The channels of one window length and unit; see `Encoder`."""
+
+    names_channels = True
 
     def __init__(self, feed: FeedView, interval_ms: int, unit: str) -> None:
         self._feed = feed
@@ -92,7 +96,7 @@ class _BinaryEncoder:
             ordered=channel.ordered,
             span_ns=self._span_ns,
             is_conflated=channel.is_conflated,
-            grids=Grids.of(rows_between(self._feed, channel, 0, AT_ONCE), Grids()),
+            grids=Grids.of(newest_rows(self._feed, channel), Grids()),
             interval_class=self._class,
         )
 
@@ -182,27 +186,59 @@ class _BinaryEncoder:
         """See `Encoder`."""
         return self._codec.snapshot(index, channel_id, self._codec.start_ns, seq)
 
-    def replay(self, index: int, channel_id: int, rows: Rows, after_seq: int, seq: int) -> bytes:
-        """See `Encoder`. Rows of the past have an encoder of their own, which begins with nothing."""
-        codec = self._new_codec()
+    def replay(self, index: int, channel_id: int, after_seq: int) -> Replay:
+        """See `Encoder`. Rows of the past have a codec of their own, which begins with nothing."""
         spec = self._specs[index]
         if "depth" in spec.families:  # operations on a book that is the client's alone
             spec = replace(spec, is_conflated=False)
+        codec = self._new_codec()
         own = codec.add(spec)
         audience = SplicedAudience(codec)
         audience.open(own, channel_id)
-        known = dict(self._texts)
-        frames = [codec.snapshot(own, channel_id, self._codec.start_ns, after_seq)]
-        codec.push(rows)
-        while codec.encode(AT_ONCE):
-            for _, text_id in codec.new_texts():
-                if text_id and text_id not in known:
-                    known[text_id] = text_frame(text_id, self._feed.texts[text_id])
-                    frames.append(known[text_id])
-            frames.append(audience.splice())
-        frames.append(self.snapshot(index, channel_id, seq))
-        return b"".join(frames)
+        snapshot = codec.snapshot(own, channel_id, self._codec.start_ns, after_seq)
+        end = partial(self.snapshot, index, channel_id)
+        return _BinaryReplay(codec, audience, snapshot, dict(self._texts), self._feed, end)
 
     def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:
         """See `Encoder`."""
         return lag_frame(channel_id, reason, from_seq, to_seq, rows)
+
+
+class _BinaryReplay:
+    """See `Replay`. Two snapshots stand around the rows."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        audience: SplicedAudience,
+        snapshot: bytes,
+        texts: dict[int, bytes],
+        feed: FeedView,
+        end: Callable[[int], bytes],
+    ) -> None:
+        self._codec = codec
+        self._audience = audience
+        self._snapshot = snapshot
+        self._texts = texts
+        self._feed = feed
+        self._end = end
+
+    def begin(self) -> bytes:
+        """See `Replay`."""
+        return self._snapshot
+
+    def rows(self, rows: Rows, seq: int) -> bytes:
+        """See `Replay`."""
+        frames: list[bytes] = []
+        self._codec.push(rows)
+        while self._codec.encode(AT_ONCE):
+            for _, text_id in self._codec.new_texts():
+                if text_id and text_id not in self._texts:
+                    self._texts[text_id] = text_frame(text_id, self._feed.texts[text_id])
+                    frames.append(self._texts[text_id])
+            frames.append(self._audience.splice())
+        return b"".join(frames)
+
+    def end(self, seq: int) -> bytes:
+        """See `Replay`."""
+        return self._end(seq)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ibfast.fanout.channels import Channel
 
-__all__ = ["Audience", "Dialect", "Encoder", "Members", "Outlet", "Rows"]
+__all__ = ["Audience", "Dialect", "Encoder", "Members", "Outlet", "Replay", "Rows"]
 
 Rows: TypeAlias = Mapping[str, NDArray[Any]]
 """Family → rows of its ring's dtype, in the order of `seq`; families without rows are absent."""
@@ -43,6 +43,9 @@ class Outlet(Protocol):
 
     def cut(self) -> None:
         """Break it off, since nobody knows what it was sent; the client comes back and resumes."""
+
+    async def drained(self) -> None:
+        """Wait until everything is on its way, or never will be."""
 
 
 class Members(Protocol):
@@ -88,8 +91,31 @@ class Audience:
         self.cache = None
 
 
+class Replay(Protocol):
+    """Encodes the rows of a channel that a client has missed, whoever resumes at the same sequence number."""
+
+    def begin(self) -> bytes:
+        """Return the frames that come before the first rows."""
+
+    def rows(self, rows: Rows, seq: int) -> bytes:
+        """Return the frames of the channel's next rows, which are all of them up to a sequence number."""
+
+    def end(self, seq: int) -> bytes:
+        """Return the frames after which the channel goes on as after a snapshot; more rows may follow them elsewhere.
+
+        Args:
+            seq: up to which everything was encoded, here and by the encoder.
+        """
+
+
 class Encoder(Protocol):
-    """Encodes the channels of one window length and one unit of time."""
+    """Encodes the channels of one window length and one unit of time.
+
+    Attributes:
+        names_channels: whether frames depend on a client's own numbers of its channels.
+    """
+
+    names_channels: bool
 
     @property
     def version(self) -> int:
@@ -146,14 +172,12 @@ class Encoder(Protocol):
     def snapshot(self, index: int, channel_id: int, seq: int) -> bytes:
         """Return the frame of the channel's state after the last window encoded, complete up to `seq`."""
 
-    def replay(self, index: int, channel_id: int, rows: Rows, after_seq: int, seq: int) -> bytes:
-        """Return frames with these rows of the past, after which the channel goes on as after a snapshot.
+    def replay(self, index: int, channel_id: int, after_seq: int) -> Replay:
+        """Begin to encode rows of a channel's past.
 
         Args:
             index, channel_id: of the channel.
-            rows: all of its rows between the two sequence numbers.
             after_seq: what the client has seen.
-            seq: up to which everything is encoded.
         """
 
     def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:

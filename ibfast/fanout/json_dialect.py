@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ibfast._feed import DTYPES
 from ibfast.enums import Kind
 from ibfast.fanout.channels import HEADER, STRUCTURE, Channel
-from ibfast.fanout.dialect import Audience, Encoder, Rows
+from ibfast.fanout.dialect import Audience, Encoder, Replay, Rows
 from ibfast.fanout.frames import deflated_text_frame, text_frame
 from ibfast.fanout.messages import encode
 from ibfast.fanout.state import ChannelState, by_instrument
@@ -26,8 +26,6 @@ from ibfast.feed import FeedView
 __all__ = ["JsonDialect"]
 
 NS_PER_US = 1000
-MOST_REPLAYED_ROWS = 1000
-"""In one message."""
 
 ABSENT = {"tick_type": -1, "position": -1, "operation": 255, "side": 255, "event_ns": 0}
 TEXTS = {"text", "exchange", "conditions", "market_maker"}
@@ -64,6 +62,7 @@ class _JsonEncoder:
     """The channels of one window length; see `Encoder`."""
 
     version = 0
+    names_channels = False
     pending_since: int | None = None
 
     def __init__(self, feed: FeedView, interval_ms: int, texts_of: Column) -> None:
@@ -174,24 +173,44 @@ class _JsonEncoder:
         rows = {family: line.objects(family, part) for family, part in line.state.rows().items()}
         return text_frame(encode("snapshot", channel=channel_id, seq=seq, rows=rows))
 
-    def replay(self, index: int, channel_id: int, rows: Rows, after_seq: int, seq: int) -> bytes:
+    def replay(self, index: int, channel_id: int, after_seq: int) -> Replay:
         """See `Encoder`."""
-        line = self._lines[index]
-        if line.channel.is_conflated and "depth" not in rows:  # operations on a book that is the client's alone
-            rows = ChannelState(line.channel.families, {}).take(rows, is_conflated=True)
-        seqs = np.sort(np.concatenate([part["seq"] for part in rows.values()])) if rows else np.empty(0, np.uint64)
-        frames = []
-        for first in range(0, len(seqs), MOST_REPLAYED_ROWS):
-            chunk = seqs[first : first + MOST_REPLAYED_ROWS]
-            parts = {name: part[(part["seq"] >= chunk[0]) & (part["seq"] <= chunk[-1])] for name, part in rows.items()}
-            last = seq if first + MOST_REPLAYED_ROWS >= len(seqs) else int(chunk[-1])
-            frames.append(text_frame(_head(self._interval_ms, last) + line.piece(parts) + b"]}"))
-        return b"".join(frames)
+        return _JsonReplay(self._lines[index], self._interval_ms)
 
     def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:
         """See `Encoder`."""
         message = encode("lag", channel=channel_id, from_seq=from_seq, to_seq=to_seq, rows=rows, reason=reason)
         return text_frame(message)
+
+
+class _JsonReplay:
+    """See `Replay`. Of a conflated channel the latest rows come at the end; operations on a book come as they are."""
+
+    def __init__(self, line: _Line, interval_ms: int) -> None:
+        self._line = line
+        self._interval_ms = interval_ms
+        families = line.channel.families
+        is_conflated = line.channel.is_conflated and "depth" not in families
+        self._latest = ChannelState(families, {}) if is_conflated else None
+
+    def begin(self) -> bytes:
+        """See `Replay`."""
+        return b""
+
+    def rows(self, rows: Rows, seq: int) -> bytes:
+        """See `Replay`."""
+        if self._latest is not None:
+            self._latest.take(rows, is_conflated=True)
+            return b""
+        return self._message(rows, seq)
+
+    def end(self, seq: int) -> bytes:
+        """See `Replay`."""
+        latest = {} if self._latest is None else self._latest.rows()
+        return self._message(latest, seq) if latest else b""
+
+    def _message(self, rows: Rows, seq: int) -> bytes:
+        return text_frame(_head(self._interval_ms, seq) + self._line.piece(rows) + b"]}")
 
 
 def _head(interval_ms: int, seq: int) -> bytes:

@@ -6,7 +6,7 @@ fills the feed, or nothing is filled meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.state import joined
 from ibfast.feed import FeedView
-from ibfast.ring import RingBuffer
+from ibfast.ring import Reader, RingBuffer
 
-__all__ = ["gaps_after", "is_complete", "reaches", "rows_between"]
+__all__ = ["gaps_after", "is_complete", "newest_rows", "own_kinds", "reaches", "reader_after", "rows_between"]
+
+ANY_SEQ = (1 << 63) - 1
+SLICE_ROWS = 8192
+"""So many rows are looked at together, or passed over by a look at the last of them."""
 
 
 def is_complete(feed: FeedView, channel: Channel, after_seq: int) -> bool:
@@ -35,33 +39,69 @@ def reaches(ring: RingBuffer, after_seq: int) -> bool:
 
 def gaps_after(feed: FeedView, req_ids: Iterable[int], after_seq: int) -> NDArray[Any]:
     """Return the interruptions of these requests that were told after a sequence number."""
-    rows = feed.gaps.reader(start="oldest").read()
+    rows = reader_after(feed.rings["gaps"], after_seq).read()
     own: NDArray[Any] = rows[(rows["seq"] > after_seq) & np.isin(rows["req_id"], list(req_ids))]
     return own
 
 
-def rows_between(feed: FeedView, channel: Channel, after_seq: int, up_to_seq: int) -> dict[str, NDArray[Any]]:
-    """Return the channel's rows with after_seq < seq <= up_to_seq that the rings still hold, by family."""
+def own_kinds(channel: Channel) -> NDArray[np.bool_]:
+    """Tell by kind whether a row of the channel's instrument is one of the channel."""
     is_own = np.zeros(256, bool)
     is_own[list(channel.kinds)] = True
-    found: dict[str, NDArray[Any]] = {}
+    return is_own
+
+
+def reader_after(ring: RingBuffer, after_seq: int) -> Reader:
+    """Return a reader of the rows after a sequence number; it may find some, less than a slice, from before."""
+    reader, ahead = ring.reader(start="oldest"), ring.reader(start="oldest")
+    while ahead.pending:
+        with ahead.borrowed(SLICE_ROWS) as batch:
+            count, is_old = len(batch.rows), int(batch.rows["seq"][-1]) <= after_seq
+        if not is_old:
+            break
+        with reader.borrowed(count):
+            pass
+    return reader
+
+
+def rows_between(feed: FeedView, channel: Channel, after_seq: int, up_to_seq: int) -> dict[str, NDArray[Any]]:
+    """Return the channel's rows with after_seq < seq <= up_to_seq that the rings still hold, by family."""
+    readers = {family: reader_after(feed.rings[family], after_seq) for family in channel.families}
+    return _rows_of(channel, readers, after_seq, up_to_seq)
+
+
+def newest_rows(feed: FeedView, channel: Channel) -> dict[str, NDArray[Any]]:
+    """Return the channel's rows among the last slice of each ring, by family."""
+    readers = {}
     for family in channel.families:
-        own = _rows_of(feed.rings[family], channel.instrument, after_seq, up_to_seq)
-        parts = [part[is_own[part["kind"]]] for part in own]
+        reader = readers[family] = feed.rings[family].reader(start="oldest")
+        if reader.pending > SLICE_ROWS:
+            with reader.borrowed(reader.pending - SLICE_ROWS):
+                pass
+    return _rows_of(channel, readers, 0, ANY_SEQ)
+
+
+def _rows_of(
+    channel: Channel, readers: Mapping[str, Reader], after_seq: int, up_to_seq: int
+) -> dict[str, NDArray[Any]]:
+    is_own = own_kinds(channel)
+    found: dict[str, NDArray[Any]] = {}
+    for family, reader in readers.items():
+        parts = [part[is_own[part["kind"]]] for part in _parts(reader, channel.instrument, after_seq, up_to_seq)]
         if any(map(len, parts)):
             found[family] = joined(family, parts)
     return found
 
 
-def _rows_of(ring: RingBuffer, instrument: int, after_seq: int, up_to_seq: int) -> list[NDArray[Any]]:
-    """Return copies of an instrument's rows between two sequence numbers, in at most three parts: the ring wraps."""
-    reader = ring.reader(start="oldest")
-    parts = []
+def _parts(reader: Reader, instrument: int, after_seq: int, up_to_seq: int) -> Iterator[NDArray[Any]]:
+    """Yield copies of an instrument's rows between two sequence numbers, a slice at a time."""
     while reader.pending:
-        with reader.borrowed() as batch:
-            first, end = np.searchsorted(batch.rows["seq"], (after_seq, up_to_seq), side="right")
-            rows = batch.rows[first:end]
+        with reader.borrowed(SLICE_ROWS) as batch:
+            rows = batch.rows
             own = rows[rows["instrument"] == instrument]
+            own = own[(own["seq"] > after_seq) & (own["seq"] <= up_to_seq)]
+            is_over = int(rows["seq"][-1]) > up_to_seq
         if batch.intact and len(own):
-            parts.append(own)
-    return parts
+            yield own
+        if is_over:
+            return

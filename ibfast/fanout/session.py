@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from ibfast.contracts import Contract
@@ -17,6 +17,7 @@ from ibfast.fanout.channels import INTERVALS_MS, Tap
 from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.faults import Faults
 from ibfast.fanout.gauges import Tally
+from ibfast.fanout.histories import Histories, Recall
 from ibfast.fanout.limits import InstrumentBudgets
 from ibfast.fanout.messages import (
     PROTOCOL_VERSION,
@@ -26,6 +27,7 @@ from ibfast.fanout.messages import (
     Ping,
     RefusedError,
     Request,
+    Resume,
     Subscribe,
     Unsubscribe,
     Update,
@@ -34,6 +36,7 @@ from ibfast.fanout.messages import (
 from ibfast.fanout.subscriber import FAILED, Subscriber
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.tokens import Grant
+from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Upstream, Upstreams
 
 __all__ = ["Hub", "Session"]
@@ -54,6 +57,8 @@ class Hub:
         server: its name and version.
         faults: where faults of the server's own are reported.
         heartbeat_s: as `welcome` tells it.
+        turns: when work is done that takes time.
+        histories: what clients that come back have missed.
         dialects: by subprotocol.
         tally: what has happened.
         budgets: of new instruments, by the names of tokens.
@@ -65,6 +70,8 @@ class Hub:
     server: str
     faults: Faults
     heartbeat_s: float
+    turns: Turns
+    histories: Histories
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     budgets: InstrumentBudgets = field(default_factory=InstrumentBudgets)
@@ -87,11 +94,13 @@ class Session:
 
     def __init__(self, hub: Hub, outlet: Outlet, dialect: Dialect, grant: Grant) -> None:
         self._hub = hub
+        self._outlet = outlet
         self._opening: set[asyncio.Task[None]] = set()
+        self._resuming = asyncio.Lock()
         self._told_s: dict[tuple[Hashable, str], float] = {}
         self.grant = grant
         self.max_bytes_per_s = grant.permissions.bandwidth(0)
-        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.epoch, self._on_ended, hub.tally)
+        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.epoch, hub.histories, self._on_ended, hub.tally)
 
     def welcome(self) -> None:
         """Speak first."""
@@ -174,15 +183,64 @@ class Session:
             contract = await upstreams.identify(request.contract, request.data_type)
             self._require_permission(contract, request, request.interval_ms)
             taken, taps = await self._acquire(contract, request.data_type)
+            held = list(taken)
+
+            def begin(recall: Recall | None = None) -> None:
+                self._begin(request, contract, taken, taps, recall)
+                held.clear()  # from here on they are the subscription's
+
             try:
                 self._require_pace(contract, request)
-                until_s = time.monotonic() + SNAPSHOT_WAIT_S if request.mode == "snapshot" else None
-                self.subscriber.open(request, contract, taken, taps, waits_until_s=until_s)
+                if request.resume is None or request.mode == "snapshot":
+                    await self._hub.turns.run(self, begin)
+                else:
+                    await self._resume(request, request.resume, taken, taps, begin)
             except BaseException:
-                upstreams.release(taken)
+                upstreams.release(held)
                 raise
         except RefusedError as refusal:
             self._say_error(RefusedError(refusal.code, refusal.message, request.id))
+
+    def _begin(
+        self,
+        request: Subscribe,
+        contract: Contract,
+        taken: tuple[Upstream, ...],
+        taps: tuple[Tap, ...],
+        recall: Recall | None,
+    ) -> None:
+        for upstream in taken:
+            if upstream.is_over:  # since it was acquired
+                raise RefusedError(*upstream.ending)
+        until_s = time.monotonic() + SNAPSHOT_WAIT_S if request.mode == "snapshot" else None
+        self.subscriber.open(request, contract, taken, taps, recall=recall, waits_until_s=until_s)
+
+    async def _resume(
+        self,
+        request: Subscribe,
+        resume: Resume,
+        taken: tuple[Upstream, ...],
+        taps: tuple[Tap, ...],
+        begin: Callable[..., None],
+    ) -> None:
+        """Begin with what was missed. A connection has one after the other, each once it has taken the one before."""
+        turns, recalls = self._hub.turns, list[Recall]()  # one at most; whatever is cancelled when, it is closed
+
+        def recall() -> None:
+            found = self.subscriber.recall(request, resume, taken, taps)
+            recalls.extend([] if found is None else [found])
+
+        async with self._resuming:
+            await self._outlet.drained()
+            try:
+                await turns.run(self, recall)
+                for found in recalls:
+                    while not await turns.run(self, found.advance):
+                        pass
+                await turns.run(self, lambda: begin(*recalls))
+            finally:
+                for found in recalls:
+                    found.close()
 
     async def _acquire(self, contract: Contract, data_type: str) -> tuple[tuple[Upstream, ...], tuple[Tap, ...]]:
         """Have the gateway send it, if the token may have one more instrument that the feed does not know."""

@@ -6,20 +6,21 @@ channel's rows come exactly once. It writes to an outlet that takes everything; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
-from ibfast.fanout.batcher import Batcher, Loss
+from ibfast.fanout.batcher import Batcher, Lane, Loss
 from ibfast.fanout.channels import Channel, Tap
 from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.frames import text_frame
 from ibfast.fanout.gauges import Tally
+from ibfast.fanout.histories import Histories, Recall
 from ibfast.fanout.messages import Code, RefusedError, Resume, Subscribe, encode
-from ibfast.fanout.past import gaps_after, is_complete
+from ibfast.fanout.past import gaps_after, reaches
 from ibfast.fanout.places import Places
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
@@ -39,6 +40,7 @@ class Subscriber:
         dialect: how they are said.
         outlet: where they go.
         epoch: names the life of the feed's rings.
+        histories: what clients that come back have missed.
         on_ended: told of each subscription that is over.
         tally: told of what is left out.
 
@@ -52,6 +54,7 @@ class Subscriber:
         dialect: Dialect,
         outlet: Outlet,
         epoch: str,
+        histories: Histories,
         on_ended: Callable[[Subscription], None],
         tally: Tally,
     ) -> None:
@@ -59,6 +62,7 @@ class Subscriber:
         self._dialect = dialect
         self._outlet = outlet
         self._epoch = epoch
+        self._histories = histories
         self._on_ended = on_ended
         self._tally = tally
         self._next_number = 1
@@ -96,31 +100,46 @@ class Subscriber:
 
     # --- what a client asks for ---
 
+    def recall(
+        self, request: Subscribe, resume: Resume, upstreams: tuple[Upstream, ...], taps: tuple[Tap, ...]
+    ) -> Recall | None:
+        """Begin to read what a client has missed, for `open`; None if that can't be had.
+
+        The caller calls `advance` of it until there is no more, and `close` after `open`.
+        """
+        channel, since_seqs = self._channel(request, upstreams, taps)
+        lane, seat = self._batcher.join(self._dialect, channel, since_seqs)
+        if self._why_not_resumed(resume, lane, since_seqs):
+            self._batcher.leave(lane, seat)
+            return None
+        history = self._histories.of(lane, seat, resume.seq)
+        return Recall(self._batcher, lane, seat, history, self._free_channel_id())
+
+    def _free_channel_id(self) -> int:
+        taken = {subscription.channel_id for subscription in self.subscriptions.values()}
+        return next(candidate for candidate in range(len(taken) + 1) if candidate not in taken)
+
     def open(
         self,
         request: Subscribe,
         contract: Contract,
         upstreams: tuple[Upstream, ...],
-        taps: Iterable[Tap],
+        taps: tuple[Tap, ...],
         *,
+        recall: Recall | None = None,
         waits_until_s: float | None = None,
     ) -> Subscription:
         """Begin a subscription: answer, then its snapshot or what was missed, then data."""
-        taps = list(taps)
-        channel = self._channel(request, upstreams[0].stream.instrument, taps)
-        since = {upstream.data_type: upstream.since_seq for upstream in upstreams}
-        since_seqs = {tap.family: since[tap.data_type] for tap in taps}
+        channel, since_seqs = self._channel(request, upstreams, taps)
         lane, seat = self._batcher.join(self._dialect, channel, since_seqs)
         number, self._next_number = self._next_number, self._next_number + 1
-        taken = {subscription.channel_id for subscription in self.subscriptions.values()}
-        channel_id = next(candidate for candidate in range(len(taken) + 1) if candidate not in taken)
         subscription = Subscription(
-            number, request, contract, upstreams, since_seqs, channel_id, lane, seat, request.interval_ms,
+            number, request, contract, upstreams, since_seqs, self._free_channel_id(), lane, seat, request.interval_ms,
             told_seq=self._batcher.feed.seq, waits_until_s=waits_until_s,
         )  # fmt: skip
         self.subscriptions[number] = subscription
         try:
-            self._begin(subscription)
+            self._begin(subscription, recall)
         except BaseException:
             if number in self.subscriptions:
                 self.say("ended", subscription=number, code=Code.REFUSED, message=FAILED)
@@ -128,12 +147,12 @@ class Subscriber:
             raise
         return subscription
 
-    def _begin(self, subscription: Subscription) -> None:
+    def _begin(self, subscription: Subscription, recall: Recall | None) -> None:
         upstreams = subscription.upstreams
         # Several may be one subscription at the gateway: what is said of it is said once.
         for upstream in {upstream.stream.subscription: upstream for upstream in upstreams}.values():
             upstream.users.add((self, subscription))
-        self._answer(subscription)
+        self._answer(subscription, recall)
         if subscription.waits_until_s is None:
             self._places.seat(subscription)
         self.tell_state(subscription, upstreams[0])
@@ -141,11 +160,15 @@ class Subscriber:
             self._serve(subscription, is_over=False)
             self._outlet.watch()
 
-    def _channel(self, request: Subscribe, instrument: int, taps: list[Tap]) -> Channel:
+    def _channel(
+        self, request: Subscribe, upstreams: tuple[Upstream, ...], taps: tuple[Tap, ...]
+    ) -> tuple[Channel, dict[str, int]]:
+        """Return what is to be encoded, and since when the gateway sends each family of it."""
+        since = {upstream.data_type: upstream.since_seq for upstream in upstreams}
         is_conflated = request.mode != "stream"
         kinds = frozenset[Any]().union(*(tap.kinds for tap in taps))
-        return Channel(
-            instrument=instrument,
+        channel = Channel(
+            instrument=upstreams[0].stream.instrument,
             families=tuple(tap.family for tap in taps),
             kinds=kinds - OLD_KINDS if is_conflated else kinds,  # what is old is never the latest
             fields=request.fields,
@@ -154,12 +177,16 @@ class Subscriber:
             unit=request.times,
             ordered=request.ordered,
         )
+        return channel, {tap.family: since[tap.data_type] for tap in taps}
 
-    def _answer(self, subscription: Subscription) -> None:
+    def _answer(self, subscription: Subscription, recall: Recall | None) -> None:
         """Say that a subscription is there, and where it goes on."""
         lane, is_single = subscription.lane, subscription.waits_until_s is not None
         resume = None if is_single else subscription.request.resume
-        reason = "" if resume is None else self._why_not_resumed(subscription, resume)
+        reason = "" if resume is None else self._why_not_resumed(resume, lane, subscription.since_seqs)
+        if resume is not None and not reason:
+            is_usable = recall is not None and recall.lane is lane
+            reason = recall.why_void() if recall is not None and is_usable else "the connection can't take more"
         answer: dict[str, Any] = {
             "id": subscription.request.id,
             "subscription": subscription.number,
@@ -175,11 +202,9 @@ class Subscriber:
         if self.is_behind:
             subscription.from_seq, subscription.counted = from_seq, lane.encoder.count(subscription.seat.index)
             subscription.is_unknown, subscription.needs_snapshot = resume is not None, True
-        elif resume is not None and not reason:
+        elif resume is not None and recall is not None and not reason:
             self._places.tell_news(lane)
-            rows = self._batcher.past(subscription.seat.channel, resume.seq)
-            index, channel_id = subscription.seat.index, subscription.channel_id
-            self._outlet.write(lane.encoder.replay(index, channel_id, rows, resume.seq, lane.seq))
+            self._outlet.write(recall.history.frames(subscription.channel_id))
             subscription.told_seq = resume.seq
             for row in gaps_after(self._batcher.feed, subscription.req_ids, resume.seq):
                 self.tell_gap(subscription, row)
@@ -188,16 +213,16 @@ class Subscriber:
         elif not is_single:
             self._snapshot(subscription)
 
-    def _why_not_resumed(self, subscription: Subscription, resume: Resume) -> str:
+    def _why_not_resumed(self, resume: Resume, lane: Lane, since_seqs: Mapping[str, int]) -> str:
         if self.is_behind:
             return "the connection can't take more"
         if resume.epoch != self._epoch:
             return "the server was started anew: its rings have another epoch"
-        if resume.seq > subscription.lane.seq:
+        if resume.seq > lane.seq:
             return "this sequence number has not come yet"
-        if resume.seq < max(subscription.since_seqs.values()):
+        if resume.seq < max(since_seqs.values()):
             return "meanwhile nobody had the subscription"
-        if not is_complete(self._batcher.feed, subscription.seat.channel, resume.seq):
+        if not reaches(self._batcher.feed.rings["gaps"], resume.seq):
             return "the rings do not go back so far"
         return ""
 
