@@ -326,6 +326,28 @@ def test_who_asks_too_fast_is_answered_later(run: Run) -> None:
     run(test())
 
 
+def test_a_long_answer_costs_more_than_a_short_one(run: Run) -> None:
+    async def test() -> None:
+        async with serving({"max_control_per_s": 40}) as (server, _), client_of(server) as client:
+            for symbol in ("AAPL", "MSFT", "NVDA", "IBM") * 2:
+                await client.ask("subscribe", symbol=symbol, data_type="ALL", interval_ms=1000)
+            (connection,) = server.connections
+
+            async def cost(op: str) -> float:
+                await until(lambda: connection._control.wait_s(connection.loop.time()) == 0)
+                spent, spend = list[float](), connection._control.spend
+                connection._control.spend = lambda amount, now_s: spent.append(amount) or spend(amount, now_s)  # type: ignore[func-returns-value,method-assign]
+                await client.ask(op)
+                connection._control.spend = spend  # type: ignore[method-assign]
+                return sum(spent)
+
+            assert 1 < await cost("ping") < 1.5
+            listed = await client.ask("list")
+            assert await cost("list") == pytest.approx(1 + len(orjson.dumps(listed)) / 1024, abs=0.2)
+
+    run(test())
+
+
 # A message begins with a frame of its own; those that go on with it are continuations.
 FLOODS = {
     "pings": Frame(Opcode.PING, b"").serialize(mask=True) * 12_000,
@@ -413,7 +435,7 @@ def test_who_asks_and_does_not_listen_is_not_asked_further(run: Run) -> None:
             async def flood() -> None:
                 with contextlib.suppress(ConnectionClosed):
                     while True:
-                        await bad.say("ping", data="x" * 30_000)
+                        await bad.say("ping", data="x" * 1000)
 
             flooding = asyncio.create_task(flood())
             most = 0

@@ -200,7 +200,7 @@ def check(loop: str, plans: Sequence[Attack]) -> None:
 # --- one kind at a time ---
 
 SUBSCRIBE = {"op": "subscribe", "symbol": "AAPL", "data_type": "TRADES"}
-TALK = said(op="ping", data="x" * 30_000) * 12
+TALK = said(op="ping", data="x" * 1000) * 360
 """Its answers are more than the sockets' buffers hold, and it is not more than the server reads ahead."""
 ATTACKS: dict[str, Attack] = {
     "silence": Attack((), is_welcome=False, ending="eof"),

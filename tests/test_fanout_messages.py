@@ -78,6 +78,7 @@ def test_a_combo_says_its_legs() -> None:
         (said("limit", max_bytes_per_s=0, id=2), Limit(id=2, max_bytes_per_s=0)),
         (said("list"), ListSubscriptions(id=None)),
         (said("ping", data=[{"x": None}]), Ping(id=None, data=[{"x": None}])),
+        (said("ping", data="x" * 1022), Ping(id=None, data="x" * 1022)),
     ],
 )
 def test_the_other_requests(text: str, request_: Any) -> None:
@@ -147,6 +148,8 @@ def test_what_is_no_message(text: str | bytes) -> None:
         (said("limit"), "max_bytes_per_s"),
         (said("limit", max_bytes_per_s=1e3), "max_bytes_per_s"),
         (said("list", all=True), "'all'"),
+        (said("ping", data="x" * 1023), "1024 bytes"),
+        (said("ping", data=[[[]] * 3] * 4000), "1024 bytes"),
     ],
 )
 def test_what_is_wrong_is_named(message: str, named: str) -> None:

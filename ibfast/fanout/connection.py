@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any, Protocol, cast
 
@@ -43,7 +44,7 @@ PIECE_NBYTES = 1024
 """So many received bytes are parsed at once: 170 of the shortest frames at most, which takes about a millisecond."""
 
 COST_NBYTES = 1024
-"""A frame costs as much as another one, and once more for each so many bytes."""
+"""A frame costs as much as another one, and once more for each so many bytes of it and of its answer."""
 
 CONTROL_BURST_S = 1.0
 BANDWIDTH_BURST_S = 0.25
@@ -124,6 +125,7 @@ class Connection(ServerConnection):
         self._securing: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._control = Bucket(owner.max_control_per_s, CONTROL_BURST_S, self.loop.time())
+        self._written = 0
         self._unread = bytearray()
         self._is_at_eof = False
         self._is_reading = False
@@ -296,6 +298,7 @@ class Connection(ServerConnection):
         """Send complete frames that must not be left out."""
         if not frames or not self._may_write():
             return
+        self._written += len(frames)
         now_s = self.last_s = self.loop.time()
         is_taken = not self.backlog and self.member.write_frame(frames)
         if not is_taken:
@@ -305,6 +308,15 @@ class Connection(ServerConnection):
             self.bandwidth.spend(len(frames), now_s)
         if not is_taken or self.bandwidth is not None:
             self.loop.call_soon(self._judge)
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count what is written within against the rate at which the client may ask."""
+        before = self._written
+        try:
+            yield
+        finally:
+            self._control.spend((self._written - before) / COST_NBYTES, self.loop.time())
 
     def offer(self, frames: bytes, now_s: float) -> None:
         """Have frames of data wait that the socket did not take; the last ones, if there is too much of them."""

@@ -7,6 +7,7 @@ channel, and what is left per subscriber is the splicing of finished pieces.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -43,6 +44,9 @@ class Outlet(Protocol):
 
     def cut(self) -> None:
         """Break it off, since nobody knows what it was sent; the client comes back and resumes."""
+
+    def answering(self) -> AbstractContextManager[None]:
+        """Count what is written within against the rate at which the client may ask."""
 
     async def drained(self) -> None:
         """Wait until everything is on its way, or never will be."""

@@ -40,6 +40,7 @@ MOST_TEXT_CHARACTERS = 256
 DEFAULT_INTERVAL_MS = {"stream": 10, "conflate": 250, "snapshot": 10}
 MOST_BYTES_PER_S = 1 << 40
 MOST_LEGS = 8
+MOST_PING_BYTES = 1024
 
 COMBO = "BAG"
 
@@ -232,9 +233,11 @@ def _list(request_id: RequestId, said: dict[str, Any]) -> ListSubscriptions:
 def _ping(request_id: RequestId, said: dict[str, Any]) -> Ping:
     data = said.pop("data", None)
     try:
-        orjson.dumps(data)
+        nbytes = len(orjson.dumps(data))
     except TypeError:  # what can be read may still be nested too deeply to be written
         raise RefusedError(Code.BAD_FIELD, "data is nested too deeply") from None
+    if nbytes > MOST_PING_BYTES:
+        raise RefusedError(Code.BAD_FIELD, f"data: give at most {MOST_PING_BYTES} bytes of JSON, not {nbytes}")
     return Ping(id=request_id, data=data)
 
 

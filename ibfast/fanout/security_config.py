@@ -40,7 +40,7 @@ class SecurityConfig:
         max_new_instruments: which nobody has at that time, of one token in an hour; all anonymous clients are one. Each
             takes a row of the feed's table (`max_instruments`) for an hour at least.
         max_message_bytes: of a message from a client; a session ends when more of what it has sent too fast waits.
-        max_control_per_s: frames from one client in a second; each KiB of data counts as one more.
+        max_control_per_s: frames from one client in a second; each KiB of data, and of its answer, counts as one more.
         handshake_timeout_s: for TLS and a client's request to connect together.
     """
 

@@ -7,6 +7,7 @@ changes nothing. It waits for the gateway, but knows no socket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -123,10 +124,11 @@ class Session:
 
     def handle(self, text: str | bytes) -> None:
         """Carry out a message."""
-        try:
-            self._carry_out(parse(text))
-        except RefusedError as refusal:
-            self._say_error(refusal)
+        with self._outlet.answering():
+            try:
+                self._carry_out(parse(text))
+            except RefusedError as refusal:
+                self._say_error(refusal)
 
     def _say_error(self, refusal: RefusedError) -> None:
         self.subscriber.say("error", id=refusal.request_id, code=refusal.code, message=refusal.message)
@@ -186,7 +188,9 @@ class Session:
             held = list(taken)
 
             def begin(recall: Recall | None = None) -> None:
-                self._begin(request, contract, taken, taps, recall)
+                # What a client has missed is its due, however much that is.
+                with self._outlet.answering() if recall is None else contextlib.nullcontext():
+                    self._begin(request, contract, taken, taps, recall)
                 held.clear()  # from here on they are the subscription's
 
             try:
