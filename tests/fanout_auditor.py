@@ -113,6 +113,7 @@ class Auditor:
 
     def _take(self, said: dict[str, Any]) -> None:
         op = said["op"]
+        assert not self.ops["closing"], "something follows the end"
         self.ops[op] += 1
         values: dict[str, Any] = {}
         if op == "welcome":
@@ -135,6 +136,10 @@ class Auditor:
         elif op == "snapshot":
             rows = said["rows"].get("trades", [])
             self._take_state(said["channel"], said["seq"], rows[0]["price"] if rows else None)
+        elif op == "state":
+            assert said["subscription"] in {track.subscription for track in self.tracks.values()}
+        elif op == "gap":
+            assert said["channel"] in self.tracks
         elif op == "lag":
             self._take_lag(said["channel"], said["reason"], said["from_seq"], said["to_seq"], said["rows"])
 

@@ -80,7 +80,13 @@ def of_reading(patch: pytest.MonkeyPatch, trouble: Trouble, server: FanoutServer
 
 
 def of_state(patch: pytest.MonkeyPatch, trouble: Trouble, server: FanoutServer, dialect: str) -> None:
-    patch.setattr(ledger._Entry, "take", trouble.after(ledger._Entry.take))
+    take = ledger._Entry.take
+
+    def taken(*args: Any) -> None:
+        trouble.strike()
+        take(*args)
+
+    patch.setattr(ledger._Entry, "take", taken)
 
 
 PLACES: list[tuple[str, str, Any, bool]] = [
@@ -104,6 +110,8 @@ def test_what_a_fault_costs_is_told_to_whom_it_costs_it(
     async def test() -> None:
         async with serving() as (server, desk), contextlib.AsyncExitStack() as stack:
             truth = Truth(desk)
+            quotes = await stack.enter_async_context(client_of(server, max_queue=None))
+            await quotes.ask("subscribe", symbol="AAPL", data_type="QUOTES", interval_ms=interval_ms)
             both, aapl, other = [await stack.enter_async_context(auditing(server, truth, dialect)) for _ in range(3)]
             plan = [(both, "AAPL"), (both, "MSFT"), (aapl, "AAPL"), (other, "MSFT")]
             for auditor, symbol in plan:
@@ -112,12 +120,15 @@ def test_what_a_fault_costs_is_told_to_whom_it_costs_it(
                 install(patch, trouble, server, dialect)
                 trouble.is_on = True
                 for n in range(150):
+                    desk.quote("AAPL", 1.0 + n, 2.0 + n)  # another ring, which is read before that of trades
                     for symbol in ("AAPL", "MSFT"):
                         desk.trade(symbol, *(100.0 + n + i for i in range(n % 3)))
                         truth.look()
                     await asyncio.sleep((0, 0, 0.003)[n % 3])
                     if n % 10 == 0:
-                        await both.ask("update", subscription=1 + n // 10 % 2, interval_ms=interval_ms)
+                        # Nobody else has the other interval: its channels begin with what the ledger knows.
+                        interval = (interval_ms, 50)[n // 20 % 2]
+                        await both.ask("update", subscription=1 + n // 10 % 2, interval_ms=interval)
                 trouble.is_on = False
                 for symbol in ("AAPL", "MSFT"):
                     desk.trade(symbol, 7.0)
