@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
 
 from ibfast.fanout.gauges import Tally
@@ -32,7 +31,7 @@ class Faults:
         now_s: the clock by which the log's rate is bounded.
     """
 
-    def __init__(self, tally: Tally, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, tally: Tally, now_s: Callable[[], float]) -> None:
         self._tally = tally
         self._now_s = now_s
         self._rate = LogRate(1, SPAN_S)

@@ -139,7 +139,7 @@ class FanoutServer:
             self.config.backlog_bytes, self.config.backlog_s, self.config.patience_s, self.config.stalled_s
         )
         self.tally = Tally()
-        self.faults = Faults(self.tally)
+        self.faults = Faults(self.tally, time.monotonic)
         self.broadcaster = Broadcaster(partial(self.faults.note, "transport"))
         self.turns = Turns()
         self.max_control_per_s = self.security.max_control_per_s
