@@ -18,7 +18,7 @@ from ibfast.enums import GapCause, Scope
 from ibfast.errors import ProtocolError
 from ibfast.shown import shown
 from ibfast.stream_questions import MOST_WORD, Answer, Closing, Later, Output, Question, Questions, Reply, error_of
-from ibfast.stream_rows import DIALECTS, Received, number_of, text_of
+from ibfast.stream_rows import DIALECTS, Received, number_of, text_of, whole_of
 from ibfast.stream_session import Request, Session, Wish
 from ibfast.updates import Gap, Instruments, State, Texts
 
@@ -77,7 +77,7 @@ class StreamClient:
     @property
     def is_welcome(self) -> bool:
         """Whether there is a session in which requests are answered."""
-        return self._session is not None and self._session.epoch is not None
+        return self._session is not None and self._session.is_welcome
 
     def subscribe(self, contract: object, **options: Any) -> Wish:
         """Want data.
@@ -144,7 +144,7 @@ class StreamClient:
         """Return what is to be sent."""
         session = self._session
         messages = self._questions.take_messages(self._next_id) if self.is_welcome else []
-        while session is not None and session.epoch is not None and self._queue:
+        while session is not None and session.is_welcome and self._queue:
             if len(session.requests) >= MOST_UNANSWERED:
                 break
             request = self._queue.popleft()
@@ -219,7 +219,7 @@ class StreamClient:
         session = self._session
         assert session is not None
         if isinstance(message, bytes):
-            if session.epoch is None:
+            if not session.is_welcome:
                 raise ProtocolError("the server's first message is data and no welcome")
             self._take_rows(session, session.rows.receive(message))
         else:
@@ -234,7 +234,7 @@ class StreamClient:
             op = said["op"]
         except (ValueError, TypeError, KeyError, RecursionError):
             raise ProtocolError(f"the server's message is no JSON object with an op: {text[:80]!r}") from None
-        if session.epoch is None and op not in ("welcome", "closing"):
+        if not session.is_welcome and op not in ("welcome", "closing"):
             raise ProtocolError(f"the server's first message is {op!r} and no welcome")
         take = HANDLERS.get(op) if isinstance(op, str) else None
         if take is None:
@@ -245,7 +245,7 @@ class StreamClient:
             raise ProtocolError(f"the server's message {op!r} is not understood ({error!r}): {text[:200]!r}") from None
 
     def _take_welcome(self, session: Session, said: dict[str, Any]) -> None:
-        if session.epoch is not None:
+        if session.is_welcome:
             raise ProtocolError("the server bids welcome twice")
         if said["protocol"] != PROTOCOL_VERSION:
             raise ProtocolError(f"the server speaks protocol {said['protocol']}: use an ibfast of its release")
@@ -253,7 +253,7 @@ class StreamClient:
         if not 0 < heartbeat_s < float("inf"):
             raise ValueError("heartbeat_s")
         self.heartbeat_s = heartbeat_s
-        session.epoch = text_of(said, "epoch")
+        session.is_welcome = True
         self._questions.begin()
 
     def _take_subscribed(self, session: Session, said: dict[str, Any]) -> None:
@@ -272,9 +272,9 @@ class StreamClient:
     def _take_updated(self, session: Session, said: dict[str, Any]) -> None:
         request = self._answered(session, said, "update")
         wish = request.wish
+        session.change(wish, said)
         wish.request["interval_ms"] = request.interval_ms
         wish.slowed_to_ms = None
-        session.change(wish, said)
         self._output.append(Answer(wish, "update"))
 
     def _take_unsubscribed(self, session: Session, said: dict[str, Any]) -> None:
@@ -373,8 +373,9 @@ class StreamClient:
                 session.change(wish, said)
             self._output.append(State(wish.ticker, wish.number, "SLOWED", interval_ms=interval_ms))
 
-    def _take_heartbeat(self, session: Session, said: dict[str, Any]) -> None:
-        session.complete(number_of(said, "seq"))
+    def _take_positions(self, session: Session, said: dict[str, Any]) -> None:
+        for position in said["positions"]:
+            session.complete(whole_of("positions", position))
 
     def _take_listed(self, session: Session, said: dict[str, Any]) -> None:
         self._take_reply("list", said)
@@ -383,7 +384,7 @@ class StreamClient:
         self._take_reply("limit", said)
 
     def _take_pong(self, session: Session, said: dict[str, Any]) -> None:
-        session.complete(number_of(said, "seq"))
+        self._take_positions(session, said)
         self._take_reply("ping", said)
 
     def _take_reply(self, op: str, said: dict[str, Any]) -> None:
@@ -421,7 +422,7 @@ HANDLERS: Final[Mapping[str, Callable[[StreamClient, Session, dict[str, Any]], N
     "gap": StreamClient._take_gap,
     "state": StreamClient._take_state,
     "slowed": StreamClient._take_slowed,
-    "heartbeat": StreamClient._take_heartbeat,
+    "heartbeat": StreamClient._take_positions,
     "subscriptions": StreamClient._take_listed,
     "limited": StreamClient._take_limited,
     "pong": StreamClient._take_pong,

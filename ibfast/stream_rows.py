@@ -18,9 +18,10 @@ from ibfast._frames import FrameDecoder
 from ibfast.enums import Kind
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import ChannelSpec
+from ibfast.fanout.positions import CLASSES, class_of, seq_of
 from ibfast.updates import FAMILIES, TEXT_FIELDS, Arrival, Batch, Texts
 
-__all__ = ["DIALECTS", "ChannelInfo", "JsonRows", "LagOf", "Received", "Rows", "number_of", "text_of"]
+__all__ = ["DIALECTS", "ChannelInfo", "JsonRows", "LagOf", "Received", "Rows", "number_of", "text_of", "whole_of"]
 
 LagOf: TypeAlias = tuple[int, int, int, int | None, str]
 """Channel, from_seq, to_seq, rows (None: not known), reason."""
@@ -35,19 +36,19 @@ class ChannelInfo:
 
     Attributes:
         instrument: the client's own index.
-        key: the server's index of the instrument, by which JSON names it.
         families: ring names, in the order of binary messages.
-        cls: channels of one class share their windows; set when it is opened.
+        cls: channels of one class share their windows.
+        epoch: in which its positions mean something.
         seq: up to which everything has come, as far as its snapshot tells; −1: there was none.
         segment: at which of the class's segments it began.
         table: all that was said of it.
     """
 
     instrument: int
-    key: int
     families: tuple[str, ...]
+    cls: int
+    epoch: str
     table: Mapping[str, Any]
-    cls: int = 0
     seq: int = -1
     segment: int = 0
 
@@ -57,7 +58,10 @@ class ChannelInfo:
         families = tuple(table["families"])
         if not set(families) <= set(FAMILIES):
             raise ValueError(f"families: {families}")
-        return cls(instrument, number_of(table, "instrument"), families, table)
+        interval_class = number_of(table, "class")
+        if interval_class >= CLASSES:
+            raise ValueError(f"class: {interval_class}")
+        return cls(instrument, families, interval_class, text_of(table, "epoch"), table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,11 @@ class Received:
 
 def number_of(said: Mapping[str, Any], name: str) -> int:
     """Return a field that is a whole number, 0 or more; raises KeyError, TypeError, ValueError."""
-    value = said[name]
+    return whole_of(name, said[name])
+
+
+def whole_of(name: str, value: Any) -> int:
+    """Return a value that is a whole number, 0 or more; raises TypeError, ValueError."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(name)
     if not 0 <= value < 1 << 64:
@@ -119,26 +127,19 @@ def text_of(said: Mapping[str, Any], name: str) -> str:
 
 
 class JsonRows:
-    """Rows in JSON. A piece names its instrument and not its channel."""
+    """Rows in JSON."""
 
     def __init__(self, texts: Texts) -> None:
         self._texts = texts
         self._channels: dict[int, ChannelInfo] = {}
-        self._by_key: dict[int, list[ChannelInfo]] = {}
 
     def open(self, number: int, channel: ChannelInfo) -> None:
         """Expect rows of a channel."""
-        channel.cls = number_of(channel.table, "span_ns") // NS_PER_MS
         self._channels[number] = channel
-        self._by_key.setdefault(channel.key, []).append(channel)
 
     def close(self, number: int) -> None:
         """Expect them no more."""
-        channel = self._channels.pop(number)
-        same = self._by_key[channel.key]
-        same.remove(channel)
-        if not same:
-            del self._by_key[channel.key]
+        del self._channels[number]
 
     def receive(self, message: bytes) -> Received:
         """Refuse a binary message."""
@@ -146,27 +147,33 @@ class JsonRows:
 
     def receive_data(self, said: Mapping[str, Any]) -> Received:
         """Return the rows of a `data` message."""
+        position = number_of(said, "position")
         batches = []
         for piece in said["pieces"]:
-            key, family = number_of(piece, "instrument"), piece["family"]
-            channel = next((other for other in self._by_key.get(key, ()) if family in other.families), None)
-            if channel is None:
-                raise ProtocolError(f"the server sends {family!r} of instrument {key}, which no channel has")
+            channel, family = self._channel(number_of(piece, "channel")), piece["family"]
+            if family not in channel.families or channel.cls != class_of(position):
+                raise ProtocolError(f"the server sends {family!r} in a channel, and at a time, which don't have it")
             batches.append(self._batch(family, piece["rows"], channel.instrument, is_snapshot=False))
-        return Received(Arrival(tuple(batches)), number_of(said, "seq"), number_of(said, "interval_ms"))
+        return Received(Arrival(tuple(batches)), seq_of(position), class_of(position))
 
     def receive_snapshot(self, said: Mapping[str, Any]) -> Received:
         """Return the state that a `snapshot` message tells."""
         number = number_of(said, "channel")
-        channel = self._channels.get(number)
-        if channel is None:
-            raise ProtocolError(f"the server tells the state of channel {number}, which is not open")
+        channel, position = self._channel(number), number_of(said, "position")
+        if channel.cls != class_of(position):
+            raise ProtocolError(f"the server tells the state of channel {number} by a position of another class")
         batches = tuple(
             self._batch(family, rows, channel.instrument, is_snapshot=True)
             for family, rows in said["rows"].items()
             if rows
         )
-        return Received(Arrival(batches), number_of(said, "seq"), snapshot_of=number)
+        return Received(Arrival(batches), seq_of(position), snapshot_of=number)
+
+    def _channel(self, number: int) -> ChannelInfo:
+        channel = self._channels.get(number)
+        if channel is None:
+            raise ProtocolError(f"the server speaks of channel {number}, which is not open")
+        return channel
 
     def _batch(self, family: str, rows: Iterable[Mapping[str, Any]], instrument: int, *, is_snapshot: bool) -> Batch:
         # int() and float() in the array's own conversion would take texts, too: values are checked one by one.
@@ -193,7 +200,6 @@ class JsonRows:
         raise TypeError(f"{name}={value!r}")
 
 
-NS_PER_MS: Final = 1_000_000
 WINDOW: Final = 0x80
 MOST_TEXTS: Final = 1 << 22
 
@@ -226,7 +232,6 @@ class BinaryRows:
     def open(self, number: int, channel: ChannelInfo) -> None:
         """Expect rows of a channel."""
         spec = ChannelSpec.from_description({**channel.table, "instrument": channel.instrument})
-        channel.cls = spec.interval_class
         self._decoder.open(number, spec)
 
     def close(self, number: int) -> None:

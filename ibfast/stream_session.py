@@ -12,14 +12,28 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ibfast.errors import ProtocolError, StreamError
+from ibfast.fanout.positions import class_of, position_of, seq_of
 from ibfast.stream_rows import ChannelInfo, Received, Rows, number_of, text_of
 from ibfast.updates import Instruments, Lag
 
 __all__ = ["Request", "Session", "Wish"]
 
-MOST_CHANNELS: Final = 64
 NOTHING_SEEN: Final = -1
-"""In the place of a sequence number: nothing has come in this epoch."""
+"""In the place of a sequence number: nothing has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Up to where everything of a subscription has come, in the server's words.
+
+    Attributes:
+        epoch, position: of its channel.
+        interval_ms: that was asked for then, None: none was. The epoch is of this one.
+    """
+
+    epoch: str
+    position: int
+    interval_ms: int | None
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +53,7 @@ class Wish:
         was_live: whether the server has ever taken it.
         server_number: the server's, None while it has none.
         channels: those that are open for it, by number.
-        seen: epoch and seq up to which everything has come or was told as left out.
+        seen: from where it can go on; None: only its state can come next.
     """
 
     number: int
@@ -54,7 +68,7 @@ class Wish:
     was_live: bool = False
     server_number: int | None = None
     channels: dict[int, ChannelInfo] = field(default_factory=dict)
-    seen: tuple[str, int] | None = None
+    seen: Seen | None = None
 
     @property
     def combo_legs(self) -> str:
@@ -73,7 +87,7 @@ class Request:
     op: str
     wish: Wish
     interval_ms: int | None = None
-    body: Mapping[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
     """As it was sent."""
 
     def compose(self) -> Mapping[str, Any]:
@@ -83,8 +97,10 @@ class Request:
         if self.op == "subscribe":
             self.body = dict(wish.request)
             if wish.seen is not None and wish.request.get("mode") != "snapshot":
-                epoch, seq = wish.seen
-                self.body["resume"] = {"epoch": epoch, "seq": seq}
+                self.body |= {"resume": {"epoch": wish.seen.epoch, "position": wish.seen.position}}
+                self.body.pop("interval_ms", None)
+                if wish.seen.interval_ms is not None:
+                    self.body["interval_ms"] = wish.seen.interval_ms
         elif self.interval_ms is not None:
             self.body["interval_ms"] = self.interval_ms
         return self.body
@@ -97,20 +113,20 @@ class Session:
     Attributes:
         rows: what rows are read with.
         instruments: where those of its channels are entered.
-        epoch: of the server, None before its welcome.
+        is_welcome: whether the server has spoken.
         requests: those without an answer, by id.
         wishes: by the server's number.
     """
 
     rows: Rows
     instruments: Instruments
-    epoch: str | None = None
+    is_welcome: bool = False
     requests: dict[int, Request] = field(default_factory=dict)
     wishes: dict[int, Wish] = field(default_factory=dict)
     _owners: dict[int, Wish] = field(default_factory=dict)
     """Wish by channel."""
-    _void: dict[int, int] = field(default_factory=dict)
-    """Channels whose state is to come, and up to which seq all has come or was told as left out."""
+    _void: set[int] = field(default_factory=set)
+    """Channels whose state is to come."""
     _untold: set[int] = field(default_factory=set)
     """Those of which rows may be left out that no lag has told."""
     _segments: dict[int, list[int]] = field(default_factory=dict)
@@ -134,34 +150,25 @@ class Session:
             raise ProtocolError(f"the server has two subscriptions of number {number}")
         self.wishes[number], wish.server_number = wish, number
         self.open(wish, said["channels"])
-        if "resume" not in asked:
-            if wish.was_live and wish.request.get("mode") != "snapshot":
-                self._miss(wish, NOTHING_SEEN)  # it was cut off before anything of it had come
-            return False
-        epoch, seq = asked["resume"]["epoch"], asked["resume"]["seq"]
-        if said["resumed"] is not True:
-            self._miss(wish, seq if epoch == self.epoch else NOTHING_SEEN)
-            return False
-        if epoch != self.epoch:
-            raise ProtocolError("the server says that it goes on with what it can't have: another epoch")
-        return True
-
-    def _miss(self, wish: Wish, from_seq: int) -> None:
-        """Note that rows after this one may be left out; the server is to tell of it, and then the state."""
-        self._void |= dict.fromkeys(wish.channels, from_seq)
-        self._untold |= wish.channels.keys()
+        if "resume" in asked and said["resumed"] is True:
+            for channel in wish.channels.values():
+                channel.seq = seq_of(asked["resume"]["position"])
+            return True
+        self._void |= wish.channels.keys()
+        if wish.was_live and wish.request.get("mode") != "snapshot":
+            self._untold |= wish.channels.keys()
+        return False
 
     def change(self, wish: Wish, said: Mapping[str, Any]) -> None:
-        """Take other channels for a subscription, whose state is to come; what has come is known all the same."""
+        """Take other channels for a subscription, whose state is to come; until then it can go on from the old ones."""
         self.remember(wish)
         self.close(wish)
         self.open(wish, said["channels"])
-        if wish.seen is not None:
-            self._void |= dict.fromkeys(wish.channels, wish.seen[1])
+        self._void |= wish.channels.keys()
 
     def open(self, wish: Wish, described: list[dict[str, Any]]) -> None:
         """Open a subscription's channels."""
-        if len(described) > MOST_CHANNELS:
+        if len(described) != 1:
             raise ProtocolError(f"the server has {len(described)} channels for one subscription")
         for table in described:
             number = number_of(table, "channel")
@@ -182,7 +189,7 @@ class Session:
         for number in wish.channels:
             self.rows.close(number)
             self._owners.pop(number)
-            self._void.pop(number, None)
+            self._void.discard(number)
             self._untold.discard(number)
         wish.channels.clear()
 
@@ -195,15 +202,11 @@ class Session:
         wish.end()
 
     def remember(self, wish: Wish) -> None:
-        """Note up to where everything of a subscription has come: all its channels have at least that."""
-        seq = min((self._seen(number, channel) for number, channel in wish.channels.items()), default=NOTHING_SEEN)
-        if seq != NOTHING_SEEN and self.epoch is not None:
-            wish.seen = (self.epoch, seq)
-
-    def _seen(self, number: int, channel: ChannelInfo) -> int:
-        if number in self._void:
-            return self._void[number]
-        return max(channel.seq, *self._segments[channel.cls][channel.segment :])
+        """Note up to where everything of a subscription has come, unless its state is to come."""
+        for number, channel in wish.channels.items():
+            if number not in self._void:
+                seq = max(channel.seq, *self._segments[channel.cls][channel.segment :])
+                wish.seen = Seen(channel.epoch, position_of(seq, channel.cls), wish.request.get("interval_ms"))
 
     # --- rows ---
 
@@ -216,19 +219,19 @@ class Session:
         if number is not None:
             channel = self._owner(number).channels[number]
             if number in self._untold:  # the server has not said it: nothing may be left out unseen
-                from_seq = max(0, self._void[number])
-                lags.append(self.lag(number, from_seq, received.seq, None, ""))
-            self._void.pop(number, None)
+                lags.append(self.lag(number, 0, received.seq, None, ""))
+            self._void.discard(number)
             channel.seq = received.seq
         elif received.cls in self._segments:
             segments = self._segments[received.cls]
             segments[-1] = max(segments[-1], received.seq)
         return lags
 
-    def complete(self, seq: int) -> None:
-        """Note that everything of all subscriptions has come up to this."""
-        for segments in self._segments.values():
-            segments[-1] = max(segments[-1], seq)
+    def complete(self, position: int) -> None:
+        """Note that everything of a class has come up to this."""
+        segments = self._segments.get(class_of(position))
+        if segments is not None:
+            segments[-1] = max(segments[-1], seq_of(position))
 
     def lag(self, number: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> Lag:
         """Note that rows were left out of a channel, whose state is to come; return what to tell."""
@@ -236,7 +239,8 @@ class Session:
         if number in self._untold:
             self._untold.discard(number)
             reason = "resume"
-        self._void[number] = to_seq
+        self._void.add(number)
+        wish.seen = None  # what it was is not known any more: rows could not be added to it
         return Lag(wish.ticker, wish.channels[number].instrument, from_seq, to_seq, rows, reason)
 
     def instrument_of(self, number: int) -> int:

@@ -276,8 +276,6 @@ export interface Welcome {
   op: "welcome";
   protocol: 1;
   server: string;
-  epoch: string;
-  seq: number;
   time_ns: number;
   intervals_ms: number[];
   heartbeat_s: number;
@@ -312,7 +310,7 @@ export interface ConnectOptions {
 export interface Pong {
   data: unknown;
   time_ns: number;
-  seq: number;
+  positions: number[];
   round_trip_ms: number;
 }
 
@@ -321,7 +319,6 @@ export class Client {
   private constructor();
   readonly state: ClientState;
   readonly welcome: Welcome | null;
-  readonly epoch: string | undefined;
   /** Resolves when the server has taken it; rejects with a StreamError if it has not. A string is a stock's symbol. */
   subscribe(request: string | SubscribeRequest, options?: SubscribeOptions): Promise<Subscription>;
   list(): Promise<Record<string, unknown>[]>;

@@ -1282,6 +1282,7 @@ const SNAPSHOT = 0x20;
 const LAG = 0x30;
 const TEXT_MESSAGE = 0x40;
 const WINDOW = 0x80;
+const CLASSES = 16;
 const LAG_REASONS = ["slow", "overrun", "incomplete"];
 const SKIP = 7;
 
@@ -1332,9 +1333,9 @@ export class FrameDecoder {
     const bits = this.#bits;
     bits.load(message instanceof Uint8Array ? message : new Uint8Array(message));
     const first = bits.bits(8);
-    if (first >= WINDOW && first < WINDOW + 16) return this.#window(first - WINDOW);
+    if (first >= WINDOW && first < WINDOW + CLASSES) return this.#window(first - WINDOW);
     if (first === SNAPSHOT) return this.#snapshot();
-    if (first >= CLOCK && first < CLOCK + 16) return this.#clock(first - CLOCK);
+    if (first >= CLOCK && first < CLOCK + CLASSES) return this.#clock(first - CLOCK);
     if (first === LAG) return this.#lag();
     if (first === TEXT_MESSAGE) return this.#text();
     return fail(`a message that begins with ${first}`);
@@ -1525,10 +1526,10 @@ function reportUncaught(error) {
 /** A subscription that is wanted, whatever happens to connections. */
 class Wish {
   number = null;
-  /** Of the current connection: what is known of each channel. */
-  owners = [];
+  /** Of the current connection: what is known of its channel. */
+  owner = null;
   channels = [];
-  /** The last epoch and seq up to which everything came. */
+  /** From where it can go on: resume, and the interval_ms that was asked for then. null: only its state can come next. */
   seen = null;
   state = "PENDING";
   reason = "";
@@ -1562,10 +1563,11 @@ class Wish {
     this.reject(error ?? new StreamError("CLOSED", "the subscription was given up"));
   }
 
-  /** Note up to where everything has come, before the connection's channels are forgotten. */
-  remember(epoch) {
-    const seq = Math.min(...this.owners.map((owner) => owner.seq));
-    if (this.owners.length > 0 && seq > 0) this.seen = { epoch, seq };
+  /** Note up to where everything has come, before the connection's channel is forgotten; unless its state is to come. */
+  remember() {
+    if (this.owner === null || !this.owner.isReady) return;
+    const { epoch, seq, class: cls } = this.owner;
+    this.seen = { resume: { epoch, position: CLASSES * seq + cls }, interval_ms: this.body.interval_ms };
   }
 }
 
@@ -1687,10 +1689,6 @@ export class Client {
       this.#opened = { resolve, reject };
       this.#connect();
     });
-  }
-
-  get epoch() {
-    return this.welcome?.epoch;
   }
 
   // What users ask.
@@ -1816,9 +1814,9 @@ export class Client {
     this.#socket = null;
     for (const wish of this.#wishes) {
       if (wish.number === null) continue;
-      wish.remember(this.epoch);
+      wish.remember();
       wish.number = null;
-      wish.owners = [];
+      wish.owner = null;
     }
     const unanswered = [...this.#requests.values(), ...this.#outbox];
     this.#requests.clear();
@@ -1922,10 +1920,11 @@ export class Client {
         continue;
       }
       const id = ++this.#lastId;
-      request.resume = op === "subscribe" && wish.body.mode !== "snapshot" ? wish.seen : null;
+      request.seen = op === "subscribe" && wish.body.mode !== "snapshot" ? wish.seen : null;
       const fields = { ...request.fields };
-      if (op === "subscribe") Object.assign(fields, wish.body, request.resume && { resume: request.resume });
+      if (op === "subscribe") Object.assign(fields, wish.body, request.seen);
       else if (wish !== null) fields.subscription = wish.number;
+      request.interval_ms = fields.interval_ms;
       this.#requests.set(id, request);
       this.#socket.send(JSON.stringify({ ...fields, op, id }));
     }
@@ -1982,7 +1981,6 @@ export class Client {
     if (said.protocol !== PROTOCOL_VERSION)
       fail(`the server speaks protocol ${said.protocol}: use a client of its release`);
     if (!(said.heartbeat_s > 0)) fail(`heartbeat_s is ${said.heartbeat_s}`);
-    requireText(said, "epoch");
     this.welcome = said;
     this.#welcomedMs = performance.now();
     this.#become("open", "");
@@ -1998,28 +1996,35 @@ export class Client {
     if (request?.op !== ANSWERS[said.op]) fail(`${said.op} with id ${said.id}, which was not asked`);
     this.#requests.delete(said.id);
     const { op, wish, fields } = request;
-    if (op === "subscribe") this.#begun(wish, said, request.resume);
+    if (op === "subscribe") this.#begun(wish, said, request);
     else if (op === "update") {
-      wish.body.interval_ms = fields.interval_ms;
       this.#change(wish, said);
-    } else if (op === "unsubscribe") this.#endChannels(wish);
+      wish.body.interval_ms = fields.interval_ms;
+    } else if (op === "unsubscribe") this.#endChannel(wish);
     else if (op === "ping") this.#note(said);
     request.resolve(said);
     this.#send();
   }
 
-  #begun(wish, said, resume) {
+  #begun(wish, said, { seen, interval_ms: asked_ms }) {
     wish.number = requireWhole(said, "subscription");
     if (this.#byNumber.has(wish.number)) fail(`subscription ${wish.number} is there already`);
     this.#byNumber.set(wish.number, wish);
-    const isResumed = resume !== null && said.resumed === true;
-    this.#openChannels(wish, said, isResumed ? resume.seq : 0);
-    if (resume !== null && !isResumed) for (const owner of wish.owners) owner.untoldFrom = resume.seq;
+    const isResumed = seen !== null && said.resumed === true;
+    this.#openChannel(wish, said);
+    if (isResumed) {
+      wish.owner.seq = Math.floor(seen.resume.position / CLASSES);
+      wish.owner.isReady = wish.owner.isBaseToCome = true;
+    } else {
+      wish.owner.isUntold = wish.wasLive && wish.body.mode !== "snapshot";
+    }
     if (wish.isOver) {
       this.#ask("unsubscribe", wish).catch(() => {});
       return;
     }
     wish.wasLive = true;
+    if (asked_ms !== wish.body.interval_ms)
+      this.#ask("update", wish, { interval_ms: wish.body.interval_ms }).catch(() => {});
     this.#changeState(wish, isResumed ? "RESUMED" : "SUBSCRIBED", String(said.reason ?? ""));
     wish.resolve(wish.face);
   }
@@ -2038,7 +2043,7 @@ export class Client {
     } else {
       if (op === "subscribe") this.#end(wish, error);
       if (op === "unsubscribe") {
-        this.#endChannels(wish);
+        this.#endChannel(wish);
         request.resolve();
       } else request.reject(error);
       this.#send();
@@ -2067,7 +2072,7 @@ export class Client {
     const wish = this.#byNumber.get(said.subscription);
     if (wish === undefined) return;
     const error = new StreamError(requireText(said, "code"), String(said.message ?? ""));
-    this.#endChannels(wish);
+    this.#endChannel(wish);
     this.#end(wish, error);
   }
 
@@ -2080,36 +2085,34 @@ export class Client {
 
   // Channels.
 
-  #openChannels(wish, said, seq) {
-    if (!Array.isArray(said.channels)) fail(`${said.op} without channels`);
+  #openChannel(wish, said) {
+    if (!Array.isArray(said.channels) || said.channels.length !== 1) fail(`${said.op} without its channel`);
     wish.channels = said.channels;
-    for (const described of said.channels) {
-      this.#decoder.open(described, wish.options);
-      const owner = { wish, class: described.class, seq, isReady: false, untoldFrom: null };
-      this.#owners.set(described.channel, owner);
-      wish.owners.push(owner);
-    }
+    const [described] = said.channels;
+    this.#decoder.open(described, wish.options);
+    const { channel, epoch, class: cls } = described;
+    if (typeof epoch !== "string") fail(`${said.op}: epoch is ${epoch}`);
+    wish.owner = { wish, epoch, class: cls, seq: 0, isReady: false, isUntold: false, isBaseToCome: false };
+    this.#owners.set(channel, wish.owner);
   }
 
-  #closeChannels(wish) {
+  #closeChannel(wish) {
     for (const { channel } of wish.channels) {
       this.#decoder.close(channel);
       this.#owners.delete(channel);
     }
-    wish.owners = [];
+    wish.owner = null;
   }
 
-  /** Have other channels where the interval is another one; what has come is known all the same. */
+  /** Have another channel where the interval is another one; until its state comes, it can go on from the old one. */
   #change(wish, said) {
-    if (said.channels === undefined) return;
-    wish.remember(this.epoch);
-    const seq = Math.min(...wish.owners.map((owner) => owner.seq));
-    this.#closeChannels(wish);
-    this.#openChannels(wish, said, seq);
+    wish.remember();
+    this.#closeChannel(wish);
+    this.#openChannel(wish, said);
   }
 
-  #endChannels(wish) {
-    this.#closeChannels(wish);
+  #endChannel(wish) {
+    this.#closeChannel(wish);
     this.#byNumber.delete(wish.number);
     wish.number = null;
   }
@@ -2120,40 +2123,49 @@ export class Client {
 
   #takeData(message) {
     if (message.type === "window") {
-      for (const owner of this.#owners.values()) {
-        if (owner.class === message.class && owner.isReady) owner.seq = Math.max(owner.seq, message.seq);
-      }
+      this.#complete(message.class, message.seq);
       for (const batch of message.batches) this.#deliver(this.#ownerOf(batch.channel).wish, batch);
     } else if (message.type === "snapshot") {
       this.#takeSnapshot(message);
     } else if (message.type === "lag") {
       const owner = this.#ownerOf(message.channel);
-      owner.isReady = false;
-      owner.untoldFrom = null;
-      owner.seq = Math.max(owner.seq, message.to_seq);
+      owner.isReady = owner.isUntold = false;
+      owner.wish.seen = null; // What it was is not known any more: rows could not be added to it.
       this.#deliver(owner.wish, message);
     }
   }
 
-  /** Everything has come up to a seq. */
+  /** Everything of some classes has come up to positions. */
   #note(said) {
-    const seq = requireWhole(said, "seq");
-    for (const owner of this.#owners.values()) if (owner.isReady) owner.seq = Math.max(owner.seq, seq);
+    if (!Array.isArray(said.positions)) fail(`${said.op} without positions`);
+    for (const position of said.positions) {
+      if (!Number.isSafeInteger(position) || position < 0) fail(`${said.op}: a position is ${position}`);
+      this.#complete(position % CLASSES, Math.floor(position / CLASSES));
+    }
+  }
+
+  #complete(cls, seq) {
+    for (const owner of this.#owners.values())
+      if (owner.class === cls && owner.isReady) owner.seq = Math.max(owner.seq, seq);
   }
 
   #takeSnapshot({ channel, seq, batches }) {
     const owner = this.#ownerOf(channel);
-    if (owner.untoldFrom !== null) {
+    if (owner.isBaseToCome) {
+      owner.isBaseToCome = false; // What the missed rows are coded against, and no state.
+      return;
+    }
+    if (owner.isUntold) {
       // The server has not said so itself: nothing may be left out unseen.
       this.#deliver(owner.wish, {
         type: "lag",
         channel,
         reason: "resume",
-        from_seq: owner.untoldFrom,
+        from_seq: 0,
         to_seq: seq,
         rows: null,
       });
-      owner.untoldFrom = null;
+      owner.isUntold = false;
     }
     owner.isReady = true;
     owner.seq = Math.max(owner.seq, seq);

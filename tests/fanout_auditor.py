@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from ibfast._frames import FrameDecoder
 from ibfast.fanout.binary import ChannelSpec
+from ibfast.fanout.positions import class_of, position_of, seq_of
 from ibfast.fanout.server import FanoutServer
 
 WINDOW = 0x80
@@ -56,16 +57,24 @@ class Truth:
 
 @dataclass(slots=True)
 class Track:
-    """One channel: everything up to `seq` has come, or was told as left out; `is_void`: a state must come first."""
+    """One channel: everything up to `seq` has come, or was told as left out; `is_void`: a state must come first.
+
+    `options` are those to subscribe with so as to go on; `before`: so as to go on from where it was before the state
+    that is to come.
+    """
 
     subscription: int
     instrument: int
     cls: int
     is_conflated: bool
+    options: dict[str, Any]
+    epoch: str
+    before: dict[str, Any] | None = None
     seq: int = 0
     is_void: bool = True
     empty_seq: int | None = None
     may_begin: bool = True
+    may_tell_all: bool = False
     is_incomplete: bool = False
 
 
@@ -83,11 +92,9 @@ class Auditor:
         self.truth = truth
         self.tracks: dict[int, Track] = {}
         self.ops: Counter[str] = Counter()
-        self.epoch = ""
         self.listening: asyncio.Task[None] | None = None
         self._is_binary = is_binary
         self._decoder = FrameDecoder()
-        self._instruments: dict[int, int] = {}
         self._asked = 0
         self._waiting: dict[int, tuple[dict[str, Any], asyncio.Future[dict[str, Any]]]] = {}
 
@@ -116,26 +123,25 @@ class Auditor:
         assert not self.ops["closing"], "something follows the end"
         self.ops[op] += 1
         values: dict[str, Any] = {}
-        if op == "welcome":
-            self.epoch = said["epoch"]
         if "id" in said:
             values, answered = self._waiting.pop(said["id"])
             answered.set_result(said)
         if op in ("subscribed", "updated", "slowed"):
-            self._open(op, said, values.get("resume"))
+            self._open(op, said, values)
         elif op in ("unsubscribed", "ended"):
             self._close(said["subscription"])
         elif op in ("heartbeat", "pong"):
-            for track in self.tracks.values():
-                self._complete(track, said["seq"])
+            for position in said["positions"]:
+                self._complete_class(class_of(position), seq_of(position))
         elif op == "data":
             for piece in said["pieces"]:
                 rows = [(row["seq"], row["price"]) for row in piece["rows"]]
-                self._take_rows(self._instruments[piece["con_id"]], said["interval_ms"], rows)
-            self._complete_class(said["interval_ms"], said["seq"])
+                self._take_rows(self.tracks[piece["channel"]], class_of(said["position"]), rows)
+            self._complete_class(class_of(said["position"]), seq_of(said["position"]))
         elif op == "snapshot":
             rows = said["rows"].get("trades", [])
-            self._take_state(said["channel"], said["seq"], rows[0]["price"] if rows else None)
+            assert class_of(said["position"]) == self.tracks[said["channel"]].cls
+            self._take_state(said["channel"], seq_of(said["position"]), rows[0]["price"] if rows else None)
         elif op == "state":
             assert said["subscription"] in {track.subscription for track in self.tracks.values()}
         elif op == "gap":
@@ -155,33 +161,39 @@ class Auditor:
             for instrument in sorted(set(trades["instrument"].tolist())):
                 own = trades[trades["instrument"] == instrument]
                 rows = list(zip(own["seq"].tolist(), own["price"].tolist(), strict=True))
-                self._take_rows(instrument, message[0] - WINDOW, rows)
+                cls = message[0] - WINDOW
+                (track,) = [each for each in self.tracks.values() if each.instrument == instrument and each.cls == cls]
+                self._take_rows(track, cls, rows)
             self._complete_class(message[0] - WINDOW, decoded.seq)
 
     # --- what they must mean ---
 
-    def _open(self, op: str, said: dict[str, Any], resume: dict[str, Any] | None) -> None:
+    def _open(self, op: str, said: dict[str, Any], asked: dict[str, Any]) -> None:
         (channel,) = said["channels"]
-        number = channel["channel"]
-        self._instruments[channel["con_id"]] = channel["instrument"]
+        number, resume = channel["channel"], asked.get("resume")
         old = self.tracks.get(number)
         if self._is_binary:
             with contextlib.suppress(ValueError):
                 self._decoder.close(number)
             self._decoder.open(number, ChannelSpec.from_description(channel))
-        cls = channel["class"] if self._is_binary else channel["span_ns"] // 1_000_000
-        track = Track(said["subscription"], channel["instrument"], cls, channel["conflated"])
+        times = {1000: "us", 1: "ns"}[channel["unit_ns"]]
+        interval_ms = asked["interval_ms"] if "interval_ms" in asked or old is None else old.options["interval_ms"]
+        track = Track(
+            said["subscription"], channel["instrument"], channel["class"], channel["conflated"],
+            {"interval_ms": interval_ms, "times": times}, channel["epoch"], None if old is None else self.seen(old),
+        )  # fmt: skip
         if op == "subscribed":
             assert old is None, "a number that is taken"
             if said["resumed"]:
                 assert resume is not None
-                track.seq, track.is_void, track.may_begin = resume["seq"], False, False
-                track.empty_seq = resume["seq"] if self._is_binary else None
-            elif resume is not None and resume["seq"] < NEVER:
-                track.seq, track.may_begin = resume["seq"] if resume["epoch"] == self.epoch else 0, False
+                track.seq, track.is_void, track.may_begin = seq_of(resume["position"]), False, False
+                track.empty_seq = track.seq if self._is_binary else None
+            elif resume is not None and seq_of(resume["position"]) < NEVER:
+                track.seq, track.may_begin, track.may_tell_all = seq_of(resume["position"]), False, True
         else:
             assert old is not None
             track.seq, track.may_begin = old.seq, old.may_begin and old.is_void
+            track.may_tell_all = old.may_tell_all
         self.tracks[number] = track
 
     def _close(self, subscription: int) -> None:
@@ -191,14 +203,14 @@ class Auditor:
                 if self._is_binary:
                     self._decoder.close(number)
 
-    def _take_rows(self, instrument: int, cls: int, rows: list[tuple[int, float]]) -> None:
-        (track,) = [each for each in self.tracks.values() if each.instrument == instrument and each.cls == cls]
+    def _take_rows(self, track: Track, cls: int, rows: list[tuple[int, float]]) -> None:
         assert not track.is_void, "rows before the state"
+        assert track.cls == cls
         for seq, price in rows:
             assert seq > track.seq, "a row twice, or out of order"
             if not track.is_conflated:
-                assert seq == self.truth.next_seq(instrument, track.seq), "a row is missing"
-            assert price == self.truth.price(instrument, seq)
+                assert seq == self.truth.next_seq(track.instrument, track.seq), "a row is missing"
+            assert price == self.truth.price(track.instrument, seq)
             track.seq = seq
 
     def _take_state(self, number: int, seq: int, price: float | None) -> None:
@@ -218,13 +230,15 @@ class Auditor:
     def _take_lag(self, number: int, reason: str, from_seq: int, to_seq: int, rows: int | None) -> None:
         track = self.tracks[number]
         assert from_seq <= to_seq
+        if track.may_tell_all and from_seq == 0:
+            track.seq = 0
         if not track.may_begin:
             assert from_seq >= track.seq, "what has come is told as left out"
             if not track.is_conflated:
                 assert not self.truth.count(track.instrument, track.seq, from_seq), "a lag begins too late"
         if rows is not None:
             assert rows == self.truth.count(track.instrument, from_seq, to_seq), "a lag that can't count"
-        track.seq, track.is_void, track.may_begin = to_seq, True, False
+        track.seq, track.is_void, track.may_begin, track.before, track.may_tell_all = to_seq, True, False, None, False
         track.is_incomplete = reason == "incomplete"
         self.ops[reason] += 1
 
@@ -237,9 +251,11 @@ class Auditor:
         if not track.is_void and track.empty_seq is None and not track.is_conflated:
             assert not self.truth.count(track.instrument, track.seq, seq), "not everything has come up to here"
 
-    def seen(self, track: Track) -> dict[str, Any]:
-        """What a client names that goes on elsewhere."""
-        return {"epoch": self.epoch, "seq": track.seq}
+    def seen(self, track: Track) -> dict[str, Any] | None:
+        """What a client names that goes on elsewhere; None: it has nothing to go on from."""
+        if track.is_void:
+            return track.before
+        return track.options | {"resume": {"epoch": track.epoch, "position": position_of(track.seq, track.cls)}}
 
 
 @contextlib.asynccontextmanager

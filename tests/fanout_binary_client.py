@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 
 from ibfast._frames import FrameDecoder
 from ibfast.fanout.binary import ChannelSpec
+from ibfast.fanout.positions import position_of
 from ibfast.fanout.server import FanoutServer
 
 
@@ -73,6 +74,11 @@ class BinaryClient:
             self.sizes.append(len(message))
             return {"op": "data"}
         return None
+
+    def seen(self, seq: int) -> dict[str, Any]:
+        """Return what a client names that goes on with the channel that it was given last."""
+        (channel,) = next(message for message in reversed(self.heard) if "channels" in message)["channels"]
+        return {"epoch": channel["epoch"], "position": position_of(seq, channel["class"])}
 
     async def until(self, *ops: str) -> dict[str, Any]:
         while (message := await self.hear())["op"] not in ops:

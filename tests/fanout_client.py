@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from ibfast.config import FanoutConfig
 from ibfast.fanout.permissions import Permissions
+from ibfast.fanout.positions import CLASSES
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.tokens import StaticToken, Tokens, digest_of
@@ -55,6 +56,18 @@ class JsonClient:
         while (message := await self.hear()).get("id") != self._asked:
             pass
         return message
+
+    def seen(self, channel: int = 0) -> dict[str, Any]:
+        """Return what a client names that goes on with a channel."""
+        described: dict[str, Any] = {}
+        position = -1
+        for message in self.heard:
+            described = next((one for one in message.get("channels", ()) if one["channel"] == channel), described)
+            positions = message.get("positions", [])
+            if message["op"] == "data" or (message["op"] == "snapshot" and message["channel"] == channel):
+                positions = [message["position"]]
+            position = max([position, *(one for one in positions if one % CLASSES == described.get("class"))])
+        return {"epoch": described["epoch"], "position": position}
 
     async def news(self, family: str, rows: int) -> list[dict[str, Any]]:
         """Hear until so many rows have come, and return them."""

@@ -17,18 +17,24 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-EPOCH = "9f2c51d07a3e4b18"
+from ibfast.fanout.channels import interval_class
+from ibfast.fanout.positions import position_of
+
+EPOCH = "9f2c51d07a3e4b18-1-2-2-0"
 CON_ID = 265598
-INSTRUMENTS = {"AAPL": 3, "MSFT": 4, "SPY": 5}
-"""The server's indices."""
+
+
+def at(seq: int, interval_ms: int = 10) -> int:
+    """The position of an interval's class at a sequence number; times are in microseconds."""
+    return position_of(seq, interval_class(interval_ms, "us"))
 
 
 def channel_of(number: int = 0, symbol: str = "AAPL", interval_ms: int = 10, **more: Any) -> dict[str, Any]:
     """A channel as a server describes it."""
     return {
-        "channel": number, "symbol": symbol, "con_id": CON_ID, "exchange": "SMART",
-        "instrument": INSTRUMENTS.get(symbol, 6), "families": ["quotes", "trades"],
-        "class": 1, "span_ns": interval_ms * 1_000_000, "unit_ns": 1000, "ordered": False, "conflated": False,
+        "channel": number, "epoch": EPOCH, "symbol": symbol, "con_id": CON_ID, "exchange": "SMART", "instrument": 3,
+        "families": ["quotes", "trades"], "class": interval_class(interval_ms, "us"),
+        "span_ns": interval_ms * 1_000_000, "unit_ns": 1000, "ordered": False, "conflated": False,
         "grids": {"price": [1, 2], "size": [1, 0], "trade_size": [1, 0]}, **more,
     }  # fmt: skip
 
@@ -38,10 +44,9 @@ def trade(price: float = 231.05, **more: Any) -> dict[str, Any]:
     return {"time_ns": 1_770_000_000_000_123_000, "price": price, "size": 100.0, "kind": "L1_LAST", **more}
 
 
-def piece(family: str, *rows: dict[str, Any], symbol: str = "AAPL", instrument: int | None = None) -> dict[str, Any]:
-    """Rows of an instrument in JSON."""
-    index = INSTRUMENTS.get(symbol, 6) if instrument is None else instrument
-    name = {"symbol": symbol, "con_id": CON_ID, "exchange": "SMART", "instrument": index}
+def piece(family: str, *rows: dict[str, Any], channel: int = 0, symbol: str = "AAPL") -> dict[str, Any]:
+    """Rows of a channel in JSON."""
+    name = {"channel": channel, "symbol": symbol, "con_id": CON_ID, "exchange": "SMART"}
     return {**name, "family": family, "rows": list(rows)}
 
 
@@ -56,9 +61,9 @@ class Visitor:
         """Send a control message."""
         await self.socket.send(json.dumps({"op": op, **values}))
 
-    async def welcome(self, epoch: str = EPOCH, heartbeat_s: float = 10.0) -> None:
+    async def welcome(self, heartbeat_s: float = 10.0) -> None:
         """Speak first."""
-        await self.say("welcome", protocol=1, server="peer", epoch=epoch, seq=1, heartbeat_s=heartbeat_s)
+        await self.say("welcome", protocol=1, server="peer", heartbeat_s=heartbeat_s)
 
     async def request(self, op: str) -> dict[str, Any]:
         """Read the next message, which must be of that operation."""
@@ -75,7 +80,7 @@ class Visitor:
 
     async def data(self, seq: int, *pieces: dict[str, Any], interval_ms: int = 10) -> None:
         """Send a window."""
-        await self.say("data", seq=seq, interval_ms=interval_ms, pieces=list(pieces))
+        await self.say("data", position=at(seq, interval_ms), pieces=list(pieces))
 
     async def trades(self, seq: int, *prices: float) -> None:
         """Send a window with trades of AAPL."""

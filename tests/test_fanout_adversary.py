@@ -16,6 +16,7 @@ from fanout_client import serving
 from fanout_desk import Desk
 
 from ibfast.fanout.channels import INTERVALS_MS
+from ibfast.fanout.positions import class_of, position_of
 from ibfast.fanout.server import FanoutServer
 
 SYMBOLS = ("AAPL", "MSFT", "NVDA")
@@ -35,7 +36,7 @@ class Chaos:
         self.stack = stack
         self.truth = Truth(desk)
         self.clients: list[tuple[Auditor, contextlib.AsyncExitStack]] = []
-        self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.seen: list[tuple[str, dict[str, Any]]] = []  # symbol, and what to subscribe with so as to go on
         self.price = 0.0
         self.ops: Counter[str] = Counter()
 
@@ -72,9 +73,8 @@ class Chaos:
             auditor, stack = self.clients.pop(self.rng.randrange(len(self.clients)))
             await stack.aclose()
             for track in auditor.tracks.values():
-                if not track.may_begin:
-                    symbol = self.desk.feed.instruments[track.instrument]
-                    self.seen.append((symbol, auditor.seen(track)))
+                if (seen := auditor.seen(track)) is not None:
+                    self.seen.append((self.desk.feed.instruments[track.instrument], seen))
             self.note(auditor)
 
     def note(self, auditor: Auditor) -> None:
@@ -92,24 +92,32 @@ class Chaos:
         free = [symbol for symbol in SYMBOLS if symbol not in taken]
         if not free:
             return
-        options: dict[str, Any] = {"symbol": rng.choice(free)}
+        options: dict[str, Any] = {"symbol": rng.choice(free), **self.pace()}
         resumable = [each for each in self.seen if each[0] in free]
         if resumable and rng.random() < 0.7:
             symbol, seen = rng.choice(resumable)
-            options = {"symbol": symbol, "resume": seen}
+            options = {"symbol": symbol} | seen
             if rng.random() < 0.1:
-                options["resume"] = rng.choice((seen | {"epoch": "another"}, seen | {"seq": NEVER}))
+                wrong = {"epoch": "another"}, {"position": position_of(NEVER, class_of(seen["resume"]["position"]))}
+                options["resume"] = seen["resume"] | rng.choice(wrong)
+            elif rng.random() < 0.2:
+                others = [one["resume"] for _, one in self.seen]
+                options["resume"] = seen["resume"] | {"position": rng.choice(others)["position"]}
+            elif rng.random() < 0.2:
+                options |= self.pace()
         options["mode"] = rng.choice(("stream", "stream", "stream", "conflate", "snapshot"))
         options["on_slow"] = rng.choice(("conflate", "conflate", "conflate", "close"))
         if rng.random() < 0.2:
             options["fields"] = ["price"]
         answer = await auditor.ask(
-            "subscribe", data_type="TRADES", ordered=True, times=rng.choice(("us", "ns")),
-            interval_ms=rng.choice(INTERVALS_MS[:4]), **options,
+            "subscribe", data_type="TRADES", ordered=True, **options,
         )  # fmt: skip
         assert answer["op"] == "subscribed", answer
         name = "resumed" if answer["resumed"] else "not resumed" if "resume" in options else "begun"
         self.ops[name] += 1
+
+    def pace(self) -> dict[str, Any]:
+        return {"interval_ms": self.rng.choice(INTERVALS_MS[:4]), "times": self.rng.choice(("us", "ns"))}
 
     async def unsubscribe(self) -> None:
         auditor = self.any()

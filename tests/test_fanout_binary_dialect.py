@@ -15,6 +15,8 @@ from fanout_binary_client import BinaryClient, binary_client
 from fanout_client import serving
 from fanout_desk import Desk
 
+from ibfast.fanout.positions import position_of
+
 ODD_PRICES = [0.01, 231.05, 231.06, 0.1 + 0.2, 1e-300, 12345.678901234, -0.0, float("nan"), 1.7976931348623157e308]
 
 
@@ -152,7 +154,7 @@ def test_who_is_first_to_want_a_symbol_gets_it_on_its_grid_after_a_while(run: Ru
             assert bits((await second.news("trades", 64))["price"]) == bits(prices[16:])
             assert sum(first.sizes[-8:]) < sum(first.sizes[1:9])
             assert first.sizes[17:] == second.sizes[1:]
-            seen = {"epoch": first.heard[0]["epoch"], "seq": first.seqs[7]}
+            seen = first.seen(first.seqs[7])
             async with binary_client(server) as back:
                 assert (await back.ask("subscribe", **wanted, resume=seen))["resumed"] is True
                 assert bits((await back.news("trades", 72))["price"]) == bits(prices[8:])
@@ -170,7 +172,7 @@ def test_who_comes_back_gets_what_it_missed(run: Run) -> None:
                 for price in np.random.default_rng(1).random(1000).round(2).tolist():  # from these both sides learn
                     desk.trade("AAPL", price)
                 before = await client.news("ticks", len(ring(desk, "ticks")))
-                seen = {"epoch": client.heard[0]["epoch"], "seq": client.seqs[-1]}
+                seen = client.seen(client.seqs[-1])
             desk.trade("AAPL", 3.0, 4.0)
             desk.text("AAPL", "PZ")
             async with binary_client(server) as client:
@@ -216,7 +218,7 @@ def test_what_a_slow_subscriber_misses_is_told(run: Run) -> None:
                 assert lag["from_seq"] < lag["to_seq"] == desk.feed.seq
                 assert last["seq"] == lag["to_seq"]
                 desk.trade("AAPL", 2.0)
-                await until(lambda: connection.session.subscriber.seq == desk.feed.seq)
+                await until(lambda: connection.session.subscriber.positions == [position_of(desk.feed.seq, 1)])
                 assert (await client.news("trades", len(seqs) + 1))["price"].tolist()[-1] == 2.0
 
     run(test())

@@ -14,6 +14,7 @@ from fanout_client import client_of, serving
 from fanout_desk import Desk
 
 from ibfast.enums import Kind
+from ibfast.fanout.positions import seq_of
 from ibfast.fanout.server import FanoutServer
 
 INSERT, UPDATE, DELETE = range(3)
@@ -47,7 +48,7 @@ class BookReader:
         answer: dict[str, Any] = await self.client.ask("subscribe", symbol="AAPL", data_type="DEPTH", **options)
         if answer["resumed"] and isinstance(self.client, BinaryClient):
             empty = await self.client.until("snapshot")
-            assert (empty["rows"], empty["seq"]) == ({}, options["resume"]["seq"])
+            assert (empty["rows"], empty["seq"]) == ({}, seq_of(options["resume"]["position"]))
         return answer
 
     async def until_snapshot(self) -> dict[str, Any]:
@@ -193,17 +194,17 @@ def test_who_comes_back_goes_on_with_its_own_book(run: Run, dialect: str, mode: 
         async with serving() as (server, desk):
             options = {"interval_ms": 10, "mode": mode}
             async with reader_of(server, dialect) as first:
-                await first.subscribe(**options)
+                epoch = (await first.subscribe(**options))["channels"][0]["epoch"]
                 for level in range(10):
                     desk.book("AAPL", (level, INSERT, ASK, 10.0 + level, 1.0))
                 await first.until_book(*WHOLE)
-                epoch, seq = first.client.heard[0]["epoch"], (await first.client.ask("ping"))["seq"]
-                assert seq == desk.feed.seq
+                (position,) = (await first.client.ask("ping"))["positions"]
+                assert seq_of(position) == desk.feed.seq
             desk.book("AAPL", (3, DELETE, ASK, 0.0, 0.0), (0, UPDATE, ASK, 9.5, 2.0))
             desk.book("AAPL", (9, INSERT, ASK, 30.0, 3.0))
             async with reader_of(server, dialect) as second:
                 second.book = first.book
-                answer = await second.subscribe(resume={"epoch": epoch, "seq": seq}, **options)
+                answer = await second.subscribe(resume={"epoch": epoch, "position": position}, **options)
                 assert answer["resumed"] is True
                 await second.until_book(9.5, *WHOLE[1:3], *WHOLE[4:], 30.0)
                 desk.book("AAPL", (0, DELETE, ASK, 0.0, 0.0))
@@ -254,7 +255,7 @@ def test_a_single_snapshot_of_what_never_comes_is_empty_and_says_so(
 
     async def test() -> None:
         async with serving() as (server, _), reader_of(server, dialect) as one:
-            resume = {"epoch": "another", "seq": 5}
+            resume = {"epoch": "another", "position": 5}
             answer = await one.client.ask(
                 "subscribe", symbol="AAPL", data_type="TRADES", mode="snapshot", resume=resume
             )

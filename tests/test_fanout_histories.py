@@ -152,7 +152,7 @@ async def missed(server: FanoutServer, desk: Desk, rows: int) -> dict[str, Any]:
     async with client_of(server) as gone:
         await gone.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=10)
         await gone.until("snapshot")
-        resume = {"epoch": gone.welcome["epoch"], "seq": desk.feed.seq}
+        resume = gone.seen()
     for first in range(0, rows, 100):
         desk.trade("AAPL", *(float(price) for price in range(first, first + 100)))
     return resume

@@ -282,7 +282,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "times": st.sampled_from(["us", "ns", "s"]),
     "ordered": st.booleans(),
     "on_slow": st.sampled_from(["conflate", "close", "wait"]),
-    "resume": st.fixed_dictionaries({"epoch": st.text(max_size=3), "seq": st.integers(-1, 1 << 63)}),
+    "resume": st.fixed_dictionaries({"epoch": st.text(max_size=3), "position": st.integers(-1, 1 << 63)}),
     "subscription": st.integers(-1, 5),
     "max_bytes_per_s": st.integers(-1, 1 << 41),
     "data": ANYTHING,

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast.enums import Kind
-from ibfast.fanout.channels import Channel
+from ibfast.fanout.channels import Channel, interval_class
 from ibfast.fanout.dialect import Audience, Encoder
 from ibfast.fanout.json_dialect import JsonDialect
+from ibfast.fanout.positions import position_of
 from ibfast.feed import Feed
 
 KINDS = frozenset({Kind.L1_LAST, Kind.L1_QUOTE, Kind.PRICE, Kind.DEPTH, Kind.DEPTH_RESET})
@@ -46,6 +47,11 @@ def rows_of(family: str, seqs: list[int], **columns: Any) -> Any:
     for name, values in columns.items():
         rows[name] = values
     return rows
+
+
+def at(seq: int) -> int:
+    """The position of the encoder's class."""
+    return position_of(seq, interval_class(10, "us"))
 
 
 def payloads(frames: bytes) -> list[dict[str, Any]]:
@@ -107,9 +113,11 @@ def test_a_piece_is_for_who_has_its_channel_and_of_the_kinds_it_has(desk: Desk) 
     rows = rows_of("trades", [1, 2, 3, 4], instrument=[0, 1, 0, 1], price=[1.0, 2.0, 3.0, 4.0])
     rows["kind"][2] = Kind.ALL_LAST
     (message,) = told(encoder, {"trades": rows}, 0)
-    assert message == {"op": "data", "interval_ms": 10, "seq": 100, "pieces": message["pieces"]}
+    assert message == {"op": "data", "position": at(100), "pieces": message["pieces"]}
     (piece,) = message["pieces"]
-    assert (piece["symbol"], piece["con_id"], piece["family"]) == ("AAPL", 1, "trades")
+    assert list(piece.items())[:-1] == [
+        ("channel", 0), ("symbol", "AAPL"), ("con_id", 1), ("exchange", "SMART"), ("family", "trades"),
+    ]  # fmt: skip
     assert [row["price"] for row in piece["rows"]] == [1.0]
     assert [encoder.count(index) for index in range(3)] == [1, 2, 0]
     assert told(encoder, {"trades": rows}, 2) == []
@@ -133,7 +141,7 @@ def test_a_state_is_the_last_row_of_each_key_and_can_be_another_one(desk: Desk) 
     ticks = rows_of("ticks", [1, 3, 5], tick_type=[1, 2, 1], price=[1.0, 2.0, 3.0])
     told(encoder, {"ticks": ticks, "trades": rows_of("trades", [2, 4], price=[8.0, 9.0])}, 0)
     (state,) = payloads(encoder.snapshot(0, 7, 5))
-    assert (state["op"], state["channel"], state["seq"]) == ("snapshot", 7, 5)
+    assert (state["op"], state["channel"], state["position"]) == ("snapshot", 7, at(5))
     assert [(row["seq"], row["price"]) for row in state["rows"]["ticks"]] == [(3, 2.0), (5, 3.0)]
     assert [row["price"] for row in state["rows"]["trades"]] == [9.0]
     encoder.restart(0, {"trades": rows_of("trades", [6], price=4.0)}, 6)
@@ -145,12 +153,14 @@ def test_a_state_is_the_last_row_of_each_key_and_can_be_another_one(desk: Desk) 
 
 def test_what_was_missed_comes_in_messages_that_say_how_far_they_go(desk: Desk) -> None:
     encoder = encoder_of(desk, Channel(0, ("trades",), KINDS, ordered=True))
-    replay = encoder.replay(0, 0, 10)
+    replay = encoder.replay(0, 3, 10)
     parts = [([11, 12], 12), ([13], 9999)]
     frames = [replay.begin(), *(replay.rows({"trades": rows_of("trades", seqs)}, seq) for seqs, seq in parts)]
     messages = payloads(b"".join([*frames, replay.end(9999)]))
-    assert [[row["seq"] for row in message["pieces"][0]["rows"]] for message in messages] == [[11, 12], [13]]
-    assert [message["seq"] for message in messages] == [12, 9999]
+    pieces = [piece for message in messages for piece in message["pieces"]]
+    assert [[row["seq"] for row in piece["rows"]] for piece in pieces] == [[11, 12], [13]]
+    assert {piece["channel"] for piece in pieces} == {3}
+    assert [message["position"] for message in messages] == [at(12), at(9999)]
 
 
 def test_of_a_conflated_past_comes_the_latest_but_of_a_book_every_operation(desk: Desk) -> None:
@@ -191,3 +201,19 @@ def test_a_channel_that_was_removed_is_not_encoded_any_more(desk: Desk) -> None:
 def test_a_lag(desk: Desk, rows: int | None) -> None:
     (lag,) = payloads(encoder_of(desk).lag(3, 5, 17, rows, "slow"))
     assert lag == {"op": "lag", "channel": 3, "from_seq": 5, "to_seq": 17, "rows": rows, "reason": "slow"}
+
+
+def test_two_channels_of_an_instrument_can_be_told_apart(desk: Desk) -> None:
+    """However alike they are: pieces of one family, in one message, by each client's own numbers."""
+    encoder = encoder_of(
+        desk, Channel(0, ("quotes", "trades"), KINDS), Channel(0, ("trades",), KINDS, fields=("price",))
+    )
+    rows = {"quotes": rows_of("quotes", [1, 3], bid=5.0), "trades": rows_of("trades", [2], price=1.0, size=7.0)}
+    encoder.push(rows)
+    assert encoder.advance(0, 3)
+    for ids in ((0, 1), (4, 9)):
+        (message,) = payloads(encoder.splice(Audience(ids, (0, 1), False, set())))
+        assert [(piece["channel"], piece["family"]) for piece in message["pieces"]] == [
+            (ids[0], "quotes"), (ids[0], "trades"), (ids[0], "quotes"), (ids[1], "trades"),
+        ]  # fmt: skip
+        assert [piece["rows"][0]["size"] for piece in message["pieces"] if "size" in piece["rows"][0]] == [7.0, None]

@@ -54,7 +54,7 @@ def test_a_subscription_says_all() -> None:
     future = {"symbol": "ES", "sec_type": "FUT", "exchange": "CME", "strike": 1, "con_id": 7, "include_expired": True}
     message = said(
         "subscribe", id="a", contract=future, data_type="TRADES", mode="conflate", interval_ms=0, times="ns",
-        fields=["size", "price"], ordered=True, on_slow="close", resume={"epoch": "ab", "seq": 2**63 - 2**62},
+        fields=["size", "price"], ordered=True, on_slow="close", resume={"epoch": "ab", "position": 2**63 - 2**62},
     )  # fmt: skip
     assert parse(message) == Subscribe(
         id="a", contract=Contract(7, "ES", "FUT", exchange="CME", strike=1.0, include_expired=True),
@@ -137,9 +137,9 @@ def test_what_is_no_message(text: str | bytes) -> None:
         (said("subscribe", symbol="A", times="ms"), "times"),
         (said("subscribe", symbol="A", on_slow="wait"), "on_slow"),
         (said("subscribe", symbol="A", resume={"epoch": "a"}), "resume"),
-        (said("subscribe", symbol="A", resume={"epoch": 1, "seq": 1}), "resume.epoch"),
-        (said("subscribe", symbol="A", resume={"epoch": "a", "seq": -1}), "seq"),
-        (said("subscribe", symbol="A", resume={"epoch": "a", "seq": 1.0}), "seq"),
+        (said("subscribe", symbol="A", resume={"epoch": 1, "position": 1}), "resume.epoch"),
+        (said("subscribe", symbol="A", resume={"epoch": "a", "position": -1}), "position"),
+        (said("subscribe", symbol="A", resume={"epoch": "a", "position": 1.0}), "position"),
         (said("subscribe", symbol="A", depth=3), "'depth'"),
         (said("update", subscription=1), "interval_ms"),
         (said("update", interval_ms=10), "subscription"),
@@ -173,7 +173,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
     lambda inner: (
         st.lists(inner)
-        | st.dictionaries(st.sampled_from(["op", "id", "symbol", "contract", "resume", "seq"]) | st.text(), inner)
+        | st.dictionaries(st.sampled_from(["op", "id", "symbol", "contract", "resume", "position"]) | st.text(), inner)
     ),
 )
 

@@ -16,6 +16,7 @@ from ibfast.config import FanoutConfig, PacingConfig, ReconnectionConfig
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.fanout.channels import INTERVALS_MS
+from ibfast.fanout.positions import position_of, seq_of
 from ibfast.fanout.server import FanoutServer
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway
@@ -39,18 +40,18 @@ def test_every_row_comes_once_and_in_order(run: Run, interval_ms: int) -> None:
             assert (answer["op"], answer["subscription"], answer["resumed"]) == ("subscribed", 1, False)
             (channel,) = answer["channels"]
             assert channel == {
-                "channel": 0, "symbol": "AAPL", "con_id": 1, "exchange": "SMART", "instrument": 0,
-                "families": ["trades"], "span_ns": interval_ms * 1_000_000, "unit_ns": 1000, "ordered": False,
-                "conflated": False,
+                "channel": 0, "epoch": channel["epoch"], "symbol": "AAPL", "con_id": 1, "exchange": "SMART",
+                "instrument": 0, "families": ["trades"], "class": INTERVALS_MS.index(interval_ms) * 2,
+                "span_ns": interval_ms * 1_000_000, "unit_ns": 1000, "ordered": False, "conflated": False,
             }  # fmt: skip
-            assert await client.hear() == {"op": "snapshot", "channel": 0, "seq": 0, "rows": {}}
+            assert await client.hear() == {"op": "snapshot", "channel": 0, "position": channel["class"], "rows": {}}
             for i in range(50):
                 desk.trade("AAPL", i + 0.25, i + 0.5)
                 if i % 10 == 0:
                     await asyncio.sleep(0.003)
             rows = await client.news("trades", 100)
             assert prices(rows) == [i + part for i in range(50) for part in (0.25, 0.5)]
-            assert client.heard[-1]["seq"] == desk.feed.seq
+            assert client.heard[-1]["position"] == position_of(desk.feed.seq, channel["class"])
 
     run(test())
 
@@ -80,7 +81,7 @@ def test_a_window_that_ends_while_a_capped_client_goes_is_for_all_others(run: Ru
                 await until(lambda: ended)
                 server.left = forget  # type: ignore[method-assign]
                 assert prices(await honest.news("trades", 1)) == [1.5]
-                assert honest.heard[-1]["seq"] == ended[0]
+                assert seq_of(honest.heard[-1]["position"]) == ended[0]
 
     run(test())
 
@@ -94,7 +95,7 @@ def test_a_row_in_json(run: Run) -> None:
             pieces = [message["pieces"][0] for message in [await client.until("data"), await client.until("data")]]
             full, part = sorted(pieces, key=lambda piece: "seq" not in piece["rows"][0])
             assert {name: full[name] for name in full if name != "rows"} == {
-                "symbol": "AAPL", "con_id": 1, "exchange": "SMART", "instrument": 0, "family": "trades",
+                "channel": 0, "symbol": "AAPL", "con_id": 1, "exchange": "SMART", "family": "trades",
             }  # fmt: skip
             assert full["rows"] == [{
                 "seq": int(desk.feed.trades.reader("oldest").read()["seq"][0]), "time_ns": 1_700_000_000_123_456_789,

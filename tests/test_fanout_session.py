@@ -142,7 +142,7 @@ def test_to_come_back_is_no_way_round_a_token(run: Run) -> None:
             ] is False
             desk.trade("AAPL", 1.0)
             await client.news("trades", 1)
-            seen = {"epoch": client.welcome["epoch"], "seq": 0}
+            seen = client.seen()
             good = {"symbol": "AAPL", "data_type": "TRADES", "interval_ms": 50, "resume": seen}
             async with client_of(server, **BEARER) as again:
                 for wrong in ({"symbol": "MSFT"}, {"data_type": "ALL"}, {"data_type": "QUOTES"}, {"interval_ms": 0}):

@@ -12,6 +12,7 @@ from fanout_desk import Desk
 
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.histories import ENCODED_ROWS
+from ibfast.fanout.positions import seq_of
 from ibfast.fanout.server import FanoutServer
 
 
@@ -21,11 +22,13 @@ async def left_at(server: FanoutServer, desk: Desk, rows: int = 10, **request: A
         await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0, **request)
         desk.trade("AAPL", *(float(i) for i in range(rows)))
         await client.news("trades", rows if request.get("mode") != "conflate" else 1)
-        return {"epoch": client.welcome["epoch"], "seq": client.heard[-1]["seq"]}
+        return client.seen()
 
 
 async def resume(client: JsonClient, seen: dict[str, Any], **request: Any) -> dict[str, Any]:
-    return await client.ask("subscribe", **({"symbol": "AAPL", "data_type": "TRADES", "resume": seen} | request))
+    return await client.ask(
+        "subscribe", **({"symbol": "AAPL", "data_type": "TRADES", "interval_ms": 0, "resume": seen} | request)
+    )
 
 
 def test_who_comes_back_gets_what_it_missed_and_no_more(run: Run) -> None:
@@ -51,23 +54,20 @@ def test_who_comes_back_gets_what_it_missed_and_no_more(run: Run) -> None:
     run(test())
 
 
-@pytest.mark.parametrize("after", ["heartbeat", "pong", "welcome"])
+@pytest.mark.parametrize("after", ["heartbeat", "pong"])
 def test_other_messages_tell_as_well_how_far_a_client_has_come(run: Run, after: str) -> None:
     async def test() -> None:
         async with serving(heartbeat_s=0.2) as (server, desk):
             async with client_of(server) as client:
                 await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=1000)
                 desk.trade("AAPL", 1.0)
-                seq = {
-                    "pong": (await client.ask("ping"))["seq"],
-                    "welcome": client.welcome["seq"],
-                    "heartbeat": (await client.until("heartbeat"))["seq"] if after == "heartbeat" else 0,
-                }[after]
+                await (client.ask("ping") if after == "pong" else client.until("heartbeat"))
+                position = client.seen()
                 seen = [row["price"] for message in client.heard for row in rows_of(message, "trades")]
-                if after != "heartbeat":
+                if after == "pong":
                     assert seen == []  # it is still to come, and so no message may speak of it
             async with client_of(server) as client:
-                answer = await resume(client, {"epoch": client.welcome["epoch"], "seq": seq})
+                answer = await resume(client, position, interval_ms=1000)
                 assert answer["resumed"] is True
                 desk.trade("AAPL", 2.0)
                 rows = [row["price"] for row in await client.news("trades", 2 - len(seen))]
@@ -100,7 +100,7 @@ def test_much_that_was_missed_comes_in_order(run: Run) -> None:
                 assert [row["price"] for row in rows] == [float(i) for i in range(10, 3010)]
                 messages = [message for message in client.heard if message["op"] == "data"]
                 assert len(messages) == -(-3000 // ENCODED_ROWS)
-                assert [message["seq"] for message in messages] == [
+                assert [seq_of(message["position"]) for message in messages] == [
                     *(rows_of(message, "trades")[-1]["seq"] for message in messages[:-1]), desk.feed.seq,
                 ]  # fmt: skip
 
@@ -112,7 +112,7 @@ async def lost(client: JsonClient, answer: dict[str, Any], from_seq: int, why: s
     assert why in answer["reason"]
     lag, snapshot = await client.hear(), await client.hear()
     assert (lag["op"], lag["channel"], lag["from_seq"], lag["rows"]) == ("lag", 0, from_seq, None)
-    assert (snapshot["op"], snapshot["seq"]) == ("snapshot", lag["to_seq"])
+    assert (snapshot["op"], seq_of(snapshot["position"])) == ("snapshot", lag["to_seq"])
 
 
 def test_what_the_rings_do_not_hold_any_more_is_a_lag(run: Run) -> None:
@@ -121,7 +121,7 @@ def test_what_the_rings_do_not_hold_any_more_is_a_lag(run: Run) -> None:
             seen = await left_at(server, desk)
             desk.trade("AAPL", *(float(i) for i in range(10, 80)))
             async with client_of(server) as client:
-                await lost(client, await resume(client, seen), seen["seq"], "rings")
+                await lost(client, await resume(client, seen), seq_of(seen["position"]), "rings")
                 assert client.heard[-1]["rows"]["trades"][0]["price"] == 79.0
                 desk.trade("AAPL", 80.0)
                 assert [row["price"] for row in await client.news("trades", 1)] == [80.0]
@@ -145,7 +145,7 @@ def test_a_number_that_has_not_come_is_a_lag(run: Run) -> None:
         async with serving() as (server, desk):
             seen = await left_at(server, desk)
             async with client_of(server) as client:
-                await lost(client, await resume(client, seen | {"seq": 1 << 60}), desk.feed.seq, "not come")
+                await lost(client, await resume(client, seen | {"position": 1 << 60}), desk.feed.seq, "not come")
 
     run(test())
 
@@ -158,7 +158,7 @@ def test_rows_that_nobody_wanted_meanwhile_are_a_lag(run: Run) -> None:
             await until(lambda: desk.cancelled)
             desk.trade("MSFT", 1.0)
             async with client_of(server) as client:
-                await lost(client, await resume(client, seen), seen["seq"], "nobody")
+                await lost(client, await resume(client, seen), seq_of(seen["position"]), "nobody")
 
     run(test())
 

@@ -85,10 +85,15 @@ def test_one_line_in_other_words_began_when_it_began(run: Run) -> None:
         (second,), _ = await upstreams.acquire(AAPL_BY_ID, "TRADES")
         assert second is not first
         assert second.since_seq == first.since_seq == 0
+        assert second.generation == first.generation
         upstreams.release([first, second])
         (third,), _ = await upstreams.acquire(AAPL_BY_ID, "TRADES")
         assert third.since_seq == desk.feed.seq > 0
+        assert third.generation > first.generation
         upstreams.release([third])
+        (fourth,), _ = await upstreams.acquire(AAPL, "TRADES")  # no row has come meanwhile
+        assert (fourth.since_seq, fourth.generation > third.generation) == (third.since_seq, True)
+        upstreams.release([fourth])
         await upstreams.close()
 
     run(test())
@@ -251,6 +256,7 @@ def test_a_line_goes_on_though_the_one_who_had_it_leaves_meanwhile(run: Run) -> 
         (quotes,), _ = await asking
         assert desk.cancelled == []
         assert quotes.since_seq == trades.since_seq == 0 < desk.feed.seq
+        assert quotes.generation == trades.generation
         upstreams.release([quotes])
         await upstreams.close()
 

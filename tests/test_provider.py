@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Run, until
-from stream_peer import CON_ID, EPOCH, StreamPeer, Visitor, channel_of, piece, trade
+from stream_peer import CON_ID, EPOCH, StreamPeer, Visitor, at, channel_of, piece, trade
 
 from ibfast import Config, ReconnectionConfig, Stock
 from ibfast.errors import AuthError, ConnectError, Error, LoopError, NotConnectedError, StreamError
@@ -56,7 +56,7 @@ def test_rows_come_as_objects_and_as_arrays(run: Run) -> None:
         await visitor.welcome()
         request = await visitor.take()
         assert (request["symbol"], request["data_type"], request["interval_ms"]) == ("AAPL", "TRADES", 50)
-        await visitor.say("snapshot", channel=0, seq=5, rows={"trades": [trade(1.0)]})
+        await visitor.say("snapshot", channel=0, position=at(5), rows={"trades": [trade(1.0)]})
         await visitor.data(6, piece("trades", trade(2.0, exchange="ARCA"), trade(3.0)))
         await visitor.gone()
 
@@ -167,7 +167,7 @@ def test_whatever_ends_a_connection_it_goes_on_where_it_was(run: Run, ending: st
     async def first(visitor: Visitor) -> None:
         await visitor.welcome(heartbeat_s=0.05 if ending == "silence" else 10.0)
         assert "resume" not in await visitor.take()
-        await visitor.say("snapshot", channel=0, seq=5, rows={})
+        await visitor.say("snapshot", channel=0, position=at(5), rows={})
         await visitor.trades(6, 1.0)
         match ending:
             case "cut":
@@ -179,7 +179,7 @@ def test_whatever_ends_a_connection_it_goes_on_where_it_was(run: Run, ending: st
             case "garbage":
                 await visitor.socket.send(b"\xff\xff")
             case "lie":
-                await visitor.data(7, piece("trades", trade(), symbol="MSFT"))
+                await visitor.data(7, piece("trades", trade(), channel=1))
             case "half":
                 visitor.socket.transport.write(b"\x81\x7e\x10\x00{")
                 await asyncio.sleep(0)
@@ -189,7 +189,7 @@ def test_whatever_ends_a_connection_it_goes_on_where_it_was(run: Run, ending: st
     async def second(visitor: Visitor) -> None:
         await visitor.welcome()
         request = await visitor.take(resumed=True)
-        assert request["resume"] == {"epoch": EPOCH, "seq": 6}
+        assert request["resume"] == {"epoch": EPOCH, "position": at(6)}
         await visitor.trades(9, 2.0, 3.0)
         await visitor.gone()
 
@@ -213,13 +213,13 @@ def test_what_can_t_be_resumed_is_a_lag(run: Run) -> None:
     async def first(visitor: Visitor) -> None:
         await visitor.welcome()
         await visitor.take()
-        await visitor.say("snapshot", channel=0, seq=5, rows={})
+        await visitor.say("snapshot", channel=0, position=at(5), rows={})
         visitor.cut()
 
     async def second(visitor: Visitor) -> None:
-        await visitor.welcome("another")
+        await visitor.welcome()
         await visitor.take(resumed=False, reason="another epoch")
-        await visitor.say("snapshot", channel=0, seq=50, rows={"trades": [trade(7.0)]})
+        await visitor.say("snapshot", channel=0, position=at(50), rows={"trades": [trade(7.0)]})
         await visitor.gone()
 
     async def scenario() -> None:

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_peer import CON_ID, EPOCH, channel_of, piece, trade
+from stream_peer import CON_ID, EPOCH, at, channel_of, piece, trade
 
 from ibfast import Contract, Future, GapCause, Kind, Scope
 from ibfast._feed import DTYPES
 from ibfast.contracts import ComboLeg
 from ibfast.errors import ProtocolError, StreamError
 from ibfast.fanout.messages import Subscribe, parse
+from ibfast.fanout.positions import CLASSES
 from ibfast.stream_client import (
     HANDLERS,
     MOST_UNANSWERED,
@@ -44,12 +45,14 @@ class Server:
 
     def __init__(self, client: StreamClient) -> None:
         self.client = client
+        self.epoch = EPOCH
         self.output: list[Output] = []
 
     def connect(self, epoch: str = EPOCH) -> list[dict[str, Any]]:
         """Begin a connection; return what the client asks at once."""
+        self.epoch = epoch
         self.client.connected()
-        self.say("welcome", protocol=1, server="ibfast", epoch=epoch, seq=4711, heartbeat_s=10.0, intervals_ms=[0, 10])
+        self.say("welcome", protocol=1, server="ibfast", heartbeat_s=10.0, intervals_ms=[0, 10])
         return self.requests()
 
     def say(self, op: str, **values: Any) -> list[Output]:
@@ -64,12 +67,15 @@ class Server:
         return [json.loads(text) for text in self.client.take_messages()]
 
     def data(self, seq: int, *pieces: dict[str, Any], interval_ms: int = 10) -> list[Output]:
-        return self.say("data", seq=seq, interval_ms=interval_ms, pieces=list(pieces))
+        return self.say("data", position=at(seq, interval_ms), pieces=list(pieces))
+
+    def state(self, seq: int, channel: int = 0, interval_ms: int = 10, **rows: Any) -> list[Output]:
+        return self.say("snapshot", channel=channel, position=at(seq, interval_ms), rows=rows)
 
     def take(self, request: dict[str, Any], number: int = 1, *channels: dict[str, Any], **more: Any) -> list[Output]:
         """Answer a subscribe."""
         assert request["op"] == "subscribe"
-        described = list(channels) or [channel_of()]
+        described = channels or [channel_of(epoch=self.epoch)]
         return self.say("subscribed", id=request["id"], subscription=number, channels=described, **more)
 
 
@@ -154,12 +160,12 @@ def test_a_subscription_lives_changes_and_ends(client: StreamClient, server: Ser
     assert client.unsubscribe(wish)
     (request,) = server.requests()
     assert request == {"op": "unsubscribe", "id": 3, "subscription": 9}
-    assert rows_of(server.data(4712, piece("trades", trade(), symbol="APPLE"), interval_ms=250))  # it was under way
+    assert rows_of(server.data(4712, piece("trades", trade(), channel=4), interval_ms=250))  # it was under way
     assert server.say("unsubscribed", id=3) == [Answer(wish, "unsubscribe")]
     assert (wish.is_over, wish.state, client.wishes) == (True, "ENDED", ())
     assert not client.unsubscribe(wish)
-    with pytest.raises(ProtocolError, match="no channel has"):
-        server.data(4713, piece("trades", trade(), symbol="APPLE"))
+    with pytest.raises(ProtocolError, match="not open"):
+        server.data(4713, piece("trades", trade(), channel=4))
 
 
 def test_what_is_given_up_before_it_is_sent_is_never_sent(client: StreamClient, server: Server) -> None:
@@ -272,7 +278,7 @@ def test_a_snapshot_that_is_done_is_no_error(client: StreamClient, server: Serve
     wish = client.subscribe("AAPL", mode="snapshot")
     (request,) = server.connect()
     server.take(request)
-    (batch,) = rows_of(server.say("snapshot", channel=0, seq=5, rows={"quotes": [quote()], "trades": []}))
+    (batch,) = rows_of(server.state(5, quotes=[quote()], trades=[]))
     assert batch.is_snapshot
     server.say("ended", subscription=1, code="DONE", message="the state was told")
     assert (wish.is_over, wish.error) == (True, None)
@@ -327,10 +333,7 @@ def test_values_arrive_to_the_bit(values: list[tuple[float, float]], is_snapshot
     (request,) = server.connect()
     server.take(request)
     rows = [trade(price) | {"size": size} for price, size in values]
-    if is_snapshot:
-        output = server.say("snapshot", channel=0, seq=1, rows={"trades": rows})
-    else:
-        output = server.data(1, piece("trades", *rows))
+    output = server.state(1, trades=rows) if is_snapshot else server.data(1, piece("trades", *rows))
     received = [(row["price"], row["size"]) for batch in rows_of(output) for row in batch.rows]
     assert np.array(received).tobytes() == np.array(values).tobytes()
 
@@ -371,22 +374,25 @@ def test_the_end_of_a_session_is_told(server: Server, wish: Wish) -> None:
 
 def test_what_a_newer_server_says_besides_is_left_alone(server: Server, wish: Wish) -> None:
     assert server.say("weather", sky="blue") == []
-    assert server.say("heartbeat", time_ns=1, seq=99, moon="full") == []
+    assert server.say("heartbeat", time_ns=1, positions=[at(99, 500)], moon="full") == []
     assert server.say("song", id=9) == []
     assert server.say("state", subscription=77, state="LIVE") == []
 
 
 # --- lies ---
 
-DATA = '{"op": "data", "seq": 1, "interval_ms": 10, "pieces": []}'
-SNAPSHOT = '{"op": "snapshot", "channel": 0, "seq": 1, "rows": {}}'
+DATA = '{"op": "data", "position": 18, "pieces": []}'
+SNAPSHOT = '{"op": "snapshot", "channel": 0, "position": 18, "rows": {}}'
 LAG = '{"op": "lag", "channel": 0, "from_seq": 1, "to_seq": 2, "reason": "slow"}'
 GAP = '{"op": "gap", "channel": 0, "scope": "FARM", "cause": "FARM_BROKEN", "recovered": false, "first_seq": 0}'
 LIES = [
     "", "null", "[]", "5", '"welcome"', "{}", '{"op": ', "[" * 100_000, '{"op": "data"}', '{"op": "welcome"}',
-    '{"op": "welcome", "protocol": 1, "heartbeat_s": 10, "epoch": "x"}', DATA.replace("[]", "[{}]"),
-    DATA.replace("1,", "-1,"), DATA.replace("1,", "true,"), DATA.replace("[]", "5"), SNAPSHOT.replace("{}", "[]"),
-    SNAPSHOT.replace("0", "1"), SNAPSHOT.replace("0", "[]"), LAG.replace("0", "1"), LAG.replace('"slow"', "5"), GAP,
+    '{"op": "welcome", "protocol": 1, "heartbeat_s": 10}', SNAPSHOT.replace("18", "19"), SNAPSHOT.replace("18", "18.0"),
+    '{"op": "heartbeat"}', '{"op": "heartbeat", "positions": [-1]}', '{"op": "pong", "id": 1, "positions": 5}',
+    DATA.replace("[]", "[{}]"),
+    DATA.replace("18", "-1"), DATA.replace("18", "true"), DATA.replace("18", "18.5"), DATA.replace("[]", "5"),
+    SNAPSHOT.replace("{}", "[]"),
+    SNAPSHOT.replace("0,", "1,"), SNAPSHOT.replace("0,", "[],"), LAG.replace("0", "1"), LAG.replace('"slow"', "5"), GAP,
     '{"op": "subscribed", "id": 77, "subscription": 2, "channels": []}',
     '{"op": "subscribed", "id": [], "channels": []}', '{"op": "unsubscribed", "id": 77}', '{"op": "updated"}',
     '{"op": "error", "id": null, "code": "BAD_MESSAGE"}', '{"op": "error", "id": 1}', GAP.replace("FARM", "MOON"),
@@ -418,7 +424,7 @@ def test_a_row_that_can_t_be_is_a_lie(server: Server, wish: Wish, row: Any) -> N
     "table",
     [
         {"channel": 0}, {"channel": -1}, {"families": ["moons"]}, {"families": 5}, {"symbol": None}, {"con_id": "x"},
-        {"span_ns": None}, {"exchange": None}, {"instrument": "x"},
+        {"class": None}, {"class": 16}, {"class": -1}, {"epoch": None}, {"epoch": 5}, {"exchange": None},
     ],
 )  # fmt: skip
 def test_a_channel_that_can_t_be_is_a_lie(client: StreamClient, server: Server, wish: Wish, table: Any) -> None:
@@ -449,8 +455,8 @@ def test_a_message_that_would_become_much_larger_is_not_read(server: Server, wis
 def test_more_channels_than_a_subscription_has_are_a_lie(client: StreamClient, server: Server, wish: Wish) -> None:
     client.subscribe("MSFT")
     (request,) = server.requests()
-    with pytest.raises(ProtocolError, match="65 channels"):
-        server.take(request, 2, *(channel_of(number) for number in range(1, 66)))
+    with pytest.raises(ProtocolError, match="2 channels"):
+        server.take(request, 2, channel_of(1), channel_of(2))
 
 
 @pytest.mark.parametrize("label", ["x" * 257, "new"])
@@ -491,7 +497,7 @@ def test_the_first_word_is_welcome(client: StreamClient, message: Any) -> None:
 def test_another_protocol_is_refused_with_the_remedy(client: StreamClient) -> None:
     client.connected()
     with pytest.raises(ProtocolError, match="protocol 2: use an ibfast of its release"):
-        client.receive('{"op": "welcome", "protocol": 2, "heartbeat_s": 10, "epoch": "x"}')
+        client.receive('{"op": "welcome", "protocol": 2, "heartbeat_s": 10}')
 
 
 def test_an_unknown_dialect_is_refused() -> None:
@@ -520,16 +526,16 @@ def test_garbage_ends_in_an_error_or_in_nothing(said: Any, op: str) -> None:
 
 
 def test_it_comes_back_to_where_it_was(client: StreamClient, server: Server, wish: Wish) -> None:
-    server.say("snapshot", channel=0, seq=100, rows={})
+    server.state(100)
     server.data(105, piece("trades", trade()))
     client.disconnected()
     assert wish.state == "RECONNECTING"
     (request,) = server.connect()
-    assert request["resume"] == {"epoch": EPOCH, "seq": 105}
+    assert request["resume"] == {"epoch": EPOCH, "position": at(105)}
     assert server.take(request, 1, resumed=True) == [State("AAPL", 1, "RESUMED"), Answer(wish, "subscribe")]
     client.disconnected()
     (request,) = server.connect()  # nothing has come meanwhile
-    assert request["resume"] == {"epoch": EPOCH, "seq": 105}
+    assert request["resume"] == {"epoch": EPOCH, "position": at(105)}
 
 
 def test_what_another_has_seen_is_not_what_it_has_seen(client: StreamClient, server: Server) -> None:
@@ -538,61 +544,58 @@ def test_what_another_has_seen_is_not_what_it_has_seen(client: StreamClient, ser
     first, second = server.connect()
     server.take(first, 1, channel_of(0))
     server.take(second, 2, channel_of(1, "MSFT", 250))
-    server.say("snapshot", channel=0, seq=100, rows={})
-    server.say("snapshot", channel=1, seq=100, rows={})
+    server.state(100)
+    server.state(100, 1, 250)
     server.data(200, piece("trades", trade()))
-    server.data(150, piece("trades", trade(), symbol="MSFT"), interval_ms=250)
+    server.data(150, piece("trades", trade(), channel=1), interval_ms=250)
     client.disconnected()
     first, second = server.connect()
-    assert (first["resume"]["seq"], second["resume"]["seq"]) == (200, 150)
+    assert [one["resume"]["position"] for one in (first, second)] == [at(200), at(150, 250)]
     # The first one's windows tell nothing of what the second, which comes back after them, has of the time before.
     server.take(first, 1, channel_of(0), resumed=True)
     server.data(300, piece("trades", trade()))
     server.take(second, 2, channel_of(1, "MSFT", 10), resumed=True)
     client.disconnected()
     first, second = server.connect()
-    assert (first["resume"]["seq"], second["resume"]["seq"]) == (300, 150)
+    assert [one["resume"]["position"] for one in (first, second)] == [at(300), at(150)]
 
 
 def test_after_an_end_without_a_remainder_the_server_s_lag_is_told_once(
     client: StreamClient, server: Server, wish: Wish
 ) -> None:
-    server.say("snapshot", channel=0, seq=100, rows={})
+    server.state(100)
     client.disconnected()
     (request,) = server.connect("another")
-    assert request["resume"] == {"epoch": EPOCH, "seq": 100}
+    assert request["resume"] == {"epoch": EPOCH, "position": at(100)}
     assert server.take(request, 1, resumed=False, reason="another epoch") == [Answer(wish, "subscribe")]
     (lag,) = server.say("lag", channel=0, from_seq=0, to_seq=50, rows=None, reason="overrun")
     assert lag == Lag("AAPL", 0, 0, 50, None, "resume")
-    (arrival,) = server.say("snapshot", channel=0, seq=50, rows={"quotes": [quote()]})
+    (arrival,) = server.state(50, quotes=[quote()])
     assert isinstance(arrival, Arrival)
     client.disconnected()
     (request,) = server.connect("another")
-    assert request["resume"] == {"epoch": "another", "seq": 50}
+    assert request["resume"] == {"epoch": "another", "position": at(50)}
 
 
-@pytest.mark.parametrize(("epoch", "from_seq"), [(EPOCH, 100), ("another", 0)])
-def test_a_lag_that_the_server_does_not_tell_is_told_here(
-    client: StreamClient, server: Server, wish: Wish, epoch: str, from_seq: int
-) -> None:
-    server.say("snapshot", channel=0, seq=100, rows={})
+def test_a_lag_that_the_server_does_not_tell_is_told_here(client: StreamClient, server: Server, wish: Wish) -> None:
+    server.state(100)
     client.disconnected()
-    (request,) = server.connect(epoch)
+    (request,) = server.connect()
     server.take(request, 1, resumed=False)
-    lag, _ = server.say("snapshot", channel=0, seq=150, rows={"quotes": [quote()]})
-    assert lag == Lag("AAPL", 0, from_seq, 150, None, "resume")
+    lag, _ = server.state(150, quotes=[quote()])
+    assert lag == Lag("AAPL", 0, 0, 150, None, "resume")
 
 
 def test_what_was_not_told_before_the_next_end_is_still_missing(
     client: StreamClient, server: Server, wish: Wish
 ) -> None:
-    server.say("snapshot", channel=0, seq=100, rows={})
+    server.state(100)
     client.disconnected()
     (request,) = server.connect("another")
     server.take(request, 1, resumed=False)
     client.disconnected()
     (request,) = server.connect("another")
-    assert request["resume"] == {"epoch": EPOCH, "seq": 100}
+    assert request["resume"] == {"epoch": EPOCH, "position": at(100)}
 
 
 def test_what_is_cut_off_before_its_first_state_has_a_lag(client: StreamClient, server: Server, wish: Wish) -> None:
@@ -600,56 +603,52 @@ def test_what_is_cut_off_before_its_first_state_has_a_lag(client: StreamClient, 
     (request,) = server.connect()
     assert "resume" not in request
     server.take(request)
-    (lag,) = server.say("snapshot", channel=0, seq=150, rows={})
+    (lag,) = server.state(150)
     assert lag == Lag("AAPL", 0, 0, 150, None, "resume")
 
 
 def test_what_begins_with_an_empty_feed_comes_back_to_its_beginning(
     client: StreamClient, server: Server, wish: Wish
 ) -> None:
-    server.say("snapshot", channel=0, seq=0, rows={})
+    server.state(0)
     client.disconnected()
     (request,) = server.connect()
-    assert request["resume"] == {"epoch": EPOCH, "seq": 0}
+    assert request["resume"] == {"epoch": EPOCH, "position": at(0)}
 
 
-def test_to_go_on_in_another_epoch_is_a_lie(client: StreamClient, server: Server, wish: Wish) -> None:
-    server.say("snapshot", channel=0, seq=100, rows={})
-    client.disconnected()
-    (request,) = server.connect("another")
-    with pytest.raises(ProtocolError, match="another epoch"):
-        server.take(request, 1, resumed=True)
-
-
-def test_while_the_state_is_to_come_windows_of_others_count_for_nothing(
+def test_after_a_lag_there_is_nothing_to_go_on_from_until_the_state_has_come(
     client: StreamClient, server: Server, wish: Wish
 ) -> None:
-    server.say("snapshot", channel=0, seq=100, rows={})
+    server.state(100)
     server.say("lag", channel=0, from_seq=100, to_seq=110, rows=None, reason="slow")
     server.data(500)
     client.disconnected()
     (request,) = server.connect()
-    assert request["resume"]["seq"] == 110
+    assert "resume" not in request
 
 
 def test_a_heartbeat_says_that_all_has_come(client: StreamClient, server: Server, wish: Wish) -> None:
-    server.say("snapshot", channel=0, seq=100, rows={})
-    server.say("heartbeat", time_ns=1, seq=130)
+    server.state(100)
+    server.say("heartbeat", time_ns=1, positions=[at(150, 250), at(130)])
     client.disconnected()
     (request,) = server.connect()
-    assert request["resume"]["seq"] == 130
+    assert request["resume"]["position"] == at(130)
 
 
 def test_another_interval_keeps_what_was_seen(client: StreamClient, server: Server, wish: Wish) -> None:
-    server.say("snapshot", channel=0, seq=100, rows={})
+    server.state(100)
     server.data(120, piece("trades", trade()))
     client.update(wish, 250)
     (request,) = server.requests()
-    server.say("updated", id=request["id"], channels=[channel_of(0, interval_ms=250)])
+    server.say("updated", id=request["id"], channels=[channel_of(interval_ms=250)])
     server.data(900, interval_ms=250)
     client.disconnected()
     (request,) = server.connect()
-    assert (request["resume"]["seq"], request["interval_ms"]) == (120, 250)
+    assert request["resume"]["position"] == at(120)
+    assert "interval_ms" not in request  # the epoch is of the interval before
+    server.take(request, 1, resumed=True)
+    (request,) = server.requests()
+    assert (request["op"], request["interval_ms"]) == ("update", 250)
 
 
 def test_what_is_asked_at_the_end_is_done_at_the_next_beginning(client: StreamClient, server: Server) -> None:
@@ -683,7 +682,7 @@ def test_a_snapshot_is_not_resumed(client: StreamClient, server: Server) -> None
     client.subscribe("AAPL", mode="snapshot")
     (request,) = server.connect()
     server.take(request)
-    server.say("snapshot", channel=0, seq=100, rows={})
+    server.state(100)
     client.disconnected()
     (request,) = server.connect()
     assert "resume" not in request
@@ -721,9 +720,9 @@ def test_instruments_stay_what_they_are(client: StreamClient, server: Server) ->
     server.take(second, 2, channel_of(1))
     client.disconnected()
     first, second = server.connect("another")
-    server.take(second, 1, channel_of(0, instrument=0))
-    server.take(first, 2, channel_of(1, "MSFT", instrument=1))
-    (batch,) = rows_of(server.data(1, piece("trades", trade(), instrument=0)))
+    server.take(second, 1, channel_of(0))
+    server.take(first, 2, channel_of(1, "MSFT"))
+    (batch,) = rows_of(server.data(1, piece("trades", trade(), channel=0)))
     assert client.instruments[batch.rows["instrument"][0]] == "AAPL"
     assert list(client.instruments) == ["MSFT", "AAPL"]
 
@@ -754,7 +753,7 @@ class Model:
         for symbol in (symbol for symbol in INTERVALS if INTERVALS[symbol] == interval_ms):
             news = [row for row in self.rows[symbol] if row > self.sent[interval_ms]]
             if news:
-                pieces.append(piece("trades", *map(trade, news), symbol=symbol))
+                pieces.append(piece("trades", *map(trade, news), channel=list(INTERVALS).index(symbol)))
         self.sent[interval_ms] = self.seq
         if pieces and self.server.client.is_welcome:
             self.server.data(self.seq, *pieces, interval_ms=interval_ms)
@@ -771,15 +770,19 @@ class Model:
         for number, request in enumerate(self.server.connect(self.epoch)):
             symbol, resume = request["symbol"], request.get("resume")
             is_resumed = resume is not None and resume["epoch"] == self.epoch
+            seen = resume["position"] // CLASSES if is_resumed else 0
             interval_ms = INTERVALS[symbol]
             sent = self.sent[interval_ms]
-            self.server.take(request, number, channel_of(number, symbol, interval_ms), resumed=is_resumed)
+            self.server.take(
+                request, number, channel_of(number, symbol, interval_ms, epoch=self.epoch), resumed=is_resumed
+            )
             yield
-            self.server.say("snapshot", channel=number, seq=resume["seq"] if is_resumed else sent, rows={})
+            if not is_resumed:
+                self.server.state(sent, number, interval_ms)
             yield
             for row in self.rows[symbol] if is_resumed else ():
-                if resume["seq"] < row <= sent:
-                    self.server.data(row, piece("trades", trade(row), symbol=symbol), interval_ms=interval_ms)
+                if seen < row <= sent:
+                    self.server.data(row, piece("trades", trade(row), channel=number), interval_ms=interval_ms)
                     yield
 
 

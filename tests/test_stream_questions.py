@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from stream_peer import EPOCH
 
 from ibfast.errors import ProtocolError
 from ibfast.stream_client import Reply, StreamClient
@@ -20,7 +19,7 @@ def client() -> StreamClient:
 def begin(client: StreamClient) -> list[dict[str, Any]]:
     """Begin a session; return what the client asks at once."""
     client.connected()
-    say(client, "welcome", protocol=1, epoch=EPOCH, seq=1, heartbeat_s=10.0)
+    say(client, "welcome", protocol=1, heartbeat_s=10.0)
     return asked(client)
 
 
@@ -36,7 +35,7 @@ def asked(client: StreamClient) -> list[dict[str, Any]]:
 
 ANSWERS: dict[str, dict[str, Any]] = {
     "list": {"op": "subscriptions", "subscriptions": []},
-    "ping": {"op": "pong", "data": None, "time_ns": 1, "seq": 5},
+    "ping": {"op": "pong", "data": None, "time_ns": 1, "positions": []},
     "limit": {"op": "limited", "max_bytes_per_s": 9},
 }
 

@@ -28,6 +28,7 @@ from peer import Caller
 from ibfast import Config, Feed, IBKRConnectionManager, PacingConfig, WebSocketProvider
 from ibfast.config import FanoutConfig
 from ibfast.contracts import ComboLeg, Contract
+from ibfast.fanout.positions import position_of
 from ibfast.fanout.server import FanoutServer
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
@@ -209,16 +210,18 @@ def test_books_of_two_exchanges(run: Run, connect: Any) -> None:
 def test_a_client_resumes_its_exchange_alone(run: Run, connect: Any) -> None:
     async def test() -> None:
         async with serving() as (server, desk), connect(server) as keeper:
+            seen = []
             for request in (SMART, ISLAND):
-                await keeper.ask("subscribe", data_type="TRADES", **request)
-            seen = {"epoch": server._hub.epoch, "seq": desk.feed.seq}
+                (channel,) = (await keeper.ask("subscribe", data_type="TRADES", **request))["channels"]
+                position = position_of(desk.feed.seq, channel["class"])
+                seen.append({"epoch": channel["epoch"], "position": position})
             for number in range(5):
                 desk.trade("AAPL", 1.0 + number, exchange="SMART")
                 desk.trade("AAPL", 101.0 + number, exchange="ISLAND")
-            for request, first in ((SMART, 1.0), (ISLAND, 101.0)):
+            for request, first, resume in ((SMART, 1.0, seen[0]), (ISLAND, 101.0, seen[1])):
                 async with connect(server) as client:
                     reader = Reader(client, "trades")
-                    assert (await reader.subscribe(resume=seen, **request))["resumed"] is True
+                    assert (await reader.subscribe(resume=resume, **request))["resumed"] is True
                     assert await reader.prices(5) == [first + number for number in range(5)]
 
     run(test())

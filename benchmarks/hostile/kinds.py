@@ -308,11 +308,14 @@ async def prepare(target: Target) -> dict[str, dict[str, Any]]:
     async with attacker(target, "crowd-0") as own:
         for symbol in symbols:
             await own.ask(op="subscribe", id=symbol, symbol=symbol, data_type="ALL")
-        epoch = ""
+        opened: dict[int, tuple[str, str]] = {}  # symbol and epoch by channel
         async for answer in own.answers():
-            epoch = answer.get("epoch", epoch)
-            if answer["op"] == "snapshot" and len(kept) < len(symbols):
-                kept[symbols[len(kept)]] = {"epoch": epoch, "seq": answer["seq"]}
+            if answer["op"] == "subscribed":
+                (channel,) = answer["channels"]
+                opened[channel["channel"]] = answer["id"], channel["epoch"]
+            elif answer["op"] == "snapshot":
+                symbol, epoch = opened[answer["channel"]]
+                kept.setdefault(symbol, {"epoch": epoch, "position": answer["position"]})
             if len(kept) == len(symbols):
                 return kept
     return kept

@@ -330,7 +330,7 @@ class Batcher:
                 del self.windows[lane.interval_ms]
 
     def _lane(self, dialect: Dialect, channel: Channel) -> Lane:
-        key = (dialect.name, channel.interval_ms, channel.unit if dialect.has_units else "")
+        key = (dialect.name, channel.interval_ms, channel.unit)
         if key not in self._lanes:
             encoder = dialect.encoder(channel.interval_ms, channel.unit)
             lane = Lane(encoder, channel.interval_ms, self.feed.seq, self._new_members)

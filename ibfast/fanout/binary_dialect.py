@@ -15,7 +15,7 @@ from typing import Any
 from ibfast._audience import Audience as SplicedAudience
 from ibfast._delta import Encoder as Codec
 from ibfast.fanout.binary import ChannelSpec, Grids, lag_frame, text_frame
-from ibfast.fanout.channels import INTERVALS_MS, Channel
+from ibfast.fanout.channels import Channel, interval_class
 from ibfast.fanout.dialect import Audience, Encoder, Replay, Rows
 from ibfast.fanout.past import newest_rows, rows_between
 from ibfast.feed import FeedView
@@ -23,7 +23,6 @@ from ibfast.feed import FeedView
 __all__ = ["BinaryDialect"]
 
 NS_PER_MS = 1_000_000
-UNITS = ("us", "ns")
 UNITS_NS = {"us": 1000, "ns": 1}
 AT_ONCE = (1 << 63) - 1
 
@@ -35,7 +34,6 @@ class BinaryDialect:
     """Makes the encoders of a feed's rows."""
 
     name = "ibfast.v1.binary"
-    has_units = True
 
     def __init__(self, feed: FeedView) -> None:
         self._feed = feed
@@ -48,13 +46,11 @@ class BinaryDialect:
 class _BinaryEncoder:
     """The channels of one window length and unit; see `Encoder`."""
 
-    names_channels = True
-
     def __init__(self, feed: FeedView, interval_ms: int, unit: str) -> None:
         self._feed = feed
         self._unit = unit
         self._span_ns = interval_ms * NS_PER_MS
-        self._class = INTERVALS_MS.index(interval_ms) * len(UNITS) + UNITS.index(unit)
+        self._class = interval_class(interval_ms, unit)
         self._codec = self._new_codec()
         self._specs: dict[int, ChannelSpec] = {}
         self._channels: dict[int, Channel] = {}

@@ -15,13 +15,25 @@ from ibfast.enums import Kind
 from ibfast.feed import BACKFILL_KINDS
 from ibfast.stream import OPTION_TYPES, DataType, wanted
 
-__all__ = ["DATA_TYPES", "FAMILIES", "INTERVALS_MS", "MODES", "Channel", "Tap", "fields_of", "taps_of"]
+__all__ = [
+    "DATA_TYPES",
+    "FAMILIES",
+    "INTERVALS_MS",
+    "MODES",
+    "Channel",
+    "Tap",
+    "fields_of",
+    "interval_class",
+    "taps_of",
+]
 
 FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
 """Ring names in the order in which a channel names them, which is that of binary messages."""
 
 INTERVALS_MS = (0, 10, 50, 100, 250, 500, 1000)
 """Windows in which rows are sent; 0: as they come."""
+
+UNITS = ("us", "ns")
 
 MODES = ("stream", "conflate", "snapshot")
 
@@ -74,6 +86,16 @@ class Channel:
     interval_ms: int = 10
     unit: str = "us"
     ordered: bool = False
+
+    @property
+    def interval_class(self) -> int:
+        """The number of the windows in which it comes."""
+        return interval_class(self.interval_ms, self.unit)
+
+
+def interval_class(interval_ms: int, unit: str) -> int:
+    """Return the class of the channels of an interval and a unit of time: they come in the same windows."""
+    return INTERVALS_MS.index(interval_ms) * len(UNITS) + UNITS.index(unit)
 
 
 def taps_of(contract: Contract, data_type: str) -> tuple[Tap, ...]:

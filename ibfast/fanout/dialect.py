@@ -113,13 +113,7 @@ class Replay(Protocol):
 
 
 class Encoder(Protocol):
-    """Encodes the channels of one window length and one unit of time.
-
-    Attributes:
-        names_channels: whether frames depend on a client's own numbers of its channels.
-    """
-
-    names_channels: bool
+    """Encodes the channels of one window length and one unit of time."""
 
     @property
     def version(self) -> int:
@@ -193,11 +187,9 @@ class Dialect(Protocol):
 
     Attributes:
         name: the WebSocket subprotocol.
-        has_units: whether channels of different units of time have different windows.
     """
 
     name: str
-    has_units: bool
 
     def encoder(self, interval_ms: int, unit: str) -> Encoder:
         """Make an encoder."""

@@ -86,11 +86,10 @@ class History:
         return b"".join(recording.frames) + recording.replay.end(self._lane.seq)
 
     def _recording(self, channel_id: int) -> _Recording:
-        encoder = self._lane.encoder
-        number = channel_id if encoder.names_channels else 0
-        if number not in self._recordings:
-            self._recordings[number] = _Recording(encoder.replay(self._seat.index, channel_id, self._after_seq))
-        return self._recordings[number]
+        if channel_id not in self._recordings:
+            replay = self._lane.encoder.replay(self._seat.index, channel_id, self._after_seq)
+            self._recordings[channel_id] = _Recording(replay)
+        return self._recordings[channel_id]
 
     def _read(self, family: str, reader: Reader) -> None:
         channel = self._seat.channel
@@ -124,7 +123,7 @@ class History:
 
 
 class _Recording:
-    """A history in one form: what was encoded of it."""
+    """A history under one channel number: what was encoded of it."""
 
     def __init__(self, replay: Replay) -> None:
         self.replay = replay

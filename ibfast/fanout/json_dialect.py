@@ -1,7 +1,7 @@
 """The JSON dialect: for people and quick scripts.
 
-The rule of the file: a piece names its instrument and not the client's channel number, so a frame depends on the set of
-channels alone. Rows are encoded once per channel and window.
+The rule of the file: rows are encoded once per channel and window. What is left per audience is to put a head before
+each piece, with the channel's number there.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from ibfast._feed import DTYPES
 from ibfast.enums import Kind
-from ibfast.fanout.channels import HEADER, STRUCTURE, Channel
+from ibfast.fanout.channels import HEADER, STRUCTURE, Channel, interval_class
 from ibfast.fanout.dialect import Audience, Encoder, Replay, Rows
 from ibfast.fanout.frames import deflated_text_frame, text_frame
 from ibfast.fanout.messages import encode
+from ibfast.fanout.positions import position_of
 from ibfast.fanout.state import ChannelState, by_instrument
 from ibfast.feed import FeedView
 
@@ -40,15 +41,14 @@ class JsonDialect:
     """Makes the encoders of a feed's rows."""
 
     name = "ibfast.v1.json"
-    has_units = False
 
     def __init__(self, feed: FeedView) -> None:
         self._feed = feed
         self._texts: dict[int, str] = {}
 
     def encoder(self, interval_ms: int, unit: str) -> Encoder:
-        """Make an encoder. Rows carry their own times, so `unit` is a matter of each row."""
-        return _JsonEncoder(self._feed, interval_ms, self._texts_of)
+        """Make an encoder."""
+        return _JsonEncoder(self._feed, interval_class(interval_ms, unit), self._texts_of)
 
     def _texts_of(self, ids: NDArray[Any]) -> list[str]:
         texts = self._texts
@@ -62,18 +62,17 @@ class _JsonEncoder:
     """The channels of one window length; see `Encoder`."""
 
     version = 0
-    names_channels = False
     pending_since: int | None = None
 
-    def __init__(self, feed: FeedView, interval_ms: int, texts_of: Column) -> None:
+    def __init__(self, feed: FeedView, interval_class: int, texts_of: Column) -> None:
         self._feed = feed
-        self._interval_ms = interval_ms
+        self._class = interval_class
         self._texts_of = texts_of
         self._lines: dict[int, _Line] = {}
         self._of_instrument: dict[int, list[_Line]] = {}
         self._next_index = 0
         self._waiting: Rows | None = None
-        self._pieces: dict[int, bytes] = {}
+        self._pieces: dict[int, list[bytes]] = {}
         self._faults: list[tuple[int | None, Exception]] = []
         self._head = b""
 
@@ -84,7 +83,6 @@ class _JsonEncoder:
             "symbol": instruments[instrument],
             "con_id": instruments.con_id(instrument),
             "exchange": instruments.exchange(instrument),
-            "instrument": instrument,
         }
         line = _Line(channel, description, self._texts_of, state)
         index, self._next_index = self._next_index, self._next_index + 1
@@ -115,7 +113,7 @@ class _JsonEncoder:
         if self._waiting is None:
             return False
         rows, self._waiting = self._waiting, None
-        self._head = _head(self._interval_ms, seq)
+        self._head = _head(position_of(seq, self._class))
         wanted: dict[int, dict[str, NDArray[Any]]] = {}
         for family, part in rows.items():
             for instrument, own in by_instrument(part):
@@ -124,12 +122,12 @@ class _JsonEncoder:
         for instrument, parts in wanted.items():
             for line in self._of_instrument[instrument]:
                 try:
-                    piece = line.encode(parts)
+                    runs = line.encode(parts)
                 except Exception as error:
                     self._faults.append((line.index, error))
                     continue
-                if piece:
-                    self._pieces[line.index] = piece
+                if runs:
+                    self._pieces[line.index] = runs
         return True
 
     def faults(self) -> list[tuple[int | None, Exception]]:
@@ -143,11 +141,14 @@ class _JsonEncoder:
 
     def splice(self, audience: Audience) -> bytes:
         """See `Encoder`."""
-        pieces = self._pieces
-        own = [pieces[index] for index in audience.indices if index in pieces]
-        if not own:
+        found = self._pieces
+        if audience.cache is None:
+            heads = map(_piece_head, audience.ids)
+            audience.cache = list(zip(audience.indices, heads, strict=True))
+        pieces = [head + run for index, head in audience.cache for run in found.get(index, ())]
+        if not pieces:
             return b""
-        payload = b"".join((self._head, b",".join(own), b"]}"))
+        payload = b"".join((self._head, b",".join(pieces), b"]}"))
         return deflated_text_frame(payload) if audience.is_deflated else text_frame(payload)
 
     def count(self, index: int) -> int:
@@ -171,11 +172,11 @@ class _JsonEncoder:
         """See `Encoder`."""
         line = self._lines[index]
         rows = {family: line.objects(family, part) for family, part in line.state.rows().items()}
-        return text_frame(encode("snapshot", channel=channel_id, seq=seq, rows=rows))
+        return text_frame(encode("snapshot", channel=channel_id, position=position_of(seq, self._class), rows=rows))
 
     def replay(self, index: int, channel_id: int, after_seq: int) -> Replay:
         """See `Encoder`."""
-        return _JsonReplay(self._lines[index], self._interval_ms)
+        return _JsonReplay(self._lines[index], channel_id, self._class)
 
     def lag(self, channel_id: int, from_seq: int, to_seq: int, rows: int | None, reason: str) -> bytes:
         """See `Encoder`."""
@@ -186,9 +187,10 @@ class _JsonEncoder:
 class _JsonReplay:
     """See `Replay`. Of a conflated channel the latest rows come at the end; operations on a book come as they are."""
 
-    def __init__(self, line: _Line, interval_ms: int) -> None:
+    def __init__(self, line: _Line, channel_id: int, interval_class: int) -> None:
         self._line = line
-        self._interval_ms = interval_ms
+        self._piece_head = _piece_head(channel_id)
+        self._class = interval_class
         families = line.channel.families
         is_conflated = line.channel.is_conflated and "depth" not in families
         self._latest = ChannelState(families, {}) if is_conflated else None
@@ -210,11 +212,16 @@ class _JsonReplay:
         return self._message(latest, seq) if latest else b""
 
     def _message(self, rows: Rows, seq: int) -> bytes:
-        return text_frame(_head(self._interval_ms, seq) + self._line.piece(rows) + b"]}")
+        pieces = b",".join(self._piece_head + run for run in self._line.runs(rows))
+        return text_frame(_head(position_of(seq, self._class)) + pieces + b"]}")
 
 
-def _head(interval_ms: int, seq: int) -> bytes:
-    return b'{"op":"data","interval_ms":%d,"seq":%d,"pieces":[' % (interval_ms, seq)
+def _head(position: int) -> bytes:
+    return b'{"op":"data","position":%d,"pieces":[' % position
+
+
+def _piece_head(channel_id: int) -> bytes:
+    return b'{"channel":%d,' % channel_id
 
 
 class _Line:
@@ -228,12 +235,12 @@ class _Line:
         self._is_own = np.zeros(256, bool)
         self._is_own[list(channel.kinds)] = True
         self._heads = {
-            family: orjson.dumps({**description, "family": family})[:-1] + b',"rows":' for family in channel.families
+            family: orjson.dumps({**description, "family": family})[1:-1] + b',"rows":' for family in channel.families
         }
         self._columns = {family: _columns(channel, family, texts_of) for family in channel.families}
 
-    def encode(self, parts: Rows) -> bytes:
-        """Take the instrument's rows of a window; return the channel's piece, b"" if none of them is its own."""
+    def encode(self, parts: Rows) -> list[bytes]:
+        """Take the instrument's rows of a window; return the channel's runs, none if no row is its own."""
         own: dict[str, NDArray[Any]] = {}
         for family in self.channel.families:
             if family in parts:
@@ -242,15 +249,11 @@ class _Line:
                 if len(rows):
                     own[family] = rows
                     self.count += len(rows)
-        if not own:
-            return b""
-        return self.piece(self.state.take(own, is_conflated=self.channel.is_conflated))
+        return self.runs(self.state.take(own, is_conflated=self.channel.is_conflated)) if own else []
 
-    def piece(self, parts: Rows) -> bytes:
-        """Return these rows in the order of their sequence numbers, in runs of one family."""
-        return b",".join(
-            self._heads[family] + orjson.dumps(self.objects(family, rows)) + b"}" for family, rows in _runs(parts)
-        )
+    def runs(self, parts: Rows) -> list[bytes]:
+        """Return these rows in the order of their sequence numbers, in runs of one family: pieces without a head."""
+        return [self._heads[family] + orjson.dumps(self.objects(family, rows)) + b"}" for family, rows in _runs(parts)]
 
     def objects(self, family: str, rows: NDArray[Any]) -> list[dict[str, Any]]:
         """Return rows of a family as objects."""

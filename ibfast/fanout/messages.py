@@ -88,7 +88,7 @@ class Resume:
     """What a client that comes back has seen last."""
 
     epoch: str
-    seq: int
+    position: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,9 +386,9 @@ def _resume(said: dict[str, Any]) -> Resume | None:
     value = said.pop("resume", None)
     if value is None:
         return None
-    if not isinstance(value, dict) or value.keys() != {"epoch", "seq"}:
-        raise RefusedError(Code.BAD_FIELD, 'resume: give {"epoch": …, "seq": …}')
-    return Resume(_text("resume.epoch", value["epoch"]), _whole(value, "seq"))
+    if not isinstance(value, dict) or value.keys() != {"epoch", "position"}:
+        raise RefusedError(Code.BAD_FIELD, 'resume: give {"epoch": …, "position": …}')
+    return Resume(_text("resume.epoch", value["epoch"]), _whole(value, "position"))
 
 
 def _shown(name: str) -> str:

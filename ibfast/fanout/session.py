@@ -54,7 +54,7 @@ class Hub:
     Attributes:
         batcher: where frames come from.
         upstreams: what is wanted of the gateway.
-        epoch: names the life of the feed's rings.
+        life: names the life of the feed's rings.
         server: its name and version.
         faults: where faults of the server's own are reported.
         heartbeat_s: as `welcome` tells it.
@@ -67,7 +67,7 @@ class Hub:
 
     batcher: Batcher
     upstreams: Upstreams
-    epoch: str
+    life: str
     server: str
     faults: Faults
     heartbeat_s: float
@@ -101,7 +101,7 @@ class Session:
         self._told_s: dict[tuple[Hashable, str], float] = {}
         self.grant = grant
         self.max_bytes_per_s = grant.permissions.bandwidth(0)
-        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.epoch, hub.histories, self._on_ended, hub.tally)
+        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.life, hub.histories, self._on_ended, hub.tally)
 
     def welcome(self) -> None:
         """Speak first."""
@@ -110,8 +110,6 @@ class Session:
             "welcome",
             protocol=PROTOCOL_VERSION,
             server=hub.server,
-            epoch=hub.epoch,
-            seq=self.subscriber.seq,
             time_ns=time.time_ns(),
             intervals_ms=INTERVALS_MS,
             heartbeat_s=hub.heartbeat_s,
@@ -120,7 +118,7 @@ class Session:
 
     def heartbeat(self) -> None:
         """Tell that the server lives."""
-        self.subscriber.say("heartbeat", time_ns=time.time_ns(), seq=self.subscriber.seq)
+        self.subscriber.say("heartbeat", time_ns=time.time_ns(), positions=self.subscriber.positions)
 
     def handle(self, text: str | bytes) -> None:
         """Carry out a message."""
@@ -152,7 +150,11 @@ class Session:
                     self.subscriber.say("subscriptions", id=request.id, subscriptions=subscriptions)
                 case Ping():
                     self.subscriber.say(
-                        "pong", id=request.id, data=request.data, time_ns=time.time_ns(), seq=self.subscriber.seq
+                        "pong",
+                        id=request.id,
+                        data=request.data,
+                        time_ns=time.time_ns(),
+                        positions=self.subscriber.positions,
                     )
         except RefusedError as refusal:
             raise RefusedError(refusal.code, refusal.message, request.id) from None
@@ -283,7 +285,7 @@ class Session:
             id=request.id,
             subscription=subscription.number,
             interval_ms=subscription.seat.channel.interval_ms,
-            channels=[subscription.described(self._hub.batcher.feed)],
+            channels=[self.subscriber.described(subscription, subscription.lane.seq)],
         )
         self.subscriber.snapshot(subscription)
 

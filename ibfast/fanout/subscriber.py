@@ -6,15 +6,15 @@ channel's rows come exactly once. It writes to an outlet that takes everything; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
-from ibfast.fanout.batcher import Batcher, Lane, Loss
-from ibfast.fanout.channels import Channel, Tap
+from ibfast.fanout.batcher import Batcher, Loss
+from ibfast.fanout.channels import Channel, Tap, interval_class
 from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.frames import text_frame
 from ibfast.fanout.gauges import Tally
@@ -22,6 +22,7 @@ from ibfast.fanout.histories import Histories, Recall
 from ibfast.fanout.messages import Code, RefusedError, Resume, Subscribe, encode
 from ibfast.fanout.past import gaps_after, reaches
 from ibfast.fanout.places import Places
+from ibfast.fanout.positions import Epoch, class_of, position_of, seq_of
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed import BACKFILL_KINDS
@@ -39,7 +40,7 @@ class Subscriber:
         batcher: where frames come from.
         dialect: how they are said.
         outlet: where they go.
-        epoch: names the life of the feed's rings.
+        life: names the life of the feed's rings.
         histories: what clients that come back have missed.
         on_ended: told of each subscription that is over.
         tally: told of what is left out.
@@ -53,7 +54,7 @@ class Subscriber:
         batcher: Batcher,
         dialect: Dialect,
         outlet: Outlet,
-        epoch: str,
+        life: str,
         histories: Histories,
         on_ended: Callable[[Subscription], None],
         tally: Tally,
@@ -61,7 +62,7 @@ class Subscriber:
         self._batcher = batcher
         self._dialect = dialect
         self._outlet = outlet
-        self._epoch = epoch
+        self._life = life
         self._histories = histories
         self._on_ended = on_ended
         self._tally = tally
@@ -76,13 +77,15 @@ class Subscriber:
         return not self._places.is_open
 
     @property
-    def seq(self) -> int:
-        """Up to which sequence number it was sent everything that is its own."""
-        seqs = [
-            subscription.from_seq if self.is_behind else subscription.lane.seq
-            for subscription in self.subscriptions.values()
-        ]
-        return min(seqs, default=self._batcher.feed.seq)
+    def positions(self) -> list[int]:
+        """Up to where it was sent everything of each class, as far as its channels there have a state."""
+        seqs: dict[int, int] = {}
+        for subscription in self.subscriptions.values():
+            if subscription.waits_until_s is None and not subscription.needs_snapshot:
+                seq = subscription.from_seq if self.is_behind else subscription.lane.seq
+                interval_class = subscription.seat.channel.interval_class
+                seqs[interval_class] = min(seq, seqs.get(interval_class, seq))
+        return [position_of(seq, interval_class) for interval_class, seq in seqs.items()]
 
     @property
     def is_waiting(self) -> bool:
@@ -109,10 +112,11 @@ class Subscriber:
         """
         channel, since_seqs = self._channel(request, upstreams, taps)
         lane, seat = self._batcher.join(self._dialect, channel, since_seqs)
-        if self._why_not_resumed(resume, lane, since_seqs):
+        seen_seq, reason = self._judge(resume, self._epoch(request.interval_ms, channel, upstreams, lane.seq))
+        if reason:
             self._batcher.leave(lane, seat)
             return None
-        history = self._histories.of(lane, seat, resume.seq)
+        history = self._histories.of(lane, seat, seen_seq)
         return Recall(self._batcher, lane, seat, history, self._free_channel_id())
 
     def _free_channel_id(self) -> int:
@@ -183,48 +187,74 @@ class Subscriber:
         """Say that a subscription is there, and where it goes on."""
         lane, is_single = subscription.lane, subscription.waits_until_s is not None
         resume = None if is_single else subscription.request.resume
-        reason = "" if resume is None else self._why_not_resumed(resume, lane, subscription.since_seqs)
-        if resume is not None and not reason:
-            is_usable = recall is not None and recall.lane is lane
-            reason = recall.why_void() if recall is not None and is_usable else "the connection can't take more"
+        seen_seq, reason = lane.seq, ""
+        if resume is not None:
+            now = self._epoch(subscription.interval_ms, subscription.seat.channel, subscription.upstreams, lane.seq)
+            seen_seq, reason = self._judge(resume, now)
+            if not reason:
+                is_usable = recall is not None and recall.lane is lane
+                reason = recall.why_void() if recall is not None and is_usable else "the connection can't take more"
+        is_resumed = resume is not None and not reason
         answer: dict[str, Any] = {
             "id": subscription.request.id,
             "subscription": subscription.number,
-            "resumed": resume is not None and not reason,
-            "channels": [subscription.described(self._batcher.feed)],
+            "resumed": is_resumed,
+            "channels": [self.described(subscription, seen_seq if is_resumed else lane.seq)],
         }
         if reason:
             answer["reason"] = reason
         self.say("subscribed", **answer)
-        from_seq = lane.seq
-        if resume is not None:
-            from_seq = min(from_seq, resume.seq if resume.epoch == self._epoch else 0)
         if self.is_behind:
-            subscription.from_seq, subscription.counted = from_seq, lane.encoder.count(subscription.seat.index)
+            subscription.from_seq, subscription.counted = seen_seq, lane.encoder.count(subscription.seat.index)
             subscription.is_unknown, subscription.needs_snapshot = resume is not None, True
-        elif resume is not None and recall is not None and not reason:
+        elif is_resumed and recall is not None:
             self._places.tell_news(lane)
             self._outlet.write(recall.history.frames(subscription.channel_id))
-            subscription.told_seq = resume.seq
-            for row in gaps_after(self._batcher.feed, subscription.req_ids, resume.seq):
+            subscription.told_seq = seen_seq
+            for row in gaps_after(self._batcher.feed, subscription.req_ids, seen_seq):
                 self.tell_gap(subscription, row)
         elif reason:
-            self._snapshot(subscription, from_seq, None, "overrun")
+            self._snapshot(subscription, seen_seq, None, "overrun")
         elif not is_single:
             self._snapshot(subscription)
 
-    def _why_not_resumed(self, resume: Resume, lane: Lane, since_seqs: Mapping[str, int]) -> str:
+    def _judge(self, resume: Resume, now: Epoch) -> tuple[int, str]:
+        """Return up to where a client has everything, 0 where nobody can know that, and why it is not resumed.
+
+        Args:
+            resume: what the client names.
+            now: the epoch of the channel as it goes on now.
+        """
+        epoch, seq = Epoch.parse(resume.epoch), seq_of(resume.position)
+        if epoch is None or epoch.life != now.life:
+            return 0, "the epoch is of another life of the server: it was started anew"
+        if epoch.coded != class_of(resume.position):
+            return 0, f"the position is of class {class_of(resume.position)}, and the epoch of class {epoch.coded}"
+        if epoch.asked != now.asked:
+            return 0, "the epoch is of a subscription with another interval_ms or other times"
+        if seq < epoch.since_seq:
+            return 0, "the position is older than the channel that the epoch is of"
+        if seq > now.since_seq:
+            return now.since_seq, "this position has not come yet"
         if self.is_behind:
-            return "the connection can't take more"
-        if resume.epoch != self._epoch:
-            return "the server was started anew: its rings have another epoch"
-        if resume.seq > lane.seq:
-            return "this sequence number has not come yet"
-        if resume.seq < max(since_seqs.values()):
-            return "meanwhile nobody had the subscription"
-        if not reaches(self._batcher.feed.rings["gaps"], resume.seq):
-            return "the rings do not go back so far"
-        return ""
+            return seq, "the connection can't take more"
+        if epoch.generation != now.generation:
+            return seq, "meanwhile nobody had the subscription"
+        if not reaches(self._batcher.feed.rings["gaps"], seq):
+            return seq, "the rings do not go back so far"
+        return seq, ""
+
+    def _epoch(self, interval_ms: int, channel: Channel, upstreams: tuple[Upstream, ...], since_seq: int) -> Epoch:
+        """Return the epoch of a channel that is asked for at an interval, from a sequence number on."""
+        generation = max(upstream.generation for upstream in upstreams)
+        asked = interval_class(interval_ms, channel.unit)
+        return Epoch(self._life, generation, asked, channel.interval_class, since_seq)
+
+    def described(self, subscription: Subscription, since_seq: int) -> dict[str, Any]:
+        """Return what a client must know of a subscription's channel, whose rows come after this number."""
+        channel = subscription.seat.channel
+        subscription.epoch = str(self._epoch(subscription.interval_ms, channel, subscription.upstreams, since_seq))
+        return subscription.described(self._batcher.feed)
 
     def close(self, number: int) -> None:
         """End a subscription.
@@ -348,7 +378,7 @@ class Subscriber:
             interval_ms = slowed(subscription.interval_ms, steps)
             if interval_ms != subscription.seat.channel.interval_ms and subscription.waits_until_s is None:
                 self._move(subscription)
-                channels = [subscription.described(self._batcher.feed)]
+                channels = [self.described(subscription, subscription.lane.seq)]
                 self.say("slowed", subscription=subscription.number, interval_ms=interval_ms, channels=channels)
                 self.snapshot(subscription)
 

@@ -32,6 +32,7 @@ class Subscription:
         upstreams: where its rows come from.
         since_seqs: by family: the gateway sends them since then.
         channel_id: the connection's number of its channel.
+        epoch: of the channel, as the client was last given it.
         lane, seat: who encodes it.
         from_seq: while the connection is behind: what was sent is complete up to here.
         counted: the channel's row count at that time.
@@ -58,6 +59,7 @@ class Subscription:
     needs_snapshot: bool = False
     told_seq: int = 0
     waits_until_s: float | None = None
+    epoch: str = ""
 
     @property
     def req_ids(self) -> set[int]:
@@ -69,11 +71,13 @@ class Subscription:
         channel = self.seat.channel
         return {
             "channel": self.channel_id,
+            "epoch": self.epoch,
             "symbol": feed.instruments[channel.instrument],
             "con_id": feed.instruments.con_id(channel.instrument),
             "exchange": feed.instruments.exchange(channel.instrument),
             "instrument": channel.instrument,
             "families": list(channel.families),
+            "class": channel.interval_class,
             "span_ns": channel.interval_ms * NS_PER_MS,
             "unit_ns": UNITS_NS[channel.unit],
             "ordered": channel.ordered,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -45,14 +46,16 @@ class Upstream:
         opening: opens the source's stream.
         stream: the source's, once it is open.
         since_seq: the feed's sequence number at which the request began that serves it.
+        generation: of that request: one that is opened later has a larger one, even at the same `since_seq`.
         users: whoever wants to hear of its state and its gaps.
         told: its state as it was last told.
     """
 
-    def __init__(self, key: tuple[Hashable, DataType], since_seq: int) -> None:
+    def __init__(self, key: tuple[Hashable, DataType], since_seq: int, generation: int) -> None:
         self.key = key
         self.opening: asyncio.Task[Stream]
         self.since_seq = since_seq
+        self.generation = generation
         self.shares = 0
         self.users: set[Any] = set()
         self.told = ""
@@ -103,6 +106,7 @@ class Upstreams:
         self._linger_s = linger_s
         self._open: dict[tuple[Hashable, DataType], Upstream] = {}
         self._former: set[Upstream] = set()  # over and replaced; kept until the last of their users has been told
+        self._generations = itertools.count(1)
         self._judged = np.zeros(1024, np.int8)
 
     def __iter__(self) -> Iterator[Upstream]:
@@ -152,7 +156,7 @@ class Upstreams:
             self._replace(upstream)
             upstream = None
         if upstream is None:
-            upstream = self._open[key] = Upstream(key, self._feed.seq)
+            upstream = self._open[key] = Upstream(key, self._feed.seq, next(self._generations))
             upstream.opening = asyncio.get_running_loop().create_task(self._subscribe(upstream, contract))
             upstream.opening.add_done_callback(_retrieve)
         upstream.shares += 1
@@ -178,8 +182,9 @@ class Upstreams:
         with _refusals():
             stream = await self._source.subscribe(contract, upstream.data_type)
         # The request at the gateway may be that of others already, who may be gone before anybody else looks.
-        shared = [other.since_seq for other in self if other.stream.subscription is stream.subscription]
-        upstream.since_seq = min([upstream.since_seq, *shared])
+        shared = [upstream, *(other for other in self if other.stream.subscription is stream.subscription)]
+        upstream.since_seq = min(each.since_seq for each in shared)
+        upstream.generation = min(each.generation for each in shared)
         self._judged[:] = 0  # whose rows a request brings may have to be judged anew
         return stream
 

@@ -74,6 +74,7 @@ export function message(first) {
 export function described(options = {}) {
   return {
     channel: 0,
+    epoch: "e0",
     symbol: "AAPL",
     con_id: 265598,
     exchange: "SMART",

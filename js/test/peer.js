@@ -56,7 +56,7 @@ class Connection {
   }
 
   welcome(options = {}) {
-    this.send({ op: "welcome", protocol: 1, server: "peer", epoch: "e1", seq: 1000, heartbeat_s: 10, ...options });
+    this.send({ op: "welcome", protocol: 1, server: "peer", heartbeat_s: 10, ...options });
   }
 
   /** Resolve to the next request. */
