@@ -195,7 +195,10 @@ class JsonRows:
                 return Kind[value]
             if name in TEXT_FIELDS:
                 return self._texts.id_of(value)
-        elif isinstance(value, int | float) and name not in TEXT_FIELDS:
+        elif isinstance(value, float):
+            if absent != absent:  # NaN: a column of doubles
+                return value
+        elif isinstance(value, int) and not isinstance(value, bool) and name not in TEXT_FIELDS:
             return value
         raise TypeError(f"{name}={value!r}")
 

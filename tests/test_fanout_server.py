@@ -365,6 +365,22 @@ def test_who_had_what_ib_ended_is_told_though_another_one_asks_at_once(run: Run)
     run(test())
 
 
+def test_a_state_is_told_once(run: Run) -> None:
+    """To one who subscribes between a change and the look at it, too."""
+
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as one, client_of(server) as other:
+            await one.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            assert (await one.until("state"))["state"] == "LIVE"
+            desk.subscription("AAPL").state = SubscriptionState.SUSPENDED
+            await other.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            assert (await one.until("state"))["state"] == "SUSPENDED"
+            await other.ask("ping")
+            assert [message["state"] for message in other.heard if message["op"] == "state"] == ["SUSPENDED"]
+
+    run(test())
+
+
 def test_states_and_gaps_are_told(run: Run) -> None:
     async def test() -> None:
         async with serving() as (server, desk), client_of(server) as client:

@@ -411,7 +411,8 @@ def test_a_server_that_lies_is_left(server: Server, wish: Wish, lie: str) -> Non
     "row",
     [
         {"price": "231"}, {"price": []}, {"size": True | 2**2000}, {"kind": "NEWS"}, {"kind": 2**9}, {"exchange": 5},
-        {"time_ns": 2**80}, {"attribs": -1}, {"seq": 1.5e300}, {"time_ns": "now"}, None, 5, "row",
+        {"time_ns": 2**80}, {"attribs": -1}, {"seq": 1.5e300}, {"attribs": 10.0},
+        {"time_ns": 10.0}, {"time_ns": True}, {"time_ns": "now"}, None, 5, "row",
     ],
 )  # fmt: skip
 def test_a_row_that_can_t_be_is_a_lie(server: Server, wish: Wish, row: Any) -> None:

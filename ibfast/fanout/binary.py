@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from ibfast.errors import ProtocolError
 __all__ = ["FAMILIES", "LAG_REASONS", "UNITS_NS", "ChannelSpec", "Grids", "grid_of", "lag_frame", "text_frame"]
 
 Grid = tuple[int, int]
+T = TypeVar("T", int, bool)
 
 FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
 """The families in the order in which a channel has them."""
@@ -142,16 +143,23 @@ class ChannelSpec:
         """
         try:
             return cls(
-                instrument=int(channel["instrument"]),
+                instrument=_of_type(int, channel["instrument"]),
                 families=tuple(channel["families"]),
-                unit={unit_ns: unit for unit, unit_ns in UNITS_NS.items()}[channel["unit_ns"]],
-                ordered=bool(channel["ordered"]),
-                span_ns=int(channel["span_ns"]),
-                is_conflated=bool(channel["conflated"]),
-                interval_class=int(channel["class"]),
+                unit={unit_ns: unit for unit, unit_ns in UNITS_NS.items()}[_of_type(int, channel["unit_ns"])],
+                ordered=_of_type(bool, channel["ordered"]),
+                span_ns=_of_type(int, channel["span_ns"]),
+                is_conflated=_of_type(bool, channel["conflated"]),
+                interval_class=_of_type(int, channel["class"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"a channel's description that can't be: {error!r}") from error
+
+
+def _of_type(kind: type[T], value: Any) -> T:
+    """Return a value of exactly this type: neither 10.0 nor true is an integer."""
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not of the type {kind.__name__}")
+    return value
 
 
 def _grid(rows: Mapping[str, NDArray[Any]], columns: Mapping[str, tuple[str, ...]], usual: Grid) -> Grid:

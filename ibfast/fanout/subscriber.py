@@ -418,8 +418,11 @@ class Subscriber:
             self.end(subscription, Code.DONE, message)
 
     def tell_state(self, subscription: Subscription, upstream: Upstream) -> None:
-        """Tell how the subscription at IB fares."""
+        """Tell how the subscription at IB fares, unless that was told."""
         upstream.told = upstream.told or upstream.state
+        if subscription.told_state == upstream.state:
+            return
+        subscription.told_state = upstream.state
         reason = upstream.stream.subscription.reason
         self.say("state", subscription=subscription.number, state=upstream.state, reason=reason)
 

@@ -40,6 +40,7 @@ class Subscription:
         is_unknown: how many were left out is not known.
         needs_snapshot: it has not had one yet.
         told_seq: up to which it was told of the source's interruptions.
+        told_state: of the subscription at IB, as it was told last.
         waits_until_s: of a single snapshot: how long its first data is awaited; None: it is none.
     """
 
@@ -58,6 +59,7 @@ class Subscription:
     is_unknown: bool = False
     needs_snapshot: bool = False
     told_seq: int = 0
+    told_state: str = ""
     waits_until_s: float | None = None
     epoch: str = ""
 
