@@ -32,7 +32,8 @@ MOST_VALUES: Final = 1 << 21
 """In one message: each takes two characters there, and a hundred bytes here."""
 VALUES_BEGIN: Final = "[{,"
 
-PASSING_CODES: Final[Mapping[str, float]] = {"TOO_FAST": 1.0, "NO_GATEWAY": 5.0, "TOO_MANY": 5.0}
+TOO_FAST: Final = "TOO_FAST"
+PASSING_CODES: Final[Mapping[str, float]] = {TOO_FAST: 1.0, "NO_GATEWAY": 5.0, "TOO_MANY": 5.0}
 """What need not last: after how many seconds to ask again for what the server has had before."""
 
 
@@ -62,7 +63,8 @@ class StreamClient:
         self._last_number = 0
         self._last_id = 0
         self._queue: deque[Request] = deque()
-        self._early: list[Request] = []
+        self._early: dict[Request, str] = {}
+        """Those that came too early, and by which code."""
         self._questions = Questions()
         self._session: Session | None = None
         self._output: list[Output] = []
@@ -107,7 +109,7 @@ class StreamClient:
             self._ask(Request("unsubscribe", wish))
             return True
         self._queue = deque(request for request in self._queue if request.wish is not wish)
-        self._early = [request for request in self._early if request.wish is not wish]
+        self._early = {request: code for request, code in self._early.items() if request.wish is not wish}
         is_under_way = self._session is not None and any(r.wish is wish for r in self._session.requests.values())
         if not is_under_way:
             wish.end()
@@ -135,16 +137,18 @@ class StreamClient:
             self._output.append(Reply(question))
         return question
 
-    def repeat(self) -> None:
+    def repeat(self, later: Later) -> None:
         """Ask again for what came too early."""
-        self._queue.extend(self._early)
-        self._early.clear()
+        if self._early.pop(later.request, None) is not None:
+            self._queue.append(later.request)
 
     def take_messages(self) -> list[str]:
-        """Return what is to be sent."""
+        """Return what is to be sent: nothing, while the server was asked too fast."""
         session = self._session
-        messages = self._questions.take_messages(self._next_id) if self.is_welcome else []
-        while session is not None and session.is_welcome and self._queue:
+        if session is None or not session.is_welcome or TOO_FAST in self._early.values():
+            return []
+        messages = self._questions.take_messages(self._next_id)
+        while self._queue:
             if len(session.requests) >= MOST_UNANSWERED:
                 break
             request = self._queue.popleft()
@@ -295,7 +299,7 @@ class StreamClient:
 
     def _take_error(self, session: Session, said: dict[str, Any]) -> None:
         error = error_of(said)
-        if said.get("id") is None and error.code == "TOO_FAST":
+        if said.get("id") is None and error.code == TOO_FAST:
             # Which of the requests was not taken is not said: only a new connection makes it good.
             self._output.append(Closing(error.code, error.message))
             return
@@ -313,11 +317,10 @@ class StreamClient:
             self._end(session, wish)
             self._output.append(Answer(wish, "unsubscribe"))
             return
-        if error.code == "TOO_FAST" or (op == "subscribe" and wish.was_live and error.code in PASSING_CODES):
+        if error.code == TOO_FAST or (op == "subscribe" and wish.was_live and error.code in PASSING_CODES):
             wish.reason = str(error)
-            if not self._early:
-                self._output.append(Later(PASSING_CODES[error.code]))
-            self._early.append(request)
+            self._early[request] = error.code
+            self._output.append(Later(request, PASSING_CODES[error.code]))
             return
         if op == "subscribe":
             self._end(session, wish)

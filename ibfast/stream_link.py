@@ -57,7 +57,7 @@ class StreamLink:
         self._take = take
         self._policy = _policy_of(config)
         self._wake = asyncio.Event()
-        self._repeat: asyncio.TimerHandle | None = None
+        self._repeats: set[asyncio.TimerHandle] = set()
 
     async def run(self, url: str, token: str | None, started: asyncio.Future[None]) -> None:
         """Keep a connection, until it is given up.
@@ -73,8 +73,8 @@ class StreamLink:
             self.last_error = error
             logger.exception("the stream's client has failed")
         finally:
-            if self._repeat is not None:
-                self._repeat.cancel()
+            for repeat in self._repeats:
+                repeat.cancel()
         if not started.done():
             started.set_exception(self.last_error or NotConnectedError("no connection came about"))
 
@@ -163,7 +163,7 @@ class StreamLink:
                 case Closing():
                     closing = item
                 case Later():
-                    self._repeat = asyncio.get_running_loop().call_later(item.after_s, self._ask_again)
+                    self._repeat(item)
                 case _:
                     self._take(item)
         if closing is not None:
@@ -173,9 +173,16 @@ class StreamLink:
                 raise AuthError("stream_token", "the token's time is over", "ask the server's owner for a new one")
             raise NotConnectedError(f"the stream server has ended the session: {closing.code}: {closing.message}")
 
-    def _ask_again(self) -> None:
-        self._client.repeat()
-        self.proceed()
+    def _repeat(self, later: Later) -> None:
+        """Have a request asked again, when it is time."""
+
+        def ask() -> None:
+            self._repeats.discard(timer)
+            self._client.repeat(later)
+            self.proceed()
+
+        timer = asyncio.get_running_loop().call_later(later.after_s, ask)
+        self._repeats.add(timer)
 
 
 def _policy_of(config: Config) -> Reconnection:

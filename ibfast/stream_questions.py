@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from ibfast.errors import StreamError
 from ibfast.shown import shown
 from ibfast.stream_rows import text_of
-from ibfast.stream_session import Wish
+from ibfast.stream_session import Request, Wish
 from ibfast.updates import Arrival, Event
 
 __all__ = ["Answer", "Closing", "Later", "Output", "Question", "Questions", "Reply", "error_of"]
@@ -52,8 +52,9 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Requests came too early: call `repeat` after so many seconds."""
+    """A request came too early: call `repeat` with this after so many seconds."""
 
+    request: Request
     after_s: float
 
 

@@ -80,7 +80,7 @@ class Wish:
         self.is_over, self.state = True, "ENDED"
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Request:
     """Something that is asked of the server."""
 

@@ -30,7 +30,7 @@ _wire_logger = wire_logger("ibfast.stream_socket")
 
 DEFAULT_PATH: Final = "/stream"
 MOST_MESSAGE_BYTES: Final = 1 << 26
-CLOSE_S: Final = 1.0
+CLOSE_S: Final = 2.0
 SUBPROTOCOL: Final = "ibfast.v1."
 
 UNAUTHORIZED: Final = 401

@@ -302,7 +302,7 @@ export interface ConnectOptions {
   token?: string | (() => string | Promise<string>);
   /** Where there is none, as in Node before 22: the class of the package `ws`. */
   WebSocket?: WebSocketClass;
-  /** Waits: any time up to a bound that doubles from `baseMs` (500) to `capMs` (30,000). False: no further tries. */
+  /** Waits: any time up to a bound that doubles from `baseMs` (1,000) to `capMs` (60,000). False: no further tries. */
   reconnect?: { baseMs?: number; capMs?: number } | false;
   onEvent?: (event: ClientEvent) => void;
 }

@@ -6,16 +6,19 @@
 
 const SUBPROTOCOL = "ibfast.v1.binary";
 const PROTOCOL_VERSION = 1;
-const MAX_MESSAGE_BYTES = 1 << 24;
-const MOST_UNANSWERED = 8;
-const WELCOME_TIMEOUT_MS = 15_000;
+const MAX_MESSAGE_BYTES = 1 << 26;
+const MOST_UNANSWERED = 64;
+const WELCOME_TIMEOUT_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 2_000;
-const TOO_FAST_PAUSE_MS = 1_000;
-const NO_GATEWAY_PAUSE_MS = 5_000;
-const SILENT_HEARTBEATS = 2.5;
+const PAUSE_MS = 2;
+const MOST_PAUSE_MS = 1_000;
+const SILENT_HEARTBEATS = 3;
+const STABLE_MS = 30_000;
+/** What need not last: after how many milliseconds to ask again for what the server has had before. */
+const PASSING_CODES_MS = { TOO_FAST: 1_000, NO_GATEWAY: 5_000, TOO_MANY: 5_000 };
 const DEFAULT_MAX_ROWS = 65_536;
 const MOST_KEPT_EVENTS = 256;
-const DEFAULT_RECONNECT = { baseMs: 500, capMs: 30_000 };
+const DEFAULT_RECONNECT = { baseMs: 1_000, capMs: 60_000 };
 
 /** The server, or whoever speaks in its place, has sent what the protocol does not permit. */
 export class ProtocolError extends Error {
@@ -1633,7 +1636,6 @@ const ANSWERS = {
   subscriptions: "list",
   pong: "ping",
 };
-const FINAL_CODES = new Set(["EXPIRED", "FORBIDDEN"]);
 
 function requireWhole(said, name) {
   if (!Number.isInteger(said[name]) || said[name] < 0) fail(`${said.op}: ${name} is ${said[name]}`);
@@ -1656,6 +1658,7 @@ export class Client {
   #attempt = 0;
   #wishes = new Set();
   #limit = 0;
+  #pauseMs = PAUSE_MS;
   #lastId = 0;
   #timers = new Set();
   #opened = null;
@@ -1666,7 +1669,8 @@ export class Client {
   #decoder = null;
   #requests = new Map();
   #outbox = [];
-  #isPaused = false;
+  #early = new Set();
+  #pauses = 0;
   #owners = new Map();
   #byNumber = new Map();
   #heardMs = 0;
@@ -1712,9 +1716,9 @@ export class Client {
   }
 
   async limit(max_bytes_per_s) {
-    const answer = await this.#askAnything("limit", { max_bytes_per_s });
-    this.#limit = max_bytes_per_s;
-    return answer;
+    this.#requireUse();
+    this.#limit = max_bytes_per_s; // It holds for all connections to come, whatever becomes of this question.
+    return this.#askAnything("limit", { max_bytes_per_s });
   }
 
   async ping(data) {
@@ -1784,7 +1788,10 @@ export class Client {
   }
 
   #reasonOf({ code, reason }) {
-    if (this.#closing !== null) return new StreamError(this.#closing.code, this.#closing.message);
+    if (this.#closing !== null) {
+      if (this.#closing.code === "TOO_FAST") this.#slowDown();
+      return new StreamError(this.#closing.code, this.#closing.message);
+    }
     const why = [code, reason, this.#trouble].filter(Boolean).join(", ");
     return new StreamError("DISCONNECTED", `the connection ended, or could not be made (${why})`);
   }
@@ -1794,12 +1801,12 @@ export class Client {
     if (this.state === "closed") return;
     const wasOpen = this.state === "open";
     this.#forgetConnection(error instanceof ProtocolError ? 4002 : 1000);
-    const isFinal = FINAL_CODES.has(error.code) && typeof this.#options.token !== "function";
+    const isFinal = error.code === "EXPIRED" && typeof this.#options.token !== "function";
     if (this.#opened !== null || this.#reconnect === null || isFinal) {
       this.#finish(error);
       return;
     }
-    if (wasOpen && performance.now() - this.#welcomedMs >= this.#reconnect.capMs) this.#attempt = 0;
+    if (wasOpen && performance.now() - this.#welcomedMs >= STABLE_MS) this.#attempt = 0;
     if (error instanceof ProtocolError) this.#tell({ type: "error", error });
     this.#become("reconnecting", error.message);
     for (const wish of this.#wishes) {
@@ -1818,12 +1825,13 @@ export class Client {
       wish.number = null;
       wish.owner = null;
     }
-    const unanswered = [...this.#requests.values(), ...this.#outbox];
+    const unanswered = [...this.#requests.values(), ...this.#outbox, ...this.#early];
+    this.#early.clear();
     this.#requests.clear();
     this.#outbox = [];
     this.#owners.clear();
     this.#byNumber.clear();
-    this.#isPaused = false;
+    this.#pauses = 0;
     for (const request of unanswered) this.#abandon(request);
     if (socket !== null && socket.readyState < CLOSING) socket.close(closeCode);
   }
@@ -1912,7 +1920,7 @@ export class Client {
   }
 
   #send() {
-    while (!this.#isPaused && this.#outbox.length > 0 && this.#requests.size < MOST_UNANSWERED) {
+    while (this.#pauses === 0 && this.#outbox.length > 0 && this.#requests.size < MOST_UNANSWERED) {
       const request = this.#outbox.shift();
       const { op, wish } = request;
       if (wish !== null && (op === "subscribe" ? wish.isOver : wish.number === null)) {
@@ -1927,18 +1935,29 @@ export class Client {
       request.interval_ms = fields.interval_ms;
       this.#requests.set(id, request);
       this.#socket.send(JSON.stringify({ ...fields, op, id }));
+      this.#pause(this.#pauseMs);
     }
   }
 
-  /** Ask again in a while, and until then for nothing. */
-  #slowDown(request) {
-    this.#outbox.unshift(request);
-    if (this.#isPaused) return;
-    this.#isPaused = true;
-    this.#after(TOO_FAST_PAUSE_MS, () => {
-      this.#isPaused = false;
+  /** Ask for nothing in a while. */
+  #pause(delayMs) {
+    this.#pauses++;
+    this.#after(delayMs, () => {
+      this.#pauses--;
       this.#send();
     });
+  }
+
+  /** Ask again in a while; if that was too fast, until then for nothing else. */
+  #repeat(request, code) {
+    const delayMs = PASSING_CODES_MS[code];
+    this.#early.add(request);
+    this.#after(delayMs, () => {
+      this.#early.delete(request);
+      this.#outbox.push(request);
+      this.#send();
+    });
+    if (code === "TOO_FAST") this.#pause(delayMs);
   }
 
   // Messages.
@@ -1985,8 +2004,8 @@ export class Client {
     this.#welcomedMs = performance.now();
     this.#become("open", "");
     this.#watch(said.heartbeat_s * 1000);
-    for (const wish of this.#wishes) this.#ask("subscribe", wish).catch(() => {});
     if (this.#limit > 0) this.#ask("limit", null, { max_bytes_per_s: this.#limit }).catch(() => {});
+    for (const wish of this.#wishes) this.#ask("subscribe", wish).catch(() => {});
     this.#opened?.resolve(this);
     this.#opened = null;
   }
@@ -2031,14 +2050,21 @@ export class Client {
 
   #takeError(said) {
     const error = new StreamError(requireText(said, "code"), String(said.message ?? ""));
-    if (said.id === undefined || said.id === null) fail(`the server did not understand this client: ${error.message}`);
+    if (said.id === undefined || said.id === null) {
+      // Which of the requests was not taken is not said: only a new connection makes it good.
+      if (error.code !== "TOO_FAST") fail(`the server did not understand this client: ${error.message}`);
+      this.#slowDown();
+      this.#drop(error);
+      return;
+    }
     const request = this.#requests.get(said.id);
-    if (request === undefined) fail(`an error with id ${said.id}, which was not asked`);
+    if (request === undefined) return;
     this.#requests.delete(said.id);
     const { op, wish } = request;
-    if (error.code === "TOO_FAST") this.#slowDown(request);
-    else if (op === "subscribe" && wish.wasLive && error.code === "NO_GATEWAY") {
-      this.#after(NO_GATEWAY_PAUSE_MS, () => this.#ask("subscribe", wish).catch(() => {}));
+    const mayPass = op === "subscribe" && wish.wasLive && Object.hasOwn(PASSING_CODES_MS, error.code);
+    if (wish !== null && (error.code === "TOO_FAST" || mayPass)) {
+      if (op === "subscribe") wish.reason = error.message;
+      this.#repeat(request, error.code);
       this.#send();
     } else {
       if (op === "subscribe") this.#end(wish, error);
@@ -2048,6 +2074,11 @@ export class Client {
       } else request.reject(error);
       this.#send();
     }
+  }
+
+  /** Have requests come more slowly, as a session has ended because they were too fast. */
+  #slowDown() {
+    this.#pauseMs = Math.min(2 * this.#pauseMs, MOST_PAUSE_MS);
   }
 
   #takeState(said) {

@@ -193,10 +193,11 @@ def test_what_is_given_up_while_it_waits_to_be_asked_again_is_not_asked_again(
 ) -> None:
     wish = client.subscribe("AAPL")
     (request,) = server.connect()
-    server.say("error", id=request["id"], code="TOO_FAST", message="500 a second")
+    (later,) = server.say("error", id=request["id"], code="TOO_FAST", message="500 a second")
+    assert isinstance(later, Later)
     assert not client.unsubscribe(wish)
     assert wish.is_over
-    client.repeat()
+    client.repeat(later)
     assert server.requests() == []
 
 
@@ -209,7 +210,6 @@ def test_what_is_given_up_under_way_is_over_with_its_refusal(
     assert client.unsubscribe(wish)
     assert server.say("error", id=request["id"], code=code, message="no") == [Answer(wish, "unsubscribe")]
     assert wish.is_over
-    client.repeat()
     assert server.requests() == []
 
 
@@ -253,11 +253,17 @@ def test_what_came_too_early_is_repeated(client: StreamClient, server: Server) -
     for _ in range(2):
         client.subscribe("AAPL")
     requests = server.connect()
-    outputs = [server.say("error", id=r["id"], code="TOO_FAST", message="500 a second") for r in requests]
-    assert outputs == [[Later(1.0)], []]
-    assert server.requests() == []
-    client.repeat()
-    assert [r["id"] for r in server.requests()] == [3, 4]
+    laters = [server.say("error", id=r["id"], code="TOO_FAST", message="500 a second")[0] for r in requests]
+    client.subscribe("MSFT")
+    client.ask("ping")
+    assert server.requests() == []  # nothing is asked meanwhile
+    for later in laters:
+        assert isinstance(later, Later)
+        client.repeat(later)
+        client.repeat(later)
+    assert [(r["op"], r.get("symbol")) for r in server.requests()] == [
+        ("ping", None), ("subscribe", "MSFT"), ("subscribe", "AAPL"), ("subscribe", "AAPL"),
+    ]  # fmt: skip
 
 
 def test_what_came_too_early_without_saying_which_needs_a_new_connection(server: Server, wish: Wish) -> None:
@@ -695,10 +701,12 @@ def test_a_refusal_that_need_not_last_ends_nothing_that_has_lived(
 ) -> None:
     client.disconnected()
     (request,) = server.connect()
-    assert server.say("error", id=request["id"], code=code, message="later") == [Later(5.0)]
+    (later,) = server.say("error", id=request["id"], code=code, message="later")
+    assert isinstance(later, Later)
+    assert later.after_s == 5.0
     assert not wish.is_over
     assert code in wish.reason
-    client.repeat()
+    client.repeat(later)
     (request,) = server.requests()
     server.take(request)
     assert wish.state == "LIVE"
