@@ -12,7 +12,7 @@ import orjson
 import pytest
 from conftest import Run, until
 from fanout_client import JsonClient, client_of, rows_of, serving
-from fanout_desk import Desk
+from fanout_desk import Desk, no_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +39,7 @@ class Office:
         self.own = {self.desk.subscription(symbol).req_id for symbol in ("AAPL", "MSFT")}
         self.batcher = Batcher(
             self.desk.feed, lambda req_ids: np.isin(req_ids, list(self.own)), lambda frames, audience: None, set,
-            lambda interval_ms: None, lambda lane, from_seq: None,
+            lambda interval_ms: None, lambda loss: None, no_fault,
         )  # fmt: skip
 
     def seat(self, symbol: str = "AAPL") -> tuple[Lane, Seat]:
