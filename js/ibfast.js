@@ -1532,7 +1532,7 @@ class Wish {
   /** Of the current connection: what is known of its channel. */
   owner = null;
   channels = [];
-  /** From where it can go on: resume, and the interval_ms that was asked for then. null: only its state can come next. */
+  /** From where it can go on: `resume`, and the interval_ms that was asked for then. null: only its state can come. */
   seen = null;
   state = "PENDING";
   reason = "";
@@ -1566,7 +1566,7 @@ class Wish {
     this.reject(error ?? new StreamError("CLOSED", "the subscription was given up"));
   }
 
-  /** Note up to where everything has come, before the connection's channel is forgotten; unless its state is to come. */
+  /** Before the connection's channel is forgotten, note up to where everything has come, if it has its state. */
   remember() {
     if (this.owner === null || !this.owner.isReady) return;
     const { epoch, seq, class: cls } = this.owner;

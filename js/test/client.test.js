@@ -177,7 +177,8 @@ test("list, limit and ping are answered", async (t) => {
   const limit = await connection.hear("limit");
   const ping = await connection.hear("ping");
   assert.equal(limit.max_bytes_per_s, 5000);
-  connection.send({ op: "pong", id: ping.id, data: ping.data, positions: [], time_ns: 7 }, { op: "limited", id: limit.id });
+  connection.send({ op: "pong", id: ping.id, data: ping.data, positions: [], time_ns: 7 });
+  connection.send({ op: "limited", id: limit.id });
   connection.send({ op: "subscriptions", id: list.id, subscriptions: [{ subscription: 4 }] });
   const [subscriptions, , pong] = await asking;
   assert.deepEqual(subscriptions, [{ subscription: 4 }]);
@@ -248,7 +249,8 @@ test("heartbeats and pongs tell up to where everything has come", async (t) => {
   await take(subscription[Symbol.asyncIterator](), 1);
   opened.connection.send({ op: "heartbeat", time_ns: 1, positions: [at(1500), at(1600, 5)] });
   const ping = opened.client.ping();
-  opened.connection.send({ op: "pong", id: (await opened.connection.hear("ping")).id, time_ns: 1, positions: [at(1400)] });
+  const { id } = await opened.connection.hear("ping");
+  opened.connection.send({ op: "pong", id, time_ns: 1, positions: [at(1400)] });
   await ping;
   opened.connection.drop();
   const next = await opened.peer.accept();
@@ -292,7 +294,8 @@ test("after a lag there is nothing to go on from until the state has come", asyn
   await take(subscription.events(), 1);
   opened.connection.send({ op: "heartbeat", time_ns: 1, positions: [at(1500)] });
   const ping = opened.client.ping();
-  opened.connection.send({ op: "pong", id: (await opened.connection.hear("ping")).id, time_ns: 1, positions: [at(1500)] });
+  const { id } = await opened.connection.hear("ping");
+  opened.connection.send({ op: "pong", id, time_ns: 1, positions: [at(1500)] });
   await ping;
   opened.connection.drop();
   const next = await opened.peer.accept();
