@@ -236,14 +236,14 @@ class Connection(ServerConnection):
         self.read_on()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's returns whether the transport stays open
-        """The client says nothing more; what it has said before is parsed before the end is."""
-        self.member.stop()
-        self._is_at_eof = True
-        if not self._unread:
+        """The client says nothing more; what it has said before is parsed, and answered, before the end is."""
+        self._is_at_eof = bool(self._unread) and self.transport.can_write_eof()  # one that speaks TLS closes anyway
+        if not self._is_at_eof:
             self._end_of_file()
-        return bool(self._unread) and self.transport.can_write_eof()  # one that speaks TLS closes in any case
+        return self._is_at_eof
 
     def _end_of_file(self) -> None:
+        self.member.stop()
         super().eof_received()
         self.transport.close()
 
