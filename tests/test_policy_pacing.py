@@ -134,7 +134,7 @@ def test_who_waits_holds_up_nobody_of_other_rules() -> None:
     blocked = [limiter.submit(ticks(2, con_id=1), 1.0)]
     now_s = filled(limiter) + 2.0
     blocked = [limiter.submit(bars(3), now_s)]
-    others = [ContractDetailsRequest(4, contract()), subscription(5), ticks(6, con_id=2), long_bars(7)]
+    others = [subscription(5), ticks(6, con_id=2), ContractDetailsRequest(4, contract()), long_bars(7)]
     for request in others:
         limiter.submit(request, now_s)
     assert sent(limiter, now_s) == others
@@ -594,3 +594,21 @@ def test_what_was_cancelled_before_any_sign_of_it_may_still_arrive_late() -> Non
     limiter.submit(ticks(2), 5.0)
     assert limiter.due(5.0) == []
     assert limiter.next_s(5.0) == 19.5
+
+
+def test_questions_for_contracts_come_behind_subscriptions_and_the_heartbeat_and_are_bounded() -> None:
+    limiter = RateLimiter(max_queue=10)
+    questions = [ContractDetailsRequest(n, contract()) for n in range(10)]
+    for question in questions:
+        limiter.submit(question, 0.0)
+    with pytest.raises(PacingError):
+        limiter.submit(ContractDetailsRequest(10, contract()), 0.0)
+    heartbeat = CurrentTimeRequest()
+    limiter.submit(heartbeat, 0.0)
+    assert sent(limiter, 0.0)[0] is heartbeat
+    limiter = RateLimiter()
+    for question in questions:
+        limiter.submit(question, 0.0)
+    wanted = subscription(20)
+    limiter.submit(wanted, 0.0)
+    assert sent(limiter, 0.0)[0] is wanted

@@ -86,6 +86,7 @@ def test_only_windows_have_keys() -> None:
 def test_every_request_has_a_lane(kind: type) -> None:
     lane = lane_of(example(kind))
     assert (lane is Lane.CANCEL) == kind.__name__.startswith("Cancel")
+    assert (lane is Lane.QUESTION) == (kind.__name__ in ("ContractDetailsRequest", "MatchingSymbols"))
     assert (lane is Lane.HISTORY) == (kind.__name__ in ("HistoricalBars", "HistoricalTicks", "HeadTimestamp"))
     subscriptions = ("MarketData", "TickByTick", "MarketDepth", "RealTimeBars")
     assert (lane is Lane.SUBSCRIBE) == (kind.__name__ in subscriptions)

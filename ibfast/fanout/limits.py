@@ -130,6 +130,13 @@ class InstrumentBudgets:
             self._taken[name] = times
         return wait_s
 
+    def wait_s(self, name: str, most: int, now_s: float) -> float:
+        """Return in how many seconds `take` would count one more: 0 is now."""
+        times = [at_s for at_s in self._taken.get(name, ()) if at_s > now_s - BUDGET_WINDOW_S]
+        if len(times) < most:
+            return 0.0
+        return (times[0] if times else now_s) + BUDGET_WINDOW_S - now_s
+
     def give_back(self, name: str) -> None:
         """Take back the newest one that was counted: nothing came of it."""
         times = self._taken.get(name)

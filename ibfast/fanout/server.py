@@ -45,6 +45,7 @@ from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind, is_loopback
 from ibfast.fanout.messages import Code
 from ibfast.fanout.pages import Health, Page, Pages
+from ibfast.fanout.questions import ContractQuestions
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.session import Hub, Session
 from ibfast.fanout.tokens import Tokens
@@ -155,8 +156,8 @@ class FanoutServer:
         known: tuple[Dialect, ...] = (JsonDialect(feed), BinaryDialect(feed))
         self._hub = Hub(
             batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.faults,
-            self.config.heartbeat_s, self.turns, Histories(batcher), {dialect.name: dialect for dialect in known},
-            self.tally,
+            self.config.heartbeat_s, self.turns, Histories(batcher), ContractQuestions(upstreams.identify),
+            {dialect.name: dialect for dialect in known}, self.tally,
         )  # fmt: skip
         self.registry = registry_of(self.tally, self.present)
         pages = Pages(health, [self.registry] if registry is None else [registry, self.registry], self.present)

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from ibfast.contracts import Contract
 from ibfast.fanout.batcher import Batcher
@@ -34,6 +35,7 @@ from ibfast.fanout.messages import (
     Update,
     parse,
 )
+from ibfast.fanout.questions import ContractQuestions
 from ibfast.fanout.subscriber import FAILED, Subscriber
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.tokens import Grant
@@ -60,6 +62,7 @@ class Hub:
         heartbeat_s: as `welcome` tells it.
         turns: when work is done that takes time.
         histories: what clients that come back have missed.
+        questions: to the gateway, for contracts.
         dialects: by subprotocol.
         tally: what has happened.
         budgets: of new instruments, by the names of tokens.
@@ -73,6 +76,7 @@ class Hub:
     heartbeat_s: float
     turns: Turns
     histories: Histories
+    questions: ContractQuestions
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     budgets: InstrumentBudgets = field(default_factory=InstrumentBudgets)
@@ -184,8 +188,9 @@ class Session:
     async def _open(self, request: Subscribe) -> None:
         upstreams = self._hub.upstreams
         try:
-            contract = await upstreams.identify(request.contract, request.data_type)
-            self._require_permission(contract, request, request.interval_ms)
+            contract = await self._hub.questions.answer(
+                self, self.grant.name, request.contract, request.data_type, partial(self._refusal, request=request)
+            )
             taken, taps = await self._acquire(contract, request.data_type)
             held = list(taken)
 
@@ -288,6 +293,9 @@ class Session:
             channels=[self.subscriber.described(subscription, subscription.lane.seq)],
         )
         self.subscriber.snapshot(subscription)
+
+    def _refusal(self, contract: Contract, request: Subscribe) -> str | None:
+        return self.grant.permissions.allows(contract, request.data_type, request.mode, request.interval_ms)
 
     def _require_permission(self, contract: Contract, request: Subscribe, interval_ms: int) -> None:
         reason = self.grant.permissions.allows(contract, request.data_type, request.mode, interval_ms)

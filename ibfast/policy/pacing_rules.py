@@ -92,7 +92,8 @@ class Lane(IntEnum):
     CANCEL = 0
     CONTROL = 1
     SUBSCRIBE = 2
-    HISTORY = 3
+    QUESTION = 3
+    HISTORY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,4 +254,6 @@ def lane_of(request: Request) -> Lane:
         return Lane.CANCEL
     if isinstance(request, _Subscription) or (isinstance(request, requests.HistoricalBars) and request.keep_up_to_date):
         return Lane.SUBSCRIBE
+    if isinstance(request, requests.ContractDetailsRequest | requests.MatchingSymbols):
+        return Lane.QUESTION
     return Lane.HISTORY if isinstance(request, _HistoricalRequest) else Lane.CONTROL
