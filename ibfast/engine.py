@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -33,7 +34,8 @@ async def engine(config: Config) -> AsyncIterator[tuple[IBKRConnectionManager, s
     """
     async with IBKRConnectionManager(config) as manager:
         token, security = secrets.token_urlsafe(TOKEN_BYTES), SecurityConfig()
-        own = StaticToken("provider", digest_of(token), Permissions(symbols=("*",)))
+        everything = Permissions(symbols=("*",), lines=sys.maxsize)  # nobody else wants any
+        own = StaticToken("provider", digest_of(token), everything)
         tokens = Tokens(
             (own,), max_subscriptions=security.max_subscriptions, max_new_instruments=config.max_instruments
         )

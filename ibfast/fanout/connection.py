@@ -26,6 +26,7 @@ from websockets.server import ServerProtocol
 from ibfast.fanout.backlog import Backlog, BacklogLimits, Pace, Progress
 from ibfast.fanout.faults import Faults
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
+from ibfast.fanout.holders import BANDWIDTH_BURST_S
 from ibfast.fanout.limits import Bucket
 from ibfast.fanout.messages import Code
 from ibfast.fanout.pages import Page
@@ -47,8 +48,7 @@ COST_NBYTES = 1024
 """A frame costs as much as another one, and once more for each so many bytes of it and of its answer."""
 
 CONTROL_BURST_S = 1.0
-BANDWIDTH_BURST_S = 0.25
-"""How many seconds' worth a client may send, or a session with a bandwidth of its own may get, at once."""
+"""How many seconds' worth a client may send at once."""
 
 NORMAL_CLOSURE, GOING_AWAY, POLICY_VIOLATION = 1000, 1001, 1008
 CLOSE_CODES = {Code.SHUTDOWN: GOING_AWAY}
@@ -304,9 +304,8 @@ class Connection(ServerConnection):
         if not is_taken:
             self.backlog.keep(frames, now_s)
             self.watch()
-        if self.bandwidth is not None:
-            self.bandwidth.spend(len(frames), now_s)
-        if not is_taken or self.bandwidth is not None:
+        self._spend(len(frames), now_s)
+        if not is_taken or self.is_capped:
             self.loop.call_soon(self._judge)
 
     @contextlib.contextmanager
@@ -326,10 +325,23 @@ class Connection(ServerConnection):
             self.loop.call_soon(self._judge)
 
     def spend(self, nbytes: int, now_s: float) -> None:
-        """Count bytes of data against the session's own limit."""
-        if self.bandwidth is not None:
-            self.bandwidth.spend(nbytes, now_s)
+        """Count bytes of data against the limits of the session and of its holder."""
+        self._spend(nbytes, now_s)
+        if self.is_capped:
             self.loop.call_soon(self._judge)
+
+    def _spend(self, nbytes: int, now_s: float) -> None:
+        for bucket in self._bandwidths():
+            bucket.spend(nbytes, now_s)
+
+    def _is_spent(self, now_s: float) -> bool:
+        return any(bucket.wait_s(now_s) > 0 for bucket in self._bandwidths())
+
+    def _bandwidths(self) -> Iterator[Bucket]:
+        """Yield the limits of bytes per second: the session's own, and that of its holder."""
+        if self.session is not None:
+            shared = self.session.holder.bandwidth
+            yield from (bucket for bucket in (self.bandwidth, shared) if bucket is not None)
 
     def _judge(self) -> None:
         """Leave data out from now on, if too much waits or was sent; never in the middle of what is being said."""
@@ -340,8 +352,7 @@ class Connection(ServerConnection):
         if self.session is None or self.session.subscriber.is_behind:
             return
         now_s = self.loop.time()
-        is_spent = self.bandwidth is not None and self.bandwidth.wait_s(now_s) > 0
-        if is_spent or self.backlog.is_full(now_s):
+        if self._is_spent(now_s) or self.backlog.is_full(now_s):
             self.pace.fell_behind(now_s)
             self.session.subscriber.fall_behind()
             self.watch()
@@ -391,8 +402,7 @@ class Connection(ServerConnection):
             self.member.write_frame(self.backlog.take())
         now_s = self.loop.time()
         subscriber = self.session.subscriber
-        is_capped = self.bandwidth is not None and self.bandwidth.wait_s(now_s) > 0
-        if subscriber.is_behind and self.member.is_ready and not self.backlog and not is_capped:
+        if subscriber.is_behind and self.member.is_ready and not self.backlog and not self._is_spent(now_s):
             if self.pace.caught_up(now_s):
                 subscriber.set_pace(self.pace.steps)
             subscriber.catch_up()

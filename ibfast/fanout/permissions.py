@@ -35,8 +35,10 @@ class Permissions:
         data_types: those of a subscription; "ALL" also permits what it consists of, "*" is any.
         modes: those of a subscription; "*" is any.
         least_interval_ms: the shortest interval, and the shortest time between two requests for data of one instrument.
-        subscriptions: how many at once, None: as many as the server allows anybody.
-        max_bytes_per_s: the bandwidth of a session, 0: any.
+        subscriptions: how many at once over all connections, None: as many as the server allows each connection.
+        max_bytes_per_s: the bandwidth of all connections together, 0: any.
+        lines: how many market-data lines, books and others at IB at once over all connections, None: as many as the
+            server allows any token.
         new_instruments: how many instruments that nobody has at that time all sessions of the token may ask for in an
             hour, None: as many as the server allows anybody.
         metrics: whether the holder may read `/metrics`, and the reasons in `/healthz`.
@@ -52,6 +54,7 @@ class Permissions:
     subscriptions: int | None = None
     max_bytes_per_s: int = 0
     new_instruments: int | None = None
+    lines: int | None = None
     metrics: bool = False
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ class Permissions:
         _require_known("data_types", self.data_types, (*DATA_TYPES, ANY))
         _require_known("modes", self.modes, (*MODES, ANY))
         require_whole("least_interval_ms", self.least_interval_ms, at_least=0)
-        for name in ("subscriptions", "new_instruments"):
+        for name in ("subscriptions", "new_instruments", "lines"):
             if getattr(self, name) is not None:
                 require_whole(name, getattr(self, name), at_least=0)
         require_whole("max_bytes_per_s", self.max_bytes_per_s, at_least=0)

@@ -39,6 +39,7 @@ class SecurityConfig:
         max_subscriptions: of one connection.
         max_new_instruments: which nobody has at that time, of one token in an hour; all anonymous clients are one. Each
             takes a row of the feed's table (`max_instruments`) for an hour at least.
+        max_lines: market-data lines, books and others at IB, of one token at once over all of its connections.
         max_message_bytes: of a message from a client; a session ends when more of what it has sent too fast waits.
         max_control_per_s: frames from one client in a second; each KiB of data, and of its answer, counts as one more.
         handshake_timeout_s: for TLS and a client's request to connect together.
@@ -58,6 +59,7 @@ class SecurityConfig:
     max_per_address: int = 100
     max_subscriptions: int = 500
     max_new_instruments: int = 1000
+    max_lines: int = 50
     max_message_bytes: int = 1 << 16
     max_control_per_s: int = 500
     handshake_timeout_s: float = 10.0
@@ -80,7 +82,10 @@ class SecurityConfig:
         self._require_sense()
 
     def _require_caps(self) -> None:
-        caps = ("max_connections", "max_per_address", "max_subscriptions", "max_new_instruments", "max_control_per_s")
+        caps = (
+            "max_connections", "max_per_address", "max_subscriptions", "max_new_instruments", "max_lines",
+            "max_control_per_s",
+        )  # fmt: skip
         for name in caps:
             require_whole(f"security.{name}", getattr(self, name), at_least=1)
         require_whole("security.max_message_bytes", self.max_message_bytes, at_least=LEAST_MESSAGE_BYTES)

@@ -41,6 +41,7 @@ from ibfast.fanout.faults import Faults
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.gauges import Present, Tally, registry_of
 from ibfast.fanout.histories import Histories
+from ibfast.fanout.holders import Holders
 from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind, is_loopback
 from ibfast.fanout.messages import Code
@@ -157,7 +158,8 @@ class FanoutServer:
         self._hub = Hub(
             batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.faults,
             self.config.heartbeat_s, self.turns, Histories(batcher), ContractQuestions(upstreams.identify),
-            {dialect.name: dialect for dialect in known}, self.tally,
+            Holders(self.security.max_lines, self.config.linger_s), {dialect.name: dialect for dialect in known},
+            self.tally,
         )  # fmt: skip
         self.registry = registry_of(self.tally, self.present)
         pages = Pages(health, [self.registry] if registry is None else [registry, self.registry], self.present)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,6 +20,7 @@ from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.faults import Faults
 from ibfast.fanout.gauges import Tally
 from ibfast.fanout.histories import Histories, Recall
+from ibfast.fanout.holders import Holders
 from ibfast.fanout.limits import InstrumentBudgets
 from ibfast.fanout.messages import (
     PROTOCOL_VERSION,
@@ -40,7 +41,7 @@ from ibfast.fanout.subscriber import FAILED, Subscriber
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.tokens import Grant
 from ibfast.fanout.turns import Turns
-from ibfast.fanout.upstream import Upstream, Upstreams
+from ibfast.fanout.upstream import Upstream, Upstreams, line_keys, lines_of
 
 __all__ = ["Hub", "Session"]
 
@@ -63,6 +64,7 @@ class Hub:
         turns: when work is done that takes time.
         histories: what clients that come back have missed.
         questions: to the gateway, for contracts.
+        holders: of tokens.
         dialects: by subprotocol.
         tally: what has happened.
         budgets: of new instruments, by the names of tokens.
@@ -77,6 +79,7 @@ class Hub:
     turns: Turns
     histories: Histories
     questions: ContractQuestions
+    holders: Holders
     dialects: Mapping[str, Dialect] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     budgets: InstrumentBudgets = field(default_factory=InstrumentBudgets)
@@ -94,6 +97,7 @@ class Session:
     Attributes:
         subscriber: what it has.
         grant: as given.
+        holder: who has the token, with all its connections.
         max_bytes_per_s: its own bandwidth, 0: any.
     """
 
@@ -102,8 +106,9 @@ class Session:
         self._outlet = outlet
         self._opening: set[asyncio.Task[None]] = set()
         self._resuming = asyncio.Lock()
-        self._told_s: dict[tuple[Hashable, str], float] = {}
         self.grant = grant
+        self._name = None if grant.own is None else grant.name
+        self.holder = hub.holders.arrive(self._name, grant.own, self._count)
         self.max_bytes_per_s = grant.permissions.bandwidth(0)
         self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.life, hub.histories, self._on_ended, hub.tally)
 
@@ -174,13 +179,18 @@ class Session:
             "channels": [subscription.described(self._hub.batcher.feed)],
         }
 
+    def _count(self) -> int:
+        """Return how many subscriptions the connection has, or has asked for."""
+        return len(self._opening) + len(self.subscriber.subscriptions)
+
     def _subscribe(self, request: Subscribe) -> None:
         most = self.grant.permissions.subscriptions
-        if most is not None and len(self._opening) + len(self.subscriber.subscriptions) >= most:
+        if most is not None and self._count() >= most:
             raise RefusedError(Code.TOO_MANY, f"there may be {most} subscriptions: end another one first")
         if request.contract.symbol and not request.contract.con_id:
             # What can't be permitted whatever IB makes of it is not worth a question.
             self._require_permission(request.contract, request, request.interval_ms)
+        self.holder.require_room()
         opening = asyncio.get_running_loop().create_task(self._open(request))
         self._opening.add(opening)
         opening.add_done_callback(lambda opening: self._opened(request, opening))
@@ -208,6 +218,7 @@ class Session:
                     await self._resume(request, request.resume, taken, taps, begin)
             except BaseException:
                 upstreams.release(held)
+                self.holder.give_lines(line_keys(held))
                 raise
         except RefusedError as refusal:
             self._say_error(RefusedError(refusal.code, refusal.message, request.id))
@@ -265,7 +276,13 @@ class Session:
                 f"the token permits {most} new instruments in an hour: ask for another one in {wait_s:.0f} s",
             )
         try:
-            return await self._hub.upstreams.acquire(contract, data_type)
+            lines = lines_of(contract, data_type)
+            self.holder.take_lines(lines)
+            try:
+                return await self._hub.upstreams.acquire(contract, data_type)
+            except BaseException:
+                self.holder.give_lines(lines)
+                raise
         except BaseException:
             if is_counted and not feed.has_instrument(contract):
                 budgets.give_back(name)
@@ -304,19 +321,14 @@ class Session:
 
     def _require_pace(self, contract: Contract, request: Subscribe) -> None:
         """Refuse a state that is asked for too soon after the last: the least interval counts for these as for data."""
-        least_ms = self.grant.permissions.least_interval_ms
-        if not least_ms:
-            return
-        now_s, asked = time.monotonic(), (contract.identity, request.data_type)
-        while self._told_s and next(iter(self._told_s.values())) <= now_s - least_ms / MS_PER_S:
-            del self._told_s[next(iter(self._told_s))]
-        if asked in self._told_s:
+        if self.holder.is_too_soon((contract.identity, request.data_type)):
+            least_ms = self.grant.permissions.least_interval_ms
             reason = f"the token permits {request.data_type} of {contract.symbol} to be asked for once in {least_ms} ms"
             raise RefusedError(Code.TOO_FAST, reason)
-        self._told_s[asked] = now_s
 
     def _on_ended(self, subscription: Subscription) -> None:
         self._hub.upstreams.release(subscription.upstreams)
+        self.holder.give_lines(line_keys(subscription.upstreams))
 
     def stop(self) -> None:
         """Give everything back, and end what is being opened: none of it is sent, or asked of the gateway."""
@@ -328,3 +340,4 @@ class Session:
         """Stop, because the connection has ended, and wait until nothing is being opened."""
         self.stop()
         await asyncio.gather(*self._opening, return_exceptions=True)
+        self._hub.holders.leave(self._name, self._count)

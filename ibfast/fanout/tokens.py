@@ -65,12 +65,14 @@ class Grant:
         permissions: what the holder may have, within the server's caps.
         expires_s: when the session must end (Unix time), None: never.
         token: what was presented, to be checked again when tokens have changed.
+        own: the permissions that the token itself has, for all of its connections together; None: there is no token.
     """
 
     name: str
     permissions: Permissions
     expires_s: float | None = None
     token: str | None = field(default=None, repr=False, compare=False)
+    own: Permissions | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ class Tokens:
         return found
 
     def _capped(self, grant: Grant, token: str | None) -> Grant:
-        return Grant(grant.name, grant.permissions.capped(*self._caps), grant.expires_s, token)
+        own = grant.permissions if self.are_needed else None
+        return Grant(grant.name, grant.permissions.capped(*self._caps), grant.expires_s, token, own)
 
 
 def is_token(text: str) -> bool:

@@ -23,7 +23,12 @@ from ibfast.feed import Feed
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.stream import DataType, Stream, Wanted
 
-__all__ = ["Source", "Upstream", "Upstreams"]
+__all__ = ["Source", "Upstream", "Upstreams", "line_keys", "lines_of"]
+
+LEVEL_1 = {DataType.TICKS, DataType.TRADES, DataType.QUOTES, DataType.GREEKS}
+"""What one market-data line brings."""
+
+Line = tuple[Hashable, str]
 
 NO_SUCH_CONTRACT = 200
 AMBIGUOUS = "is ambiguous"
@@ -244,6 +249,26 @@ class Upstreams:
         own = {req_id for upstream in self for req_id in upstream.stream.subscription.req_ids}
         for req_id in np.unique(req_ids).tolist():
             self._judged[req_id] = 1 if req_id in own else -1
+
+
+def lines_of(contract: Contract, data_type: str) -> list[Line]:
+    """Return what a subscriber's data type takes at IB, one for each subscription at the gateway.
+
+    Raises:
+        RefusedError: there is no such data of the contract.
+    """
+    with _refusals():
+        parts = dict.fromkeys(tap.data_type for tap in taps_of(contract, data_type))
+    return [_line(contract.identity, part) for part in parts]
+
+
+def line_keys(upstreams: Iterable[Upstream]) -> list[Line]:
+    """Return what these take at IB, as `lines_of` does."""
+    return [_line(*upstream.key) for upstream in upstreams]
+
+
+def _line(identity: Hashable, data_type: DataType) -> Line:
+    return identity, "level 1" if data_type in LEVEL_1 else str(data_type)
 
 
 @contextlib.contextmanager
