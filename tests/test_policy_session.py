@@ -565,6 +565,23 @@ def test_a_suspension_ends_however_few_subscriptions_are_left(blow: str) -> None
     assert not desk.session.is_suspended
 
 
+def test_with_what_has_no_line_nobody_is_asked_whether_another_session_has_ended() -> None:
+    """Such a request is withdrawn before it is sent, so that no answer would ever end the suspension."""
+    desk = Desk(tick_by_tick=1)
+    (subscription,) = desk.live(trades(1))
+    desk.session.suspend(desk.now_s)
+    desk.limits["tick_by_tick"] = 0
+    desk.later(1.0)
+    desk.sent()
+    assert subscription.state is SubscriptionState.WAITING
+    desk.later(policy.RESUME_PROBE_S)
+    assert not desk.session.is_suspended
+    assert desk.sent() == []
+    desk.limits["tick_by_tick"] = 1
+    desk.later(1.0)
+    assert [type(request) for request in desk.sent()] == [type(subscription.request)]
+
+
 def test_probes_go_round() -> None:
     desk = Desk()
     desk.live(quotes(1), quotes(2))

@@ -519,7 +519,9 @@ class SessionManager:
     def _probe(self, now_s: float) -> None:
         """Ask for one of the suspended subscriptions again: 10197 comes at once if the other session is still there."""
         suspended = [s for s in self.open_subscriptions() if s.state is SubscriptionState.SUSPENDED]
-        candidates = sorted(suspended or self.subscriptions.values(), key=lambda s: s.rank)
+        # Not those that wait for a line: their requests would be withdrawn before they are sent.
+        pending = [s for s in self.subscriptions.values() if s.state is SubscriptionState.PENDING]
+        candidates = sorted(suspended or pending, key=lambda s: s.rank)
         if not candidates:
             self.is_suspended = False  # nothing is left to ask with: the next one that is wanted shows it
             return
