@@ -284,7 +284,7 @@ class IBKRConnectionManager(Questions):
     async def open(self, contract: Contract, want: Wanted, *, priority: int = 0) -> Stream:
         """Subscribe to what `wanted` has returned. It is declared before anything is waited for."""
         priority = whole("priority", priority)
-        subscription = self.session.declare(
+        subscription = self._up_to_date().declare(
             want.request, self.instrument_of(contract), time.monotonic(), priority=priority
         )
         stream = self._join(subscription, contract, want, priority)
@@ -343,7 +343,7 @@ class IBKRConnectionManager(Questions):
         now_s = time.monotonic()
         with self.monitor.held(), other.monitor.held():
             self._supervisor.lines.forget(subscription)
-            self.session.surrender(subscription, now_s)
+            self._up_to_date().surrender(subscription, now_s)
             self._supervisor.act()
             streams = self._streams.pop(subscription, [])
             for stream in streams:
@@ -357,6 +357,11 @@ class IBKRConnectionManager(Questions):
                 self._supervisor.book.write(subscription)
             self.monitor.event("moved", subscription=subscription.name, to=other.address)
 
+    def _up_to_date(self) -> SessionManager:
+        """Return the session once it has noticed what has come: a gap that is decided now begins behind all of that."""
+        self._supervisor.lines.poll(time.monotonic())
+        return self.session
+
     @property
     def _book(self) -> tuple[object, str]:
         """Where subscriptions are remembered; sessions of the same name share it."""
@@ -364,7 +369,7 @@ class IBKRConnectionManager(Questions):
 
     def _adopt(self, subscription: Subscription, streams: list[Stream], now_s: float, due_s: float) -> None:
         self._streams[subscription] = streams
-        self.session.adopt(subscription, now_s, due_s)
+        self._up_to_date().adopt(subscription, now_s, due_s)
         self._supervisor.book.write(subscription)
         self._supervisor.act()
 
@@ -441,7 +446,7 @@ class IBKRConnectionManager(Questions):
             del self._streams[stream.subscription]
             self._histories.pop(stream.subscription, None)
             self._supervisor.lines.forget(stream.subscription)
-        self.session.leave(stream.subscription, time.monotonic(), stream.priority)
+        self._up_to_date().leave(stream.subscription, time.monotonic(), stream.priority)
         self._supervisor.lines.prioritize(stream.subscription)
         self._supervisor.book.write(stream.subscription)
         self._supervisor.act()
