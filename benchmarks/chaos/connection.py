@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from benchmarks.chaos.market import Series, SubscriptionRequest, details_of, series_of, ticks_of
+from benchmarks.chaos.market import Series, SubscriptionRequest, details_of, series_of
 from benchmarks.chaos.rules import RATIONED
 from ibfast.contracts import Contract
 from ibfast.enums import ServerVersion
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
         if number and number not in asked.sent:
             asked.sent[number] = time.monotonic()
             self._gateway.ticks += 1
-            self.send(*ticks_of(asked.request, number, int(time.time()), self._market_data_type))
+            self.send(*self._gateway.market.ticks(asked.request, number, int(time.time()), self._market_data_type))
 
     def end(self, asked: Asked) -> None:
         """Send a request no more ticks, and give its line back."""

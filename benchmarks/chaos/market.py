@@ -205,6 +205,12 @@ class Market:
         """Return the newest number of a series, which is 0 at first."""
         return len(self.times_s[series])
 
+    def ticks(
+        self, request: SubscriptionRequest, number: int, time_s: int, market_data_type: int
+    ) -> list[Tick]:
+        """Return the messages that bring a request the newest number of its series."""
+        return ticks_of(request, number, time_s, market_data_type)
+
     def bars(self) -> NDArray[np.void]:
         """Return the answer to every question for bars: so many one-minute bars up to now."""
         bars = np.zeros(BARS, HISTORICAL_BAR)

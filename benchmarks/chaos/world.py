@@ -113,7 +113,7 @@ class World:
     def __init__(self, setup: Setup, clock: JumpingClock | None = None) -> None:
         self.setup = setup
         self.clock = clock
-        self.market = Market()
+        self.market = self.new_market()
         self.gateways = [
             Gateway(self.market, setup.versions, f"DU{number}", setup.lines) for number in range(setup.gateways)
         ]
@@ -124,6 +124,10 @@ class World:
         self.happened: list[tuple[float, str]] = []
         self._logged = _Logged(self)
         self._stack = contextlib.AsyncExitStack()
+
+    def new_market(self) -> Market:
+        """Return what ticks come from."""
+        return Market()
 
     async def __aenter__(self) -> World:
         WORLD.set(self)
@@ -210,7 +214,7 @@ class World:
             Problem("offence", f"{rule}: {detail}") for gateway in self.gateways for _, rule, detail in gateway.offences
         ]
         found += [Problem(*problem) for problem in self.user.problems]
-        return Verdict(_gathered(self.problems + found), self._counts(), self.journal)
+        return Verdict(gathered(self.problems + found), self._counts(), self.journal)
 
     async def _heal(self) -> None:
         """End every trouble, and say so where a gateway would."""
@@ -325,7 +329,7 @@ class _Logged(logging.Handler):
             self._world.problem("exception", f"logged by {record.name}: {record.getMessage()[:200]} {error!r}")
 
 
-def _gathered(problems: list[Problem]) -> list[Problem]:
+def gathered(problems: list[Problem]) -> list[Problem]:
     """Return the first problem of each kind and subject, and how many more like it there are."""
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:

@@ -1,0 +1,565 @@
+"""A subscriber that believes nothing: it asks for data at random, and holds every message against the truth.
+
+The rule of the file: an honest client, however hasty or slow, and its own use of a WebSocket library. Its socket may be
+ended in every way that there is. It knows the protocol's page, and nothing of ibfast's clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from benchmarks.chaos.fanout.books import Book
+from benchmarks.chaos.fanout.tracks import Track, kinds_of
+from benchmarks.chaos.fanout.truth import Generation, Truth
+from benchmarks.chaos.fanout.wire import (
+    BinaryWire,
+    Bookmarks,
+    Control,
+    Form,
+    JsonWire,
+    Lag,
+    News,
+    State,
+    WireError,
+)
+from benchmarks.chaos.judge import Problem
+from ibfast.contracts import Contract
+
+ANSWER_S = 40.0
+"""An answer may take as long as a question that the gateway leaves unanswered, and some more."""
+CLOSE_S = 2.0
+OPENING_S = 10.0
+FEW_BYTES = 4096
+ANSWERS = {
+    "subscribe": "subscribed",
+    "update": "updated",
+    "unsubscribe": "unsubscribed",
+    "limit": "limited",
+    "list": "subscriptions",
+    "ping": "pong",
+}
+
+
+@dataclass
+class Asked:
+    """A request that awaits its answer; `seq` is the feed's when it was sent."""
+
+    op: str
+    values: dict[str, Any]
+    seq: int
+    at_s: float
+
+
+@dataclass
+class Seen:
+    """What a client remembers of a channel that it had: how it was asked for, and where it may go on."""
+
+    options: dict[str, Any]
+    bookmarks: Bookmarks
+    generation: Generation
+    book: Book | None
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a client connects."""
+
+    dialect: str = "json"
+    is_deflated: bool = False
+    is_narrow: bool = False
+    token: str = ""
+
+
+class Client:
+    """One subscriber.
+
+    Args:
+        number: for reports.
+        manner: how it connects.
+        address: of the server.
+        truth: what there was.
+        contract_of: what a request for data means.
+        report: takes what must not be.
+
+    Attributes:
+        tracks: by channel.
+        pending: requests by id.
+        is_open: whether it converses.
+        closing: the code of the server's `closing`.
+        left: how the client itself has ended it, if it has.
+        paused_s: how long it has read nothing, all in all.
+        status: with which the handshake was refused.
+        heard_s: when something came last.
+        may_hurry: it may be told that it is too fast.
+        wrong: so many messages that are none await their errors.
+        ops: how often it was told what.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        manner: Manner,
+        address: tuple[str, int],
+        truth: Truth,
+        contract_of: Callable[[Mapping[str, Any]], Contract],
+        report: Callable[[str, str], None],
+    ) -> None:
+        self.number = number
+        self.manner = manner
+        self.tracks: dict[int, Track] = {}
+        self.pending: dict[int, Asked] = {}
+        self.resumes: dict[int, Seen] = {}
+        self.is_open = False
+        self.closing = ""
+        self.left = ""
+        self.status = 0
+        self.paused_s = 0.0
+        self.heard_s = 0.0
+        self.rows = 0
+        self.messages = 0
+        self.welcome: dict[str, Any] = {}
+        self.may_hurry = False
+        self.wrong = 0
+        self.ops: Counter[str] = Counter()
+        self._address = address
+        self._truth = truth
+        self._contract_of = contract_of
+        self._report = report
+        self._asked = 0
+        self._over: set[int] = set()
+        self._reads = asyncio.Event()
+        self._reads.set()
+        self._socket: ClientConnection | None = None
+        self._wire = BinaryWire() if manner.dialect == "binary" else JsonWire()
+        self.task = asyncio.create_task(self._converse(), name=f"chaos client {number}")
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+        return f"client {self.number} ({self.manner.dialect})"
+
+    def problem(self, kind: str, text: str) -> None:
+        """Report what must not be."""
+        self._report(kind, f"{self.name}: {text}")
+
+    # --- the socket ---
+
+    async def _converse(self) -> None:
+        manner = self.manner
+        options: dict[str, Any] = {"compression": "deflate" if manner.is_deflated else None}
+        if manner.token:
+            options["additional_headers"] = {"Authorization": f"Bearer {manner.token}"}
+        try:
+            options["sock"] = await self._opened()
+            host, port = self._address
+            self._socket = await connect(
+                f"ws://{host}:{port}/stream", subprotocols=[f"ibfast.v1.{manner.dialect}"], proxy=None, max_size=None,
+                open_timeout=OPENING_S, close_timeout=CLOSE_S, ping_interval=None, max_queue=4, **options,
+            )  # fmt: skip
+        except InvalidStatus as refused:
+            self.status = refused.response.status_code
+            return
+        except (OSError, TimeoutError, EOFError, InvalidHandshake):
+            self.status = -1
+            return
+        try:
+            await self._read(self._socket)
+        except ConnectionClosed:
+            pass
+        finally:
+            self.is_open = False
+            with contextlib.suppress(Exception):
+                await self._socket.close()
+
+    async def _opened(self) -> socket.socket:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if self.manner.is_narrow:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, FEW_BYTES)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, self._address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _read(self, socket_: ClientConnection) -> None:
+        self.is_open = True
+        async for message in socket_:
+            self.heard_s = time.monotonic()
+            self.messages += 1
+            self._truth.look()
+            self._take(message)
+            if not self._reads.is_set():
+                paused_s = time.monotonic()
+                await self._reads.wait()
+                self.paused_s += time.monotonic() - paused_s
+
+    @property
+    def close_code(self) -> int | None:
+        """The status of the WebSocket's end."""
+        return None if self._socket is None else self._socket.close_code
+
+    def stop_reading(self) -> None:
+        """Read nothing until `go_on`."""
+        self._reads.clear()
+
+    def go_on(self) -> None:
+        """Read again."""
+        self._reads.set()
+
+    def leave(self, how: str) -> None:
+        """End the connection: by a close, a reset, or the end of one direction."""
+        self.left = self.left or how
+        if self._socket is None:
+            self.task.cancel()
+            return
+        transport: Any = self._socket.transport
+        if how == "half-close":
+            if transport.can_write_eof() and not transport.is_closing():
+                with contextlib.suppress(OSError, RuntimeError):
+                    transport.write_eof()
+        elif how == "reset":
+            sock = transport.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        else:
+            self._closing = asyncio.create_task(self._close(), name="chaos client closes")
+        self.go_on()
+
+    async def _close(self) -> None:
+        assert self._socket is not None
+        with contextlib.suppress(Exception):
+            await self._socket.close()
+
+    async def ended(self) -> None:
+        """Wait for the end of the connection; after a moment, cut it."""
+        done, _ = await asyncio.wait([self.task], timeout=2 * CLOSE_S + 1)
+        if not done:
+            if self._socket is not None:
+                self._socket.transport.abort()
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    # --- what it says ---
+
+    def ask(self, op: str, **values: Any) -> int:
+        """Send a request, and return its id; the answer is awaited by nobody, and judged when it comes."""
+        if not self.is_open or self._socket is None or self.left:
+            return 0
+        self._asked += 1
+        self.pending[self._asked] = Asked(op, values, self._truth.seq, time.monotonic())
+        self.send(json.dumps({"op": op, "id": self._asked, **values}))
+        return self._asked
+
+    def send(self, text: str | bytes) -> None:
+        """Send any message."""
+        if self._socket is not None and self.is_open:
+            self._sending = asyncio.create_task(self._send(text), name="chaos client sends")
+
+    async def _send(self, text: str | bytes) -> None:
+        assert self._socket is not None
+        with contextlib.suppress(ConnectionClosed, OSError):
+            await self._socket.send(text)
+
+    def send_wrong(self, text: str | bytes) -> None:
+        """Send what is to be answered by an error; its id is "x", or none that can be read."""
+        if self.is_open and not self.left:
+            self.wrong += 1
+            self.send(text)
+
+    def resume(self, seen: Seen, resume: dict[str, Any]) -> None:
+        """Ask for a channel that it had, from a sequence number on."""
+        number = self.ask("subscribe", **seen.options, resume=resume)
+        self.resumes[number] = seen
+
+    # --- what it hears ---
+
+    def _take(self, message: str | bytes) -> None:
+        try:
+            arrived = self._wire.read(message)
+        except WireError as error:
+            self.problem("wire", str(error))
+            self.leave("close")
+            return
+        if self.closing:
+            self.problem("after the end", f"after closing comes {str(message)[:200]}")
+        match arrived:
+            case Control():
+                self._take_control(arrived)
+            case State() | Lag():
+                track = self.tracks.get(arrived.channel)
+                if track is None:
+                    self.problem("after the end", f"of a channel that is not open: {str(arrived)[:200]}")
+                    return
+                self.rows += len(arrived.rows) if isinstance(arrived, State) else 0
+                self.ops["snapshot" if isinstance(arrived, State) else f"lag {arrived.reason}"] += 1
+                found = track.take_state(arrived) if isinstance(arrived, State) else track.take_lag(arrived)
+                self._judge(found)
+            case News():
+                self.rows += sum(map(len, arrived.rows.values()))
+                self._take_news(arrived)
+
+    def _judge(self, found: Iterator[Problem]) -> None:
+        for problem in found:
+            if not self._truth.is_blind:
+                self.problem(*problem)
+
+    def _take_news(self, news: News) -> None:
+        by_place: dict[Any, list[Track]] = {}
+        for number in sorted(self.tracks):
+            track = self.tracks[number]
+            if track.cls == news.cls:
+                by_place.setdefault(track.place, []).append(track)
+        for place in news.rows.keys() - by_place.keys():
+            self.problem("after the end", f"rows of class {news.cls} that nobody wants: {news.rows[place][:2]}")
+        for place, tracks in by_place.items():
+            rows = news.rows.get(place, [])
+            if len(tracks) == 1:
+                self._judge(tracks[0].take(rows, news.seq))
+            else:
+                self._take_together(tracks, rows, news.seq)
+
+    def _take_together(self, tracks: list[Track], rows: list[Any], seq: int) -> None:
+        """Take rows that are of several channels of one instrument: those of each come together, in their order."""
+        expected = [track.expected(seq) for track in tracks]
+        if any(track.is_lost or track.is_incomplete for track in tracks) or None in expected:
+            for track in tracks:
+                track.is_lost = True
+            return
+        shares = [part or [] for part in expected]
+        if rows == [row for part in shares for row in part]:
+            for track, part in zip(tracks, shares, strict=True):
+                self._judge(track.take(part, seq))
+        else:
+            text = f"{len(rows)} rows, where {' + '.join(map(str, map(len, shares)))} should come: {rows[:3]}"
+            self._judge(iter([Problem("missing" if len(rows) < sum(map(len, shares)) else "surplus", text)]))
+            for track in tracks:
+                track.is_lost = True
+
+    # --- control messages ---
+
+    def _take_control(self, control: Control) -> None:
+        said, op = control.said, control.op
+        if not self.welcome:
+            self.welcome = said
+            if op != "welcome":
+                self.problem("wire", f"the first message is {said}")
+            return
+        self.ops[op] += 1
+        asked = self._answered(said, op) if "id" in said else None
+        take = getattr(self, f"_take_{op}", None)
+        if take is None:
+            self.problem("wire", f"an unknown message: {said}")
+        else:
+            take(said, asked)
+
+    def _answered(self, said: dict[str, Any], op: str) -> Asked | None:
+        number = said["id"]
+        if op == "error" and number in (None, "x") and self.wrong:
+            self.wrong -= 1
+            return None
+        asked = self.pending.pop(number, None)
+        if asked is None:
+            self.problem("answer", f"nobody has asked for {said}, or it was answered before")
+        elif op not in ("error", ANSWERS[asked.op]):
+            self.problem("answer", f"{asked.op} is answered by {said}")
+        return asked
+
+    def _take_error(self, said: dict[str, Any], asked: Asked | None) -> None:
+        if "the server has failed" in said["message"]:
+            self.problem("failed", f"{asked}: {said}")
+        if said["code"] == "TOO_FAST":
+            self.was_too_fast = True
+
+    def _take_subscribed(self, said: dict[str, Any], asked: Asked | None) -> None:
+        if asked is None:
+            return
+        (channel,) = said["channels"]
+        number = channel["channel"]
+        if number in self.tracks:
+            self.problem("answer", f"a number that is taken: {said}")
+        track = self._track(channel, said["subscription"], asked.values, asked.seq)
+        if track is None:
+            return
+        self.tracks[number] = track
+        self._wire.open(channel)
+        seen = self.resumes.pop(said["id"], None)
+        resume = asked.values.get("resume")
+        track.told_seq = self._truth.seq
+        self.ops["resumed" if said["resumed"] else "not resumed"] += resume is not None
+        if said["resumed"]:
+            self._resumed(track, seen, resume)
+        elif resume is not None:
+            self._not_resumed(track, seen, resume, said)
+
+    def _track(
+        self, channel: Mapping[str, Any], subscription: int, options: dict[str, Any], since_seq: int
+    ) -> Track | None:
+        contract = self._contract_of(options)
+        data_type, mode = options.get("data_type", "QUOTES"), options.get("mode", "stream")
+        families = channel["families"]
+        is_conflated = mode != "stream"
+        kinds = kinds_of(data_type, contract, families, is_conflated=is_conflated)
+        part = "TICKS" if data_type == "ALL" else data_type
+        key = (channel["con_id"], contract.exchange or "SMART", part)
+        known = self._truth.of_key.get(key, [])
+        generations = [each for each in known if each.closed_seq is None or each.closed_seq >= since_seq] or known[-1:]
+        if not generations:
+            self.problem("answer", f"the server has never asked for {key}, and says {channel}")
+            return None
+        if channel["instrument"] != generations[-1].instrument or set(kinds) != set(families):
+            self.problem("answer", f"a channel that can't be: {channel}")
+        form = Form(
+            self._wire.is_binary, tuple(options.get("fields", ())), 1 if options.get("times") == "ns" else 1000,
+            bool(options.get("ordered")),
+        )  # fmt: skip
+        return Track(
+            name=f"{channel['symbol']} {contract.exchange} {data_type} {mode}, subscription {subscription}",
+            subscription=subscription, channel=channel["channel"], cls=self._wire.cls(channel),
+            place=self._wire.place(channel), form=form, kinds=kinds, is_conflated=is_conflated,
+            generations=generations, options=options, bookmarks=Bookmarks.of(channel, self.welcome),
+            interval_ms=channel["span_ns"] // 1_000_000,
+        )  # fmt: skip
+
+    def _resumed(self, track: Track, seen: Seen | None, resume: dict[str, Any] | None) -> None:
+        if resume is None or seen is None:
+            self.problem("resumed", f"{track.name}: what was new is said to be resumed")
+            return
+        if seen.generation not in track.generations:
+            self.problem("resumed", f"{track.name}: the server had given it up meanwhile, and says that it goes on")
+        elif resume["seq"] < seen.generation.opened_seq:
+            self.problem("resumed", f"{track.name}: from before it was there: {resume}")
+        if resume["epoch"] != track.bookmarks.epoch or resume["seq"] > self._truth.seq:
+            self.problem("resumed", f"{track.name}: from what never was: {resume}")
+        track.seq, track.is_void, track.may_begin = resume["seq"], False, False
+        track.told_seq = resume["seq"]
+        track.book = seen.book.copy() if seen.book is not None else None
+        track.bookmarks.note(resume["seq"])
+        if self._wire.is_binary:
+            track.empty_seq = resume["seq"]
+
+    def _not_resumed(self, track: Track, seen: Seen | None, resume: dict[str, Any], said: dict[str, Any]) -> None:
+        if not said.get("reason"):
+            self.problem("resumed", f"no reason: {said}")
+        if resume["epoch"] == track.bookmarks.epoch and resume["seq"] <= self._truth.seq:
+            track.seq, track.may_begin = resume["seq"], False
+            is_same = seen is not None and track.generations == [seen.generation] and seen.generation.closed_seq is None
+            is_there = seen is not None and resume["seq"] >= seen.generation.opened_seq
+            is_pressed = "take more" in said.get("reason", "") or track.options.get("mode") == "snapshot"
+            if is_same and is_there and not track.generation.has_wrapped and not is_pressed:
+                self.problem("resumed", f"{track.name}: all is there, and it is not resumed: {said}")
+
+    def _moved(self, said: dict[str, Any]) -> None:
+        """Take in the channel of a subscription that comes at another interval from now on."""
+        for channel in said["channels"]:
+            old = self.tracks.get(channel["channel"])
+            if old is None or old.subscription != said["subscription"]:
+                self.problem("after the end", f"of a subscription that is over: {said}")
+                continue
+            # Two of its snapshots may be under way: a state comes before any rows of the new channel.
+            new = replace(
+                old, cls=self._wire.cls(channel), place=self._wire.place(channel), is_void=True,
+                may_begin=old.may_begin and old.is_void, interval_ms=channel["span_ns"] // 1_000_000,
+            )  # fmt: skip
+            self.tracks[channel["channel"]] = new
+            self._wire.close(channel["channel"])
+            self._wire.open(channel)
+
+    def _take_updated(self, said: dict[str, Any], asked: Asked | None) -> None:
+        self._moved(said)
+
+    def _take_slowed(self, said: dict[str, Any], asked: Asked | None) -> None:
+        self._moved(said)
+
+    def _take_unsubscribed(self, said: dict[str, Any], asked: Asked | None) -> None:
+        self._close_subscription(said)
+
+    def _take_ended(self, said: dict[str, Any], asked: Asked | None) -> None:
+        self._close_subscription(said)
+
+    def _close_subscription(self, said: dict[str, Any]) -> None:
+        number = said["subscription"]
+        if number in self._over or not any(track.subscription == number for track in self.tracks.values()):
+            self.problem("after the end", f"of a subscription that is over, or never was: {said}")
+        self._over.add(number)
+        for channel, track in list(self.tracks.items()):
+            if track.subscription == number:
+                del self.tracks[channel]
+                self._wire.close(channel)
+
+    def _take_limited(self, said: dict[str, Any], asked: Asked | None) -> None:
+        pass
+
+    def _take_subscriptions(self, said: dict[str, Any], asked: Asked | None) -> None:
+        listed = sorted(each["subscription"] for each in said["subscriptions"])
+        known = sorted(track.subscription for track in self.tracks.values())
+        if listed != known:
+            self.problem("answer", f"the list has {listed}, and the client {known}")
+
+    def _take_pong(self, said: dict[str, Any], asked: Asked | None) -> None:
+        if asked is not None and said.get("data") != asked.values.get("data"):
+            self.problem("answer", f"{asked.values} comes back as {said}")
+        self._take_heartbeat(said, asked)
+
+    def _take_heartbeat(self, said: dict[str, Any], asked: Asked | None) -> None:
+        """Everything has come up to here, of all channels."""
+        seq = said.get("seq")
+        if seq is None:
+            return
+        for track in self.tracks.values():
+            if track.is_judged and not track.is_conflated:
+                self._judge(track.take([], seq))
+
+    def _take_gap(self, said: dict[str, Any], asked: Asked | None) -> None:
+        track = self.tracks.get(said["channel"])
+        if track is None:
+            self.problem("after the end", f"of a channel that is not open: {said}")
+        elif said in track.gaps:
+            self.problem("gap", f"{track.name}: it is told twice: {said}")
+        else:
+            track.gaps.append(said)
+
+    def _take_state(self, said: dict[str, Any], asked: Asked | None) -> None:
+        for track in self.tracks.values():
+            if track.subscription == said["subscription"]:
+                track.state = said["state"]
+                return
+        self.problem("after the end", f"of a subscription that is over: {said}")
+
+    def _take_closing(self, said: dict[str, Any], asked: Asked | None) -> None:
+        self.closing = str(said["code"])
+
+    # --- what it leaves ---
+
+    def seen(self) -> list[Seen]:
+        """Return what it would go on with elsewhere."""
+        return [
+            Seen(_asked_again(track.options), track.bookmarks, track.generation, track.book)
+            for track in self.tracks.values()
+            if track.bookmarks.seqs and not track.is_lost and len(track.generations) == 1
+        ]
+
+    def late(self) -> Iterator[str]:
+        """Say which requests have not been answered in time."""
+        now_s = time.monotonic()
+        for asked in self.pending.values():
+            if now_s - asked.at_s > ANSWER_S + self.paused_s:
+                yield f"{asked.op} was not answered for {now_s - asked.at_s:.0f} s: {asked.values}"
+
+
+def _asked_again(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "resume"}

@@ -1,0 +1,228 @@
+"""Rest: everything that was broken is well again, everybody has everything, and then all go and nothing is left.
+
+The rule of the file: it waits with a limit, and says what has not come to pass. What it looks at inside of the server is
+named in `left_by`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.chaos.fanout.truth import Generation
+from ibfast.enums import GapCause, Scope
+from ibfast.fanout.server import FanoutServer
+from ibfast.policy.subscription import FLOWING, OVER, SubscriptionState
+
+if TYPE_CHECKING:
+    from benchmarks.chaos.fanout.client import Client
+    from benchmarks.chaos.fanout.tracks import Track
+    from benchmarks.chaos.fanout.world import FanoutWorld
+
+POLL_S = 0.05
+FLOW_S = 45.0
+DRAIN_S = 15.0
+LEAVE_S = 8.0
+SILENT_S = 4.0
+SHOWN = 5
+GAP_FIELDS = ("first_seq", "last_seq", "first_ns", "last_ns")
+HTTP_S = 10.0
+OK = 200
+
+
+class Rest:
+    """The rest of one world."""
+
+    def __init__(self, world: FanoutWorld) -> None:
+        self._world = world
+
+    async def come(self) -> None:
+        """Bring everything to rest, and look at it."""
+        world = self._world
+        for client in world.clients:
+            client.go_on()
+        for client in world.open_clients():
+            client.ask("limit", max_bytes_per_s=0)
+        await self._until(self._unanswered, FLOW_S, "answer")
+        await self._until(self._unsettled, FLOW_S, "")
+        world.market.close()
+        await self._until(self._missing, DRAIN_S, "rest")
+        for client in world.open_clients():
+            client.ask("list")
+            client.ask("ping", data=client.number)
+        await self._until(self._unanswered, DRAIN_S, "answer")
+        for client in world.open_clients():
+            for text in self._untold(client):
+                world.problem("gap", f"{client.name}: {text}")
+        await self._look_at_pages()
+
+    async def _until(self, against: Callable[[], Iterable[str]], within_s: float, kind: str) -> None:
+        """Wait until nothing speaks against it; report what still does, if that is of a kind."""
+        deadline_s = time.monotonic() + within_s
+        while (texts := list(against())) and time.monotonic() < deadline_s:
+            await asyncio.sleep(POLL_S)
+        for text in texts[:SHOWN] if kind else ():
+            self._world.problem(kind, f"{text}, {within_s:.0f} s after everything was well again")
+
+    def _unanswered(self) -> Iterator[str]:
+        for client in self._world.open_clients():
+            for asked in client.pending.values():
+                yield f"{client.name}: {asked.op} is not answered: {asked.values}"
+            if client.wrong:
+                yield f"{client.name}: {client.wrong} wrong messages are not answered"
+
+    def _unsettled(self) -> Iterator[str]:
+        """Say which subscriptions at the gateway do not flow yet."""
+        for generation in self._open():
+            if generation.subscription.state not in FLOWING:
+                yield str(generation.subscription.request)
+
+    def _open(self) -> list[Generation]:
+        self._world.truth.look()
+        return [each for each in self._world.truth.generations if each.closed_seq is None]
+
+    def _missing(self) -> Iterator[str]:
+        """Say what subscribers do not have, or are told wrongly."""
+        world = self._world
+        world.truth.look()
+        for client in world.open_clients():
+            for track in client.tracks.values():
+                if not world.truth.is_blind:
+                    yield from (f"{client.name}: {text}" for text in track.at_rest(world.truth.seq))
+                yield from (f"{client.name}: {track.name} {text}" for text in _untrue(track))
+            if time.monotonic() - client.heard_s > SILENT_S + world.setup.heartbeat_s:
+                yield f"{client.name}: nothing has come for {time.monotonic() - client.heard_s:.1f} s"
+        for client in world.clients:
+            is_brief = world.setup.has_tokens and client.manner.token.startswith("b")
+            if is_brief and client.is_open and time.time() > world.expires_s + LEAVE_S:
+                yield f"{client.name} converses {time.time() - world.expires_s:.1f} s after its token's time was over"
+
+    def _untold(self, client: Client) -> Iterator[str]:
+        """Say which interruptions of the source were not told, or never were."""
+        for track in client.tracks.values():
+            own = [gap for gap in self._world.truth.gaps if gap["req_id"] in track.generation.req_ids]
+            true = [_gap_as_told(gap) for gap in own]
+            told = [{name: gap[name] for name in (*GAP_FIELDS, "scope", "cause", "recovered")} for gap in track.gaps]
+            for gap in told:
+                if gap not in true:
+                    yield f"{track.name}: a gap that there was not: {gap}"
+            for gap, row in zip(true, own, strict=True):
+                if row["seq"] > track.told_seq and gap not in told:
+                    yield f"{track.name}: a gap was not told: {gap}"
+
+    # --- pages ---
+
+    async def _look_at_pages(self) -> None:
+        world = self._world
+        if world.server is None or world.setup.has_tokens:
+            return
+        await asyncio.sleep(POLL_S)
+        status, body = await page(world.server.address, "/healthz")
+        clients = world.open_clients()
+        subscriptions = sum(len(client.tracks) for client in clients)
+        flows = all(each.subscription.state in (SubscriptionState.LIVE, SubscriptionState.QUIET) for each in self._open())
+        if status != OK and flows and all(member.health().ok for member in world.user.members):
+            world.problem("pages", f"everything flows, and /healthz says {status}: {body[:300]!r}")
+        if status == OK:
+            told = json.loads(body)
+            for name, value in (("subscribers", len(clients)), ("subscriptions", subscriptions)):
+                if told.get(name, value) != value:
+                    world.problem("pages", f"/healthz says {told} where there are {value} {name}")
+        status, body = await page(world.server.address, "/metrics")
+        if status != OK:
+            world.problem("pages", f"/metrics says {status}")
+            return
+        values = metrics(body.decode())
+        expected = {
+            "subscribers": len(clients), "subscriptions": subscriptions, "behind": 0, "backlog_bytes": 0,
+        }  # fmt: skip
+        for name, value in expected.items():
+            if values.get(name, value) != value:
+                world.problem("pages", f"/metrics says {name} {values[name]} where there are {value}")
+        for name, value in values.items():
+            if value < 0:
+                world.problem("pages", f"/metrics says {name} {value}")
+
+    # --- the end ---
+
+    async def leave(self) -> None:
+        """Have all clients go, and look for what is left of them."""
+        world = self._world
+        for number, client in enumerate(world.open_clients()):
+            client.leave(("close", "reset", "half-close", "close")[number % 4])
+        for client in world.clients:
+            await client.ended()
+        await self._until(self._left, LEAVE_S + world.setup.linger_s, "left")
+
+    def _left(self) -> Iterator[str]:
+        world = self._world
+        if world.server is not None:
+            yield from left_by(world.server)
+        for generation in self._open():
+            yield f"the server still holds {generation.subscription.request}"
+        for gateway in world.gateways:
+            for asked in gateway.live():
+                yield f"live at the gateway: {asked.request}"
+
+
+def left_by(server: FanoutServer) -> Iterator[str]:
+    """Say what a server still holds when nobody is connected any more."""
+    batcher, upstreams = server._hub.batcher, server._hub.upstreams
+    places: dict[str, Any] = {
+        "connections": server.connections,
+        "writers": server._of_writer,
+        "watched connections": server._watched,
+        "sockets": server.broadcaster,
+        "windows": batcher.windows,
+        "lanes": batcher._lanes,
+        "upstreams": upstreams._open,
+    }
+    for name, place in places.items():
+        if len(place):
+            yield f"{len(place)} {name}"
+    if server._caps.open:
+        yield f"{server._caps.open} counted connections"
+
+
+def _untrue(track: Track) -> Iterator[str]:
+    generation = track.generation
+    state = generation.subscription.state
+    if generation.closed_seq is not None or state in OVER:
+        yield f"is open, and its subscription at the gateway is over ({state})"
+        return
+    shown = SubscriptionState.LIVE if state is SubscriptionState.QUIET else state
+    if track.state != shown:
+        yield f"was told {track.state!r}, and its subscription at the gateway is {shown}"
+
+
+def _gap_as_told(gap: dict[str, int]) -> dict[str, Any]:
+    return {name: gap[name] for name in GAP_FIELDS} | {
+        "scope": Scope(gap["scope"]).name, "cause": GapCause(gap["cause"]).name, "recovered": bool(gap["recovered"]),
+    }  # fmt: skip
+
+
+async def page(address: tuple[str, int], path: str) -> tuple[int, bytes]:
+    """Return the status and the body of a page; 0 if none came."""
+    try:
+        async with asyncio.timeout(HTTP_S):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read()
+            writer.close()
+    except (OSError, TimeoutError):
+        return 0, b""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    found = re.match(rb"HTTP/1.1 (\d+)", head)
+    return int(found[1]) if found else 0, body
+
+
+def metrics(text: str) -> dict[str, float]:
+    """Return the sums of the fan-out's metrics, over all labels."""
+    found: dict[str, float] = {}
+    for name, value in re.findall(r"^ibfast_fanout_(\w+?)(?:\{[^}]*\})? ([-+.\deE]+|NaN)$", text, re.MULTILINE):
+        found[name] = found.get(name, 0.0) + float(value)
+    return found
