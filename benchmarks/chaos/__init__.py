@@ -18,6 +18,7 @@ fails is printed with its seed, and shrunk to the steps that matter.
     python -m benchmarks chaos --replay 7/123            a world by its seed, on a jumping clock, with what happened
     python -m benchmarks chaos --replay failure.json     the steps of a file, as --keep writes them
     python -m benchmarks chaos --list                    the actions, and what is judged
+    python -m benchmarks chaos --fanout --minutes 30     the fan-out instead, in real time; see --fanout --list
 
 Ctrl-C ends it with the figures so far. The exit code is 0 only if nothing was found.
 
@@ -32,11 +33,12 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.chaos import fanout
 from benchmarks.chaos.judge import KINDS
 from benchmarks.chaos.killed import is_killed, played_killed
 from benchmarks.chaos.play import ACTIONS, Plan, jumped, plan_of
 from benchmarks.chaos.report import Report, told
-from benchmarks.chaos.rig import run_rig
+from benchmarks.chaos.rig import game_of, run_rig
 
 S_PER_MIN = 60.0
 
@@ -45,10 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare this benchmark's options."""
     parser.add_argument("--minutes", type=float, default=5.0, help="how long new worlds are begun (default: 5)")
     parser.add_argument("--seed", type=int, default=1, help="of all worlds (default: 1)")
+    parser.add_argument("--fanout", action="store_true", help="play the fan-out and its subscribers, in real time")
     parser.add_argument("--jobs", type=int, default=1, help="processes with a jumping clock (default: 1)")
     parser.add_argument("--at-once", type=int, default=12, help="worlds at once in real time, 0: none (default: 12)")
     parser.add_argument(
-        "--without", nargs="+", default=[], metavar="NAME", choices=[*ACTIONS, *KINDS],
+        "--without", nargs="+", default=[], metavar="NAME",
+        choices=dict.fromkeys([*ACTIONS, *KINDS, *fanout.ACTIONS, *fanout.KINDS]),
         help="leave out these actions, and do not judge these kinds of problems",
     )  # fmt: skip
     parser.add_argument("--replay", metavar="SEED|FILE", help="play one world again, and tell what happens")
@@ -59,14 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Play worlds, print, and return 0 only if nothing was found."""
+    actions, kinds = (fanout.ACTIONS, fanout.KINDS) if options.fanout else (ACTIONS, KINDS)
     if options.list:
-        print("\n".join(f"{action.name:<24} {action.what}" for action in ACTIONS.values()))
+        if options.fanout:
+            print(fanout.__doc__)
+        print("\n".join(f"{action.name:<24} {action.what}" for action in actions.values()))
         print()
-        print("\n".join(f"{kind:<24} {what}" for kind, what in KINDS.items()))
+        print("\n".join(f"{kind:<24} {what}" for kind, what in kinds.items()))
         return 0
     if options.replay:
-        return replayed(options.replay, options.without)
-    report: Report = run_rig(options, S_PER_MIN * options.minutes)
+        return (fanout.replayed if options.fanout else replayed)(options.replay, options.without)
+    game = fanout.game_of(options) if options.fanout else game_of(options)
+    report: Report = run_rig(options, S_PER_MIN * options.minutes, game)
     print(json.dumps(report.row(), indent=1) if options.json else report.text())
     return 1 if report.found else 0
 

@@ -205,9 +205,7 @@ class Market:
         """Return the newest number of a series, which is 0 at first."""
         return len(self.times_s[series])
 
-    def ticks(
-        self, request: SubscriptionRequest, number: int, time_s: int, market_data_type: int
-    ) -> list[Tick]:
+    def ticks(self, request: SubscriptionRequest, number: int, time_s: int, market_data_type: int) -> list[Tick]:
         """Return the messages that bring a request the newest number of its series."""
         return ticks_of(request, number, time_s, market_data_type)
 

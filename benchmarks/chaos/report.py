@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +23,15 @@ class Report:
         counts: all figures, added up.
         found: by kind of problem, how many worlds showed it.
         broken: what went wrong with the run itself.
+        kinds: of problems, and what each is; figures: those that are shown.
     """
 
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    kinds: Mapping[str, str] = field(default_factory=lambda: KINDS)
+    figures: tuple[str, ...] = FIGURES
 
     def take(self, world: dict[str, Any]) -> None:
         """Take in one world."""
@@ -36,17 +40,17 @@ class Report:
 
     def row(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        figures = {name: self.counts[name] for name in FIGURES}
+        figures = {name: self.counts[name] for name in self.figures}
         return {"seconds": round(self.seconds, 1), **figures, "found": dict(self.found), "broken": self.broken}
 
     def text(self) -> str:
         """Return it for people."""
         lines = [f"{self.seconds / 60:.1f} minutes"]
-        lines += [f"{name:<10} {self.counts[name]:>12,}" for name in FIGURES]
+        lines += [f"{name:<10} {self.counts[name]:>12,}" for name in self.figures]
         if not self.found and not self.broken:
             return "\n".join([*lines, "nothing was found"])
         lines.append("found, in so many worlds:")
-        lines += [f"  {kind:<12} {count:>6,}  {KINDS[kind]}" for kind, count in self.found.most_common()]
+        lines += [f"  {kind:<12} {count:>6,}  {self.kinds[kind]}" for kind, count in self.found.most_common()]
         return "\n".join([*lines, *self.broken])
 
 

@@ -14,10 +14,13 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.report import Report
+from benchmarks.chaos.judge import KINDS
+from benchmarks.chaos.report import FIGURES, Report
 
 ROOT = Path(__file__).parents[2]
 PROGRESS_S = 10.0
@@ -30,18 +33,46 @@ STOP_AT_ONCE_S = 3.0
 LONGEST_LINE = 1 << 22
 
 
-def run_rig(options: argparse.Namespace, seconds: float) -> Report:
+@dataclass(frozen=True)
+class Game:
+    """What is played.
+
+    Attributes:
+        module: of the processes.
+        workers: their arguments, but for the seed and what is left out; the first one is shown with what it finds.
+        kinds: of problems, and what each is.
+        figures: of the report.
+        shrink_s: how long a world that fails may be shrunk.
+    """
+
+    module: str
+    workers: tuple[tuple[str, str, str], ...]
+    kinds: Mapping[str, str]
+    figures: tuple[str, ...]
+    shrink_s: float = SHRINK_S
+
+
+def game_of(options: argparse.Namespace) -> Game:
+    """Return the game of the connection."""
+    workers = [("jump", f"{number}", f"{options.jobs}") for number in range(options.jobs)]
+    if options.at_once:
+        workers.append(("wait", f"{options.at_once}", "1"))
+    return Game("benchmarks.chaos.worker", tuple(workers), KINDS, FIGURES)
+
+
+def run_rig(options: argparse.Namespace, seconds: float, game: Game) -> Report:
     """Play worlds for a time, and return what was found."""
-    return asyncio.run(Rig(options, seconds).run())
+    return asyncio.run(Rig(options, seconds, game).run())
 
 
 class Rig:
     """One run."""
 
-    def __init__(self, options: argparse.Namespace, seconds: float) -> None:
+    def __init__(self, options: argparse.Namespace, seconds: float, game: Game) -> None:
         self._options = options
         self._seconds = seconds
-        self._report = Report()
+        self._game = game
+        self._report = Report(kinds=game.kinds, figures=game.figures)
         self._stop = asyncio.Event()
         self._shrunk: Counter[str] = Counter()
         self._to_shrink: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
@@ -51,10 +82,7 @@ class Rig:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._stop.set)
         began_s = time.monotonic()
-        workers = [("jump", f"{number}", f"{self._options.jobs}") for number in range(self._options.jobs)]
-        if self._options.at_once:
-            workers.append(("wait", f"{self._options.at_once}", "1"))
-        playing = [asyncio.create_task(self._work(*worker)) for worker in workers]
+        playing = [asyncio.create_task(self._work(*worker)) for worker in self._game.workers]
         shrinking = asyncio.create_task(self._shrink())
         progress = asyncio.create_task(self._progress(began_s))
         try:
@@ -73,7 +101,7 @@ class Rig:
 
     async def _start(self, *arguments: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.chaos.worker", *arguments,
+            sys.executable, "-m", self._game.module, *arguments,
             cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LONGEST_LINE,
             start_new_session=True,
         )  # fmt: skip
@@ -115,10 +143,18 @@ class Rig:
         for kind in news:
             self._say(f"{kind} in {world['seed']} ({clock}): {kinds[kind]}")
         if news:
-            self._to_shrink.put_nowait((news[0], world["seed"]))
+            kind = min(news, key=list(self._game.kinds).index)
+            self._to_shrink.put_nowait((kind, world["seed"]))
+            if "told" in world:
+                self._keep(f"{kind}-{world['seed']}.txt", world["told"])
+
+    def _keep(self, name: str, text: str) -> None:
+        if self._options.keep is not None:
+            self._options.keep.mkdir(parents=True, exist_ok=True)
+            (self._options.keep / name.replace(" ", "-").replace("/", "-")).write_text(text)
 
     async def _shrink(self) -> None:
-        """Shrink what has failed, one after the other, on a jumping clock."""
+        """Shrink what has failed, one after the other."""
         while True:
             kind, seed = await self._to_shrink.get()
             try:
@@ -127,7 +163,7 @@ class Rig:
                 self._to_shrink.task_done()
 
     async def _shrink_one(self, kind: str, seed: str) -> None:
-        process = await self._start("shrink", kind, str(SHRINK_S), seed, json.dumps(self._options.without))
+        process = await self._start("shrink", kind, str(self._game.shrink_s), seed, json.dumps(self._options.without))
         try:
             output, _ = await process.communicate()
         finally:
@@ -136,13 +172,10 @@ class Rig:
                 await process.wait()
         found = json.loads(output) if output else {"plan": None}
         if found["plan"] is None:
-            self._say(f"{kind} in {seed} does not show on a jumping clock: --replay {seed} may not show it")
+            self._say(f"{kind} in {seed} does not show when it is played again: --replay {seed} may not show it")
             return
         self._say(f"{kind} in {seed}, shrunk:\n{found['told']}\n{found['plan']}")
-        if self._options.keep is not None:
-            self._options.keep.mkdir(parents=True, exist_ok=True)
-            name = f"{kind}-{seed}".replace(" ", "-").replace("/", "-")
-            (self._options.keep / f"{name}.json").write_text(found["plan"])
+        self._keep(f"{kind}-{seed}.json", found["plan"])
 
     async def _progress(self, began_s: float) -> None:
         while True:

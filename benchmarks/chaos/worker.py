@@ -41,8 +41,8 @@ def say(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def tell(seed: str, verdict: Verdict) -> None:
-    say(seed=seed, counts=verdict.counts, problems=verdict.problems)
+def tell(seed: str, verdict: Verdict, **more: Any) -> None:
+    say(seed=seed, counts=verdict.counts, problems=verdict.problems, **more)
 
 
 def failed(error: Exception) -> Verdict:

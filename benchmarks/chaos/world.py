@@ -192,6 +192,7 @@ class World:
 
     def problem(self, kind: str, text: str) -> None:
         """Write down what must not be."""
+        self.note(f"{kind}: {text}")
         self.problems.append(Problem(kind, text))
 
     # --- rest ---

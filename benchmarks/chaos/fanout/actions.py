@@ -331,4 +331,3 @@ async def block_loop(world: FanoutWorld, for_s: float) -> None:
             connection.excuse()
     world.blocked_s += for_s
     time.sleep(for_s)  # noqa: ASYNC251 - this is what happens
-

@@ -297,6 +297,7 @@ class Client:
             return
         if self.closing:
             self.problem("after the end", f"after closing comes {str(message)[:200]}")
+            return
         match arrived:
             case Control():
                 self._take_control(arrived)
@@ -528,8 +529,6 @@ class Client:
         track = self.tracks.get(said["channel"])
         if track is None:
             self.problem("after the end", f"of a channel that is not open: {said}")
-        elif said in track.gaps:
-            self.problem("gap", f"{track.name}: it is told twice: {said}")
         else:
             track.gaps.append(said)
 

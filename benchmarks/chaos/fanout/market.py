@@ -50,9 +50,7 @@ class FanoutMarket(Market):
             self.times_s[series] += self.times_s[series][-1:] * (self._draw.choice(BURSTS) - 1)
         return going
 
-    def ticks(
-        self, request: SubscriptionRequest, number: int, time_s: int, market_data_type: int
-    ) -> list[Tick]:
+    def ticks(self, request: SubscriptionRequest, number: int, time_s: int, market_data_type: int) -> list[Tick]:
         """Return the messages of all numbers that a request has not had; a book begins with all its levels."""
         last = self._sent.get(request.req_id)
         self._sent[request.req_id] = number
@@ -106,7 +104,9 @@ def _level_1(req_id: int, draw: random.Random, number: int) -> Tick:
 
 def _option(req_id: int, draw: random.Random) -> Tick:
     values = [None if draw.random() < 0.1 else round(draw.uniform(0.1, 2.0), draw.choice((1, 4, 12))) for _ in range(8)]
-    return TickOption(req_id, draw.choice((TickType.MODEL_OPTION, TickType.BID_OPTION_COMPUTATION)), draw.choice((0, 1)), *values)
+    return TickOption(
+        req_id, draw.choice((TickType.MODEL_OPTION, TickType.BID_OPTION_COMPUTATION)), draw.choice((0, 1)), *values
+    )
 
 
 class _Book:
@@ -121,9 +121,7 @@ class _Book:
     def whole(self, number: int) -> list[tuple[Any, ...]]:
         """Return the inserts of all levels that there are after a number."""
         self._reach(number)
-        return [
-            (place, INSERT, side, *level) for side in (0, 1) for place, level in enumerate(self._sides[side])
-        ]
+        return [(place, INSERT, side, *level) for side in (0, 1) for place, level in enumerate(self._sides[side])]
 
     def between(self, after: int, up_to: int) -> list[tuple[Any, ...]]:
         """Return the operations that some numbers bring."""

@@ -100,3 +100,8 @@ async def played(plan: Plan) -> Verdict:
             await ACTIONS[step.action].run(world, **json.loads(json.dumps(step.arguments)))
             await asyncio.sleep(step.pause_s)
         return await world.verdict()
+
+
+async def played_one(seed: str, without: Collection[str] = ()) -> Verdict:
+    """Play the world of a seed in this event loop."""
+    return await played(plan_of(seed, without))

@@ -148,7 +148,9 @@ class Track:
         missing = [row for row in expected if row not in got]
         more = [row for row in rows if row not in wanted_rows]
         if missing and not more:
-            yield self._problem("missing", f"{len(missing)} of {len(expected)} rows are missing {where}: {missing[:SHOWN]}")
+            yield self._problem(
+                "missing", f"{len(missing)} of {len(expected)} rows are missing {where}: {missing[:SHOWN]}"
+            )
         elif more and not missing:
             yield self._problem("surplus", f"{len(more)} rows too many {where}: {more[:SHOWN]}")
         elif not more:
@@ -276,7 +278,9 @@ class Track:
         return Problem(kind, f"{self.name}: {text}")
 
 
-def kinds_of(data_type: str, contract: Contract, families: Iterable[str], *, is_conflated: bool) -> dict[str, frozenset[int]]:
+def kinds_of(
+    data_type: str, contract: Contract, families: Iterable[str], *, is_conflated: bool
+) -> dict[str, frozenset[int]]:
     """Return the kinds of rows that a data type has, by family, as streams have them."""
     found: dict[str, frozenset[int]] = {}
     for part in PARTS.get(data_type, (data_type,)):
@@ -303,5 +307,3 @@ def _difference(book: Book, true: Book) -> str:
             here = f"level {place}: {levels[place]} instead of {others[place]}" if place >= 0 else "one is longer"
             return f"side {side} has {len(levels)} levels, and the rings make {len(others)}; {here}"
     return ""
-
-

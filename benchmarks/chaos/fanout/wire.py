@@ -26,9 +26,7 @@ STRUCTURE = frozenset({"tick_type", "operation", "side", "position"})
 ABSENT = {"tick_type": -1, "position": -1, "operation": 255, "side": 255, "event_ns": 0}
 """Values that JSON has as null."""
 COLUMNS = {family: tuple(n for n in Feed.dtypes[family].names or () if n not in HEADER) for family in FAMILIES}
-DOUBLES = {
-    family: frozenset(n for n in COLUMNS[family] if Feed.dtypes[family][n].kind == "f") for family in FAMILIES
-}
+DOUBLES = {family: frozenset(n for n in COLUMNS[family] if Feed.dtypes[family][n].kind == "f") for family in FAMILIES}
 Told: TypeAlias = tuple[Any, ...]
 """A row as it is said: family, seq (None where it is not said), recv_ns, kind, columns."""
 

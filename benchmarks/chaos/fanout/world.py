@@ -21,8 +21,8 @@ from benchmarks.chaos.fanout.client import Client, Manner, Seen
 from benchmarks.chaos.fanout.market import FanoutMarket
 from benchmarks.chaos.fanout.rest import Rest, left_by
 from benchmarks.chaos.fanout.truth import Source, Truth
-from benchmarks.chaos.market import CONTRACTS, FIRST_CON_ID, Market
 from benchmarks.chaos.judge import Problem
+from benchmarks.chaos.market import CONTRACTS, FIRST_CON_ID, Market
 from benchmarks.chaos.world import Setup, Verdict, World, gathered
 from ibfast.config import FanoutConfig
 from ibfast.contracts import Contract
@@ -176,9 +176,7 @@ class FanoutWorld(World):
         """Have a client connect, if there is a server."""
         if self.server is None:
             return None
-        client = Client(
-            len(self.clients), manner, self.server.address, self.truth, contract_of, self.problem
-        )
+        client = Client(len(self.clients), manner, self.server.address, self.truth, contract_of, self.problem)
         client.task.add_done_callback(lambda task: self._gone(client, task))
         self.clients.append(client)
         return client
