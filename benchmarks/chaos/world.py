@@ -141,11 +141,15 @@ class World:
             await self._stack.enter_async_context(gateway)
         self._beating = asyncio.create_task(self._beat(), name="chaos beat")
         self._stack.push_async_callback(_cancelled, self._beating)
+        await self.begin()
+        return self
+
+    async def begin(self) -> None:
+        """Begin what is judged: a user that connects."""
         self.user = User([self._config(member) for member in range(self.setup.members)])
         for number, member in enumerate(self.user.members):
             member._supervisor.reconnection._random.seed(number)  # the same steps are to be the same run
         await self.user.connect()
-        return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         for script in tuple(self.scripts):

@@ -45,7 +45,7 @@ SHRINK_S = 90.0
 def game_of(options: argparse.Namespace) -> Game:
     """Return the game: a process for each event loop, which share the worlds at once."""
     at_once = max(1, options.at_once // (2 * len(LOOPS)))
-    workers = tuple((loop, f"{at_once}", "0") for loop in LOOPS)
+    workers = (*((loop, f"{at_once}", "0") for loop in LOOPS), ("process", "1", "0"))
     return Game("benchmarks.chaos.fanout.worker", workers, KINDS, FIGURES, SHRINK_S)
 
 

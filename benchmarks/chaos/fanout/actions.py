@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from typing import Any
 
 from benchmarks.chaos.fanout.client import Client, Manner, Seen
@@ -298,9 +297,8 @@ async def stop_reading(world: FanoutWorld, which: int, for_s: float) -> None:
 @action(1)
 async def look_at_pages(world: FanoutWorld) -> None:
     """Somebody looks at the pages."""
-    if world.server is not None:
-        address = world.server.address
-        world.script(_pages(address))
+    if world.address is not None:
+        world.script(_pages(world.address))
 
 
 async def _pages(address: tuple[str, int]) -> None:
@@ -329,5 +327,16 @@ async def block_loop(world: FanoutWorld, for_s: float) -> None:
     for gateway in world.gateways:
         for connection in gateway.connections:
             connection.excuse()
-    world.blocked_s += for_s
-    time.sleep(for_s)  # noqa: ASYNC251 - this is what happens
+    world.block(for_s)
+
+
+@action(0, lambda draw: {"for_s": draw.choice((0.0, 0.5))})
+async def kill(world: FanoutWorld, for_s: float) -> None:
+    """The server's process is killed (-9), and started again; only where it is a process of its own."""
+
+    async def script() -> None:
+        await world.kill_server()
+        await asyncio.sleep(for_s)
+        await world.start_server()
+
+    world.script(script())

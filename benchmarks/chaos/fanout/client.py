@@ -208,9 +208,9 @@ class Client:
                 self.paused_s += time.monotonic() - paused_s
 
     @property
-    def close_code(self) -> int | None:
-        """The status of the WebSocket's end."""
-        return None if self._socket is None else self._socket.close_code
+    def end(self) -> str:
+        """How the WebSocket has ended."""
+        return "" if self._socket is None else f"status {self._socket.close_code} {self._socket.close_reason!r}"
 
     def stop_reading(self) -> None:
         """Read nothing until `go_on`."""
@@ -233,7 +233,7 @@ class Client:
                     transport.write_eof()
         elif how == "reset":
             sock = transport.get_extra_info("socket")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, AttributeError):  # it may be closed already
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         else:
@@ -289,14 +289,14 @@ class Client:
     # --- what it hears ---
 
     def _take(self, message: str | bytes) -> None:
+        if self.closing:
+            self.problem("after the end", f"after closing comes {str(message)[:200]}")
+            return
         try:
             arrived = self._wire.read(message)
         except WireError as error:
             self.problem("wire", str(error))
             self.leave("close")
-            return
-        if self.closing:
-            self.problem("after the end", f"after closing comes {str(message)[:200]}")
             return
         match arrived:
             case Control():

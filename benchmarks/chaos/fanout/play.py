@@ -10,10 +10,11 @@ import asyncio
 import json
 import random
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.chaos import play, trouble
 from benchmarks.chaos.fanout import actions
+from benchmarks.chaos.fanout.process import ProcessWorld
 from benchmarks.chaos.fanout.world import FanoutSetup, FanoutWorld
 from benchmarks.chaos.steps import Action, Step, drawn
 from benchmarks.chaos.world import Verdict
@@ -28,6 +29,8 @@ LONGEST_S = 1.5
 """No pause, and no trouble, is longer."""
 MOST_STEPS = 50
 PAUSES_S = (0.0, 0.0, 0.0, 0.01, 0.05, 0.1, 0.2, 0.4, 1.0)
+PROCESS = "/process/"
+NOT_OF_PROCESSES = ("end request", "refuse next", "other exchange")
 TIMES = ("for_s", "hold_s", "lag_s", "lead_s", "again_s", "delay_s")
 VERSIONS = (176, 193, 201, 208, 219, 226)
 
@@ -46,23 +49,24 @@ class Plan(play.Plan):
         return cls(FanoutSetup(**setup), tuple(Step(**step) for step in found["steps"]))
 
 
-def drawn_setup(draw: random.Random) -> FanoutSetup:
+def drawn_setup(draw: random.Random, *, is_process: bool = False) -> FanoutSetup:
     """Draw what a world is made of."""
-    members = draw.choice([1, 1, 1, 2])
+    members = 1 if is_process else draw.choice([1, 1, 1, 2])
     return FanoutSetup(
         versions=(draw.choice(VERSIONS),),
         members=members,
         gateways=draw.randint(1, members),
         period_s=draw.choice([0.02, 0.05, 0.05, 0.1]),
         feed_capacity=draw.choice([1 << 12, 1 << 12, 1 << 14, 1 << 9]),
-        lines=draw.choice([100, 100, 100, 6]),
+        lines=100 if is_process else draw.choice([100, 100, 100, 6]),
         market_seed=draw.randrange(1 << 30),
-        has_tokens=draw.random() < 0.3,
+        has_tokens=draw.random() < 0.3 and not is_process,
+        is_process=is_process,
         brief_s=draw.choice([1.0, 3.0, 5.0]),
         max_connections=draw.choice([200, 200, 12]),
         linger_s=draw.choice([0.0, 0.2, 0.2, 2.0]),
         heartbeat_s=draw.choice([0.2, 1.0]),
-        ping_s=draw.choice([20.0, 1.0]),
+        ping_s=draw.choice([20.0, 4.0]),
         backlog_bytes=draw.choice([1 << 11, 1 << 14, 1 << 18]),
         backlog_s=draw.choice([0.1, 1.0]),
         patience_s=draw.choice([0.3, 2.0]),
@@ -73,8 +77,12 @@ def drawn_setup(draw: random.Random) -> FanoutSetup:
 def plan_of(seed: str, without: Collection[str] = ()) -> Plan:
     """Return the world of a seed, without some actions."""
     draw = random.Random(seed)
-    setup = drawn_setup(draw)
+    is_process = PROCESS in seed
+    setup = drawn_setup(draw, is_process=is_process)
+    without = {*without, *(NOT_OF_PROCESSES if is_process else ())}
     own = [action for name, action in actions.ACTIONS.items() if name not in without]
+    if is_process:
+        own += [replace(actions.ACTIONS[name], weight=3) for name in ("kill", "restart") if name not in without]
     troubles = [trouble.ACTIONS[name] for name in TROUBLES if name not in without]
     steps = [Step("come", actions.ACTIONS["come"].draw(draw), 0.05) for _ in range(draw.choice((2, 4, 6)))]
     weight_of_trouble = draw.choice((0.0, 0.05, 0.15, 0.3))
@@ -93,8 +101,9 @@ def _shortened(name: str, value: object) -> object:
 
 async def played(plan: Plan) -> Verdict:
     """Play a world in this event loop."""
-    async with FanoutWorld(plan.setup) as world:
+    async with ProcessWorld(plan.setup) if plan.setup.is_process else FanoutWorld(plan.setup) as world:
         for step in plan.steps:
+            await world.served()
             world.steps += 1
             world.note(step)
             await ACTIONS[step.action].run(world, **json.loads(json.dumps(step.arguments)))

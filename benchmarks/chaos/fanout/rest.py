@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.chaos.fanout.truth import Generation
@@ -32,6 +32,7 @@ SILENT_S = 4.0
 SHOWN = 5
 GAP_FIELDS = ("first_seq", "last_seq", "first_ns", "last_ns")
 HTTP_S = 10.0
+PAGES_S = 5.0
 OK = 200
 
 
@@ -94,13 +95,24 @@ class Rest:
             for track in client.tracks.values():
                 if not world.truth.is_blind:
                     yield from (f"{client.name}: {text}" for text in track.at_rest(world.truth.seq))
-                yield from (f"{client.name}: {track.name} {text}" for text in _untrue(track))
-            if time.monotonic() - client.heard_s > SILENT_S + world.setup.heartbeat_s:
-                yield f"{client.name}: nothing has come for {time.monotonic() - client.heard_s:.1f} s"
+                yield from (f"{client.name}: {track.name} {text}" for text in self._untrue(track))
+            silent_s = time.monotonic() - client.heard_s
+            if silent_s > SILENT_S + world.setup.heartbeat_s:
+                yield f"{client.name}: nothing has come for {silent_s:.1f} s"
         for client in world.clients:
             is_brief = world.setup.has_tokens and client.manner.token.startswith("b")
             if is_brief and client.is_open and time.time() > world.expires_s + LEAVE_S:
                 yield f"{client.name} converses {time.time() - world.expires_s:.1f} s after its token's time was over"
+
+    def _untrue(self, track: Track) -> Iterator[str]:
+        generation = track.generation
+        state = generation.subscription.state
+        if generation.closed_seq is not None or state in OVER:
+            yield f"is open, and its subscription at the gateway is over ({state})"
+            return
+        shown = SubscriptionState.LIVE if state is SubscriptionState.QUIET else state
+        if track.state != shown:
+            yield f"was told {track.state!r}, and its subscription at the gateway is {shown}"
 
     def _untold(self, client: Client) -> Iterator[str]:
         """Say which interruptions of the source were not told, or never were."""
@@ -118,48 +130,58 @@ class Rest:
     # --- pages ---
 
     async def _look_at_pages(self) -> None:
+        """Have the pages say what there is; somebody may still be on the way out."""
+        deadline_s = time.monotonic() + PAGES_S
+        while (found := [text async for text in self._untrue_pages()]) and time.monotonic() < deadline_s:
+            await asyncio.sleep(PAGES_S / 10)
+        for text in found:
+            self._world.problem("pages", text)
+
+    async def _untrue_pages(self) -> AsyncIterator[str]:
         world = self._world
-        if world.server is None or world.setup.has_tokens:
+        if world.address is None or world.setup.has_tokens:
             return
-        await asyncio.sleep(POLL_S)
-        status, body = await page(world.server.address, "/healthz")
         clients = world.open_clients()
         subscriptions = sum(len(client.tracks) for client in clients)
-        flows = all(
-            each.subscription.state in (SubscriptionState.LIVE, SubscriptionState.QUIET) for each in self._open()
-        )
-        if status != OK and flows and all(member.health().ok for member in world.user.members):
-            world.problem("pages", f"everything flows, and /healthz says {status}: {body[:300]!r}")
+        status, body = await page(world.address, "/healthz")
+        if status != OK and self._flows():
+            yield f"everything flows, and /healthz says {status}: {body[:300]!r}"
+        expected = {"subscribers": len(clients), "subscriptions": subscriptions}
         if status == OK:
             told = json.loads(body)
-            for name, value in (("subscribers", len(clients)), ("subscriptions", subscriptions)):
+            for name, value in expected.items():
                 if told.get(name, value) != value:
-                    world.problem("pages", f"/healthz says {told} where there are {value} {name}")
-        status, body = await page(world.server.address, "/metrics")
+                    yield f"/healthz says {told} where there are {value} {name}"
+        status, body = await page(world.address, "/metrics")
         if status != OK:
-            world.problem("pages", f"/metrics says {status}")
-            return
+            yield f"/metrics says {status}"
         values = metrics(body.decode())
-        expected = {
-            "subscribers": len(clients), "subscriptions": subscriptions, "behind": 0, "backlog_bytes": 0,
-        }  # fmt: skip
-        for name, value in expected.items():
+        for name, value in (expected | {"behind": 0, "backlog_bytes": 0}).items():
             if values.get(name, value) != value:
-                world.problem("pages", f"/metrics says {name} {values[name]} where there are {value}")
+                yield f"/metrics says {name} {values[name]} where there are {value}"
         for name, value in values.items():
             if value < 0:
-                world.problem("pages", f"/metrics says {name} {value}")
+                yield f"/metrics says {name} {value}"
+
+    def _flows(self) -> bool:
+        """Tell whether all data that is wanted flows."""
+        states = {each.subscription.state for each in self._open()}
+        is_flowing = states <= {SubscriptionState.LIVE, SubscriptionState.QUIET}
+        return is_flowing and all(member.health().ok for member in self._world.user.members)
 
     # --- the end ---
 
     async def leave(self) -> None:
         """Have all clients go, and look for what is left of them."""
+        await self._go()
+        await self._until(self._left, LEAVE_S + self._world.setup.linger_s, "left")
+
+    async def _go(self) -> None:
         world = self._world
         for number, client in enumerate(world.open_clients()):
             client.leave(("close", "reset", "half-close", "close")[number % 4])
         for client in world.clients:
             await client.ended()
-        await self._until(self._left, LEAVE_S + world.setup.linger_s, "left")
 
     def _left(self) -> Iterator[str]:
         world = self._world
@@ -189,17 +211,6 @@ def left_by(server: FanoutServer) -> Iterator[str]:
             yield f"{len(place)} {name}"
     if server._caps.open:
         yield f"{server._caps.open} counted connections"
-
-
-def _untrue(track: Track) -> Iterator[str]:
-    generation = track.generation
-    state = generation.subscription.state
-    if generation.closed_seq is not None or state in OVER:
-        yield f"is open, and its subscription at the gateway is over ({state})"
-        return
-    shown = SubscriptionState.LIVE if state is SubscriptionState.QUIET else state
-    if track.state != shown:
-        yield f"was told {track.state!r}, and its subscription at the gateway is {shown}"
 
 
 def _gap_as_told(gap: dict[str, int]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A process that plays fan-out worlds, or shrinks one; it answers by lines of JSON, and ends when its input does.
 
-worker uvloop|asyncio AT_ONCE OFFSET SEED WITHOUT   worlds on that event loop, so many at once
+worker uvloop|asyncio|process AT_ONCE 0 SEED WITHOUT   worlds on that event loop, or with a process, so many at once
 worker shrink KIND SECONDS SEED WITHOUT             one world
 """
 
@@ -24,7 +24,7 @@ from benchmarks.chaos.report import told
 from benchmarks.chaos.worker import failed, has_ended, say, tell
 from benchmarks.chaos.world import Verdict
 
-LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop, "process": uvloop.new_event_loop}
 ATTEMPTS = 6
 """So many times at once a world is played before it counts as one that does not fail."""
 FDS = "/proc/self/fd"

@@ -7,7 +7,6 @@ too, with a server in the place of a user's streams.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import tempfile
 import time
 from collections import Counter
@@ -47,12 +46,14 @@ class FanoutSetup(Setup):
         has_tokens: whether clients need a token; `brief_s`: when the brief one expires.
         max_connections: that the server takes.
         max_control_per_s: of a client's messages.
+        is_process: the server is a process.
         linger_s, heartbeat_s, ping_s, backlog_bytes, backlog_s, patience_s, stalled_s: of the server.
     """
 
     market_seed: int = 1
     has_tokens: bool = False
     brief_s: float = 3.0
+    is_process: bool = False
     max_connections: int = 12
     max_control_per_s: int = 100
     linger_s: float = 0.5
@@ -93,9 +94,10 @@ class FanoutWorld(World):
         """See `World`."""
         return FanoutMarket(self.setup.market_seed)
 
-    async def __aenter__(self) -> FanoutWorld:
-        await super().__aenter__()
+    async def begin(self) -> None:
+        """See `World`: a manager or a pool, and a server of its feed."""
         self._stack.callback(self._folder.cleanup)
+        await super().begin()
         self.truth = Truth(self.user.feed)
         self.truth.follow()
         deadline_s = time.monotonic() + START_S
@@ -103,7 +105,6 @@ class FanoutWorld(World):
             await asyncio.sleep(0.01)
         self.begun_s = time.time()
         await self.start_server()
-        return self
 
     # --- the server ---
 
@@ -170,13 +171,24 @@ class FanoutWorld(World):
             for text in left_by(server):
                 self.problem("left", f"a server that has stopped has {text}")
 
+    async def served(self) -> None:
+        """Wait until steps make sense again; a server in this process is stopped and started soon enough."""
+
+    async def kill_server(self) -> None:
+        """End the server without a word, where that can be done: not in this process."""
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where clients connect; None while nothing serves."""
+        return None if self.server is None else self.server.address
+
     # --- clients ---
 
     def come(self, manner: Manner) -> Client | None:
         """Have a client connect, if there is a server."""
-        if self.server is None:
+        if self.address is None:
             return None
-        client = Client(len(self.clients), manner, self.server.address, self.truth, contract_of, self.problem)
+        client = Client(len(self.clients), manner, self.address, self.truth, contract_of, self.problem)
         client.task.add_done_callback(lambda task: self._gone(client, task))
         self.clients.append(client)
         return client
@@ -192,7 +204,7 @@ class FanoutWorld(World):
         self.seen += client.seen()
         del self.seen[:-40]
         now_s = time.monotonic()
-        is_stopping = self.server is None or now_s - self.stopped_s < START_S
+        is_stopping = self.address is None or now_s - self.stopped_s < START_S
         if client.left or task.cancelled():
             return
         token, has_expired = client.manner.token, time.time() >= self.expires_s - 1.0
@@ -207,16 +219,18 @@ class FanoutWorld(World):
         reasons = {"EXPIRED": is_brief and has_expired, "SHUTDOWN": is_stopping, "TOO_SLOW": is_slow}
         reasons |= {"TOO_FAST": client.may_hurry, "": is_slow or is_stopping}
         if not reasons.get(client.closing, False):
-            self.problem("cut", f"{client.name} was cut, status {client.close_code}, closing {client.closing!r}")
+            self.problem("cut", f"{client.name} was cut, {client.end}, closing {client.closing!r}")
 
     # --- the end ---
 
+    def block(self, for_s: float) -> None:
+        """Have the event loop of the server stand still."""
+        self.blocked_s += for_s
+        time.sleep(for_s)
+
     async def verdict(self) -> Verdict:
         """Let everything come to rest, end it, and return what was found."""
-        while self.scripts:
-            await asyncio.wait(tuple(self.scripts))
-        self.note("everything is made well again")
-        await self._heal()
+        await self._heal_all()
         self.user.events_ended()
         await self.user.calls_ended()
         rest = Rest(self)
@@ -229,21 +243,31 @@ class FanoutWorld(World):
             self.problem("exception", f"the market has ended: {self._beating.exception()!r}")
         await self._end()
         self.problems += [Problem(*problem) for problem in self.user.problems]
+        return self._judged_verdict()
+
+    async def _heal_all(self) -> None:
+        while self.scripts:
+            await asyncio.wait(tuple(self.scripts))
+        self.note("everything is made well again")
+        await self._heal()
+
+    def _judged_verdict(self) -> Verdict:
         return Verdict(gathered(self.problems), self._counts(), self.journal)
 
     def _counts(self) -> Counter[str]:
-        counts = super()._counts()
-        for client in self.clients:
-            counts += client.ops
-        counts += Counter(
+        return self._client_counts() + super()._counts()
+
+    def _client_counts(self) -> Counter[str]:
+        counts = Counter(
             clients=len(self.clients),
             messages=sum(client.messages for client in self.clients),
-            requests=sum(client._asked for client in self.clients),
             rows=sum(client.rows for client in self.clients),
             published=self.truth.count,
             generations=len(self.truth.generations),
             blind=int(self.truth.is_blind),
         )
+        for client in self.clients:
+            counts += client.ops
         return counts
 
 
@@ -262,9 +286,3 @@ def contract_of(options: Mapping[str, Any]) -> Contract:
         sec_type = described.get("sec_type", "STK")
         known = next(each for each in CONTRACTS if (each.symbol, each.sec_type) == (described["symbol"], sec_type))
     return Contract(symbol=known.symbol, sec_type=known.sec_type, exchange=described.get("exchange", "SMART"))
-
-
-async def at_once(*works: Any) -> None:
-    """Do all of it, whatever becomes of each."""
-    with contextlib.suppress(Exception):
-        await asyncio.gather(*works, return_exceptions=True)
