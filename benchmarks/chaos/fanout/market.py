@@ -98,7 +98,7 @@ def _level_1(req_id: int, draw: random.Random, number: int) -> Tick:
     if kind < 0.8:
         return TickSize(req_id, draw.choice(SIZES), draw.randrange(0, 900))
     if kind < 0.9:
-        return TickString(req_id, draw.choice((TickType.BID_EXCH, TickType.LAST_TIMESTAMP)), f"text {number % 40}")
+        return TickString(req_id, draw.choice((TickType.BID_EXCH, TickType.LAST_EXCH)), f"text {number % 40}")
     return TickGeneric(req_id, TickType.HALTED, float(draw.choice((0, 0, 0, 1))))
 
 

@@ -103,12 +103,18 @@ async def played(plan: Plan) -> Verdict:
     """Play a world in this event loop."""
     async with ProcessWorld(plan.setup) if plan.setup.is_process else FanoutWorld(plan.setup) as world:
         for step in plan.steps:
-            await world.served()
-            world.steps += 1
-            world.note(step)
-            await ACTIONS[step.action].run(world, **json.loads(json.dumps(step.arguments)))
-            await asyncio.sleep(step.pause_s)
+            await do(world, step)
         return await world.verdict()
+
+
+async def do(world: FanoutWorld, step: Step) -> None:
+    """Make a step happen, and wait as long as it says."""
+    await world.served()
+    world.steps += 1
+    world.note(step)
+    # A copy: what becomes of a request is no matter of the step.
+    await ACTIONS[step.action].run(world, **json.loads(json.dumps(step.arguments)))
+    await asyncio.sleep(step.pause_s)
 
 
 async def played_one(seed: str, without: Collection[str] = ()) -> Verdict:

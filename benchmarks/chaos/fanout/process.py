@@ -173,6 +173,7 @@ class ProcessWorld(FanoutWorld):
             process.kill()
         await process.wait()
         os.close(self._reading)
+        self.note(f"a process has ended: {self._said_errors().strip().rpartition(os.linesep)[2]}")
         return False
 
     def _settings(self, port: int) -> str:

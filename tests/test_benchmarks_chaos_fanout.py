@@ -1,0 +1,265 @@
+"""The fan-out's chaos finds what is wrong, and nothing where nothing is; its short form, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import Run
+
+from benchmarks.chaos.fanout import rest
+from benchmarks.chaos.fanout.kinds import KINDS
+from benchmarks.chaos.fanout.play import ACTIONS, NOT_OF_PROCESSES, Plan, do, plan_of, played
+from benchmarks.chaos.fanout.tracks import Track
+from benchmarks.chaos.fanout.truth import Generation, Record, Row
+from benchmarks.chaos.fanout.wire import Bookmarks, Form, Lag, State
+from benchmarks.chaos.fanout.world import FanoutSetup, FanoutWorld
+from benchmarks.chaos.steps import Step
+from benchmarks.chaos.world import Verdict
+from ibfast.enums import Kind
+from ibfast.fanout.frames import text_frame
+
+DATA_TYPES = ("TRADES", "QUOTES", "TICKS", "DEPTH", "BARS", "ALL")
+GENTLE = FanoutSetup(period_s=0.02, heartbeat_s=0.2, linger_s=0.1)
+GREEKS = {"data_type": "GREEKS", "contract": {"con_id": 1006}}
+
+
+def comer(dialect: str, *subscriptions: dict[str, Any], **manner: Any) -> Step:
+    manner = {"is_deflated": False, "is_narrow": False, "token": "full"} | manner
+    return Step("come", {"dialect": dialect, "subscriptions": list(subscriptions), **manner}, 0.05)
+
+
+def everything(**options: Any) -> list[dict[str, Any]]:
+    return [{"data_type": name, "symbol": "AA", **options} for name in DATA_TYPES] + [GREEKS | options]
+
+
+EVERYBODY = (
+    comer("json", *everything(), is_deflated=True),
+    comer("json", *everything(mode="conflate", interval_ms=50, times="ns")),
+    comer("binary", *everything(ordered=True, interval_ms=0)),
+    comer("binary", *everything(mode="conflate", fields=["attribs"], interval_ms=100)),
+    comer("binary", *everything(mode="snapshot")),
+)
+CHANGES = (
+    Step("update", {"which": 0, "track": 1, "interval_ms": 100}, 0.1),
+    Step("update", {"which": 2, "track": 2, "interval_ms": 10}, 0.1),
+    Step("unsubscribe", {"which": 1, "track": 0, "again": False}, 0.1),
+    Step("question", {"which": 3, "op": "list", "times": 2}),
+    Step("question", {"which": 0, "op": "ping", "times": 3}),
+    Step("talk nonsense", {"which": 0, "what": 2}),
+    Step("talk nonsense", {"which": 2, "what": 8}),
+    Step("limit", {"which": 1, "max_bytes_per_s": 4000}, 0.5),
+    Step("stop reading", {"which": 2, "for_s": 0.3}, 0.4),
+    Step("leave", {"which": 0, "how": "reset"}, 0.05),
+    Step("leave", {"which": 1, "how": "close"}, 0.05),
+    Step("look at pages", {}),
+    Step(
+        "crowd", {"many": 5, "manner": {"dialect": "json", "is_deflated": False, "is_narrow": True, "token": ""}}, 0.2
+    ),
+)
+
+
+def test_nothing_is_found_where_nothing_is_wrong(run: Run) -> None:
+    async def play() -> None:
+        verdict = await asyncio.create_task(played(Plan(GENTLE, EVERYBODY + CHANGES)))
+        assert verdict.problems == []
+        assert verdict.counts["rows"] > 1000
+        assert verdict.counts["subscribed"] >= 7 * (len(EVERYBODY) - 1)
+
+    run(play())
+
+
+def test_a_plan_survives_its_file() -> None:
+    for seed in ("file", "1/process/2"):
+        plan = plan_of(seed)
+        assert Plan.loaded(plan.dumped()) == plan
+
+
+def test_actions_can_be_left_out() -> None:
+    steps = [step for seed in range(60) for step in plan_of(f"{seed}", without=["crowd", "drop"]).steps]
+    assert {step.action for step in steps} == ACTIONS.keys() - {"crowd", "drop", "kill"}
+    of_processes = {step.action for seed in range(60) for step in plan_of(f"1/process/{seed}").steps}
+    assert "kill" in of_processes
+    assert not of_processes & set(NOT_OF_PROCESSES)
+
+
+# --- what a server does wrong is found ---
+
+Sabotage = Callable[[FanoutWorld], Awaitable[None]]
+
+
+def connections(world: FanoutWorld) -> list[Any]:
+    assert world.server is not None
+    return [connection for connection in world.server.connections if connection.session is not None]
+
+
+async def lose_what_is_new(world: FanoutWorld) -> None:
+    assert world.server is not None
+    (window,) = world.server._hub.batcher.windows.values()
+    while not any(reader.pending for reader in window._readers.values()):
+        await asyncio.sleep(0)
+    for reader in window._readers.values():
+        reader.read()
+
+
+async def say_what_is_over(world: FanoutWorld) -> None:
+    for connection in connections(world):
+        connection.write(text_frame(json.dumps({"op": "state", "subscription": 99, "state": "LIVE"}).encode()))
+
+
+async def answer_twice(world: FanoutWorld) -> None:
+    for connection in connections(world):
+        handle = connection.session.handle
+        connection.session.handle = lambda text, handle=handle: (handle(text), handle(text))
+    for client in world.open_clients():
+        client.ask("ping", data=1)
+
+
+async def forget_a_window(world: FanoutWorld) -> None:
+    assert world.server is not None
+    batcher = world.server._hub.batcher
+    batcher.windows[77] = next(iter(batcher.windows.values()))
+
+
+async def forget_to_release(world: FanoutWorld) -> None:
+    assert world.server is not None
+    world.server._hub.upstreams.release = lambda upstreams: None  # type: ignore[method-assign]
+
+
+async def raise_in_a_callback(world: FanoutWorld) -> None:
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+
+
+async def cut_somebody(world: FanoutWorld) -> None:
+    connections(world)[0].transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "kind"),
+    [
+        (lose_what_is_new, "missing"),
+        (say_what_is_over, "after the end"),
+        (answer_twice, "answer"),
+        (forget_a_window, "left"),
+        (forget_to_release, "left"),
+        (raise_in_a_callback, "exception"),
+        (cut_somebody, "cut"),
+    ],
+)
+def test_what_is_wrong_is_found(sabotage: Sabotage, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "LEAVE_S", 1.0)
+    assert kind in KINDS
+    assert kind in asyncio.run(sabotaged(sabotage)).kinds
+
+
+async def sabotaged(sabotage: Sabotage) -> Verdict:
+    """Play a healthy world in which one thing is wrong."""
+    subscriptions = everything(interval_ms=10)[:3]
+    async with FanoutWorld(GENTLE) as world:
+        for step in (comer("json", *subscriptions), comer("binary", *subscriptions)):
+            await do(world, step)
+        await asyncio.sleep(0.5)
+        await sabotage(world)
+        await asyncio.sleep(0.3)
+        return await world.verdict()
+
+
+# --- the judge of a channel ---
+
+
+def trades(*seqs: int) -> list[Row]:
+    return [Row(seq, "trades", Kind.L1_LAST, values_of(seq)) for seq in seqs]
+
+
+def values_of(seq: int) -> dict[str, Any]:
+    return {
+        "recv_ns": 1000 * seq, "attribs": 0, "event_ns": 0, "price": seq, "size": 1, "exchange": "", "conditions": "",
+    }  # fmt: skip
+
+
+FORM = Form(is_binary=True, fields=(), unit_ns=1000, is_ordered=True)
+STATE = Form(is_binary=True, fields=(), unit_ns=1000, is_ordered=False)
+SEQS = (10, 20, 30, 40)
+
+
+def track_of(*, is_conflated: bool = False) -> Track:
+    """Return a channel of trades that has begun at seq 5, where the rings have these rows."""
+    truth: Any = SimpleNamespace(records={("trades", 1, 0): Record(list(SEQS), trades(*SEQS))}, has_wrapped=False)
+    subscription = SimpleNamespace(req_ids={1: 0})
+    stream: Any = SimpleNamespace(subscription=subscription, instrument=0, live=True)
+    generation = Generation(truth, stream, 0)
+    generation.look(0)
+    track = Track(
+        name="channel", subscription=1, channel=0, cls=2, place=0, form=FORM,
+        kinds={"trades": frozenset({int(Kind.L1_LAST)})}, is_conflated=is_conflated, generations=[generation],
+        options={}, bookmarks=Bookmarks("epoch"),
+    )  # fmt: skip
+    assert list(track.take_state(State(0, 5, []))) == []
+    return track
+
+
+def told(*seqs: int) -> list[Any]:
+    return [FORM.said(row) for row in trades(*seqs)]
+
+
+def found(problems: Iterable[Any]) -> set[str]:
+    return {problem.kind for problem in problems}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds"),
+    [
+        ([10, 20, 30], set()),
+        ([10, 30], {"missing"}),
+        ([], {"missing"}),
+        ([10, 20, 20, 30], {"order"}),
+        ([20, 10, 30], {"order"}),
+        ([5, 10, 20, 30], {"surplus"}),
+        ([10, 20, 31], {"value"}),
+    ],
+)
+def test_rows_are_compared_with_the_rings(rows: list[int], kinds: set[str]) -> None:
+    assert found(track_of().take(told(*rows), 30)) == kinds
+
+
+def test_a_conflated_channel_has_the_latest_of_a_window() -> None:
+    assert found(track_of(is_conflated=True).take(told(30), 30)) == set()
+    assert found(track_of(is_conflated=True).take(told(20), 30)) == {"value"}
+
+
+def test_what_says_that_all_has_come_is_held_to_it() -> None:
+    track = track_of()
+    assert found(track.take(told(10, 20), 20)) == set()
+    assert found(track.take([], 29)) == set()
+    assert found(track.take([], 30)) == {"missing"}
+
+
+@pytest.mark.parametrize(
+    ("lag", "kinds"),
+    [
+        (Lag(0, "slow", 10, 30, 2), set()),
+        (Lag(0, "slow", 15, 30, None), set()),
+        (Lag(0, "slow", 10, 30, 3), {"lag"}),
+        (Lag(0, "slow", 5, 30, 3), {"lag"}),
+        (Lag(0, "slow", 20, 30, 1), {"lag"}),
+        (Lag(0, "slow", 30, 10, 0), {"lag"}),
+        (Lag(0, "incomplete", 10, 30, 2), {"lag"}),
+    ],
+)
+def test_a_lag_begins_where_the_channel_was_and_counts(lag: Lag, kinds: set[str]) -> None:
+    track = track_of()
+    assert found(track.take(told(10), 10)) == set()
+    assert found(track.take_lag(lag)) == kinds
+
+
+def test_a_state_is_what_the_rows_make_and_leaves_nothing_out_in_silence() -> None:
+    track = track_of()
+    latest = STATE.said(trades(30)[0])
+    assert found(track.take_lag(Lag(0, "slow", 5, 30, 3))) == set()
+    assert found(track.take(told(40), 40)) == {"early row"}
+    assert found(track.take_state(State(0, 30, [latest]))) == set()
+    assert found(track.take_state(State(0, 40, [latest]))) == {"missing", "state"}
