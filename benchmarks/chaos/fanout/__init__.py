@@ -36,7 +36,7 @@ from benchmarks.chaos.rig import Game
 
 FIGURES = (
     "worlds", "steps", "clients", "subscribed", "resumed", "not resumed", "ended", "snapshot", "lag slow",
-    "lag overrun", "lag incomplete", "gap", "closing", "error", "messages", "rows", "published", "generations", "blind",
+    "lag overrun", "lag incomplete", "gap", "closing", "error", "messages", "rows", "published", "generations", "providers", "blind",
 )  # fmt: skip
 LOOPS = ("uvloop", "asyncio")
 SHRINK_S = 90.0
@@ -44,7 +44,7 @@ SHRINK_S = 90.0
 
 def game_of(options: argparse.Namespace) -> Game:
     """Return the game: a process for each event loop, which share the worlds at once."""
-    at_once = max(1, options.at_once // (2 * len(LOOPS)))
+    at_once = max(1, options.at_once // len(LOOPS))
     workers = (*((loop, f"{at_once}", "0") for loop in LOOPS), ("process", "1", "0"))
     return Game("benchmarks.chaos.fanout.worker", workers, KINDS, FIGURES, SHRINK_S)
 

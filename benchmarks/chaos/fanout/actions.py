@@ -11,6 +11,8 @@ import random
 from typing import Any
 
 from benchmarks.chaos.fanout.client import Client, Manner, Seen
+from benchmarks.chaos.fanout.ours import Manner as OurManner
+from benchmarks.chaos.fanout.ours import Ours
 from benchmarks.chaos.fanout.rest import page
 from benchmarks.chaos.fanout.wire import COLUMNS, STRUCTURE
 from benchmarks.chaos.fanout.world import FanoutWorld, token_of
@@ -129,7 +131,7 @@ async def leave(world: FanoutWorld, which: int, how: str) -> None:
 
 
 @action(
-    8,
+    12,
     lambda draw: {
         **_manner(draw),
         "whose": draw.randrange(8),
@@ -169,6 +171,22 @@ def _resume(client: Client, seen: Seen, how: str, old: int) -> None:
         resume["epoch"] = "0123456789abcdef"
     # The book of a client is as of the newest number: to go on from an old one, it would need the book of that time.
     client.resume(seen, resume)
+
+
+@action(
+    4,
+    lambda draw: {
+        "dialect": draw.choice(("json", "binary")),
+        "stock": draw.choice((0, 0, 1, 2)),
+        "data_type": draw.choice(("TRADES", "QUOTES", "TICKS", "DEPTH", "BARS")),
+        "interval_ms": draw.choice(INTERVALS_MS),
+    },
+)
+async def come_with_ibfast(world: FanoutWorld, **manner: Any) -> None:
+    """A program subscribes by ibfast's own client, which comes back by itself."""
+    if world.address is not None:
+        token = token_of("full") if world.setup.has_tokens else ""
+        world.ours.append(Ours(world, len(world.ours), OurManner(**manner), token))
 
 
 @action(2, lambda draw: {"many": draw.choice((5, 15, 30)), "manner": _manner(draw)})

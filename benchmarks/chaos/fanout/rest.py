@@ -99,6 +99,9 @@ class Rest:
             silent_s = time.monotonic() - client.heard_s
             if silent_s > SILENT_S + world.setup.heartbeat_s:
                 yield f"{client.name}: nothing has come for {silent_s:.1f} s"
+        if not world.truth.is_blind:
+            for each in world.ours:
+                yield from each.missing()
         for client in world.clients:
             is_brief = world.setup.has_tokens and client.manner.token.startswith("b")
             if is_brief and client.is_open and time.time() > world.expires_s + LEAVE_S:
@@ -142,11 +145,12 @@ class Rest:
         if world.address is None or world.setup.has_tokens:
             return
         clients = world.open_clients()
-        subscriptions = sum(len(client.tracks) for client in clients)
+        subscribers = len(clients) + sum(each.is_connected for each in world.ours)
+        subscriptions = sum(len(client.tracks) for client in clients) + sum(each.is_subscribed for each in world.ours)
         status, body = await page(world.address, "/healthz")
         if status != OK and self._flows():
             yield f"everything flows, and /healthz says {status}: {body[:300]!r}"
-        expected = {"subscribers": len(clients), "subscriptions": subscriptions}
+        expected = {"subscribers": subscribers, "subscriptions": subscriptions}
         if status == OK:
             told = json.loads(body)
             for name, value in expected.items():
@@ -182,6 +186,10 @@ class Rest:
             client.leave(("close", "reset", "half-close", "close")[number % 4])
         for client in world.clients:
             await client.ended()
+        for each in world.ours:
+            await each.leave()
+            for problem in each.judged() if not world.truth.is_blind else ():
+                world.problem(*problem)
 
     def _left(self) -> Iterator[str]:
         world = self._world

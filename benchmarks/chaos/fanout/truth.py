@@ -200,13 +200,13 @@ class Truth:
                 rows = reader.read()
                 self.is_blind = self.is_blind or reader.lost > 0
                 if name == "gaps":
-                    self.gaps += _plain(rows)
+                    self.gaps += plain(rows)
                 else:
                     self._take(name, rows)
 
     def _take(self, family: str, rows: NDArray[Any]) -> None:
         self.count += len(rows)
-        for values in _plain(rows):
+        for values in plain(rows):
             for name in TEXTS & values.keys():
                 values[name] = self._text(values[name])
             key = (family, values.pop("req_id"), values.pop("instrument"))
@@ -261,7 +261,8 @@ def _seq(row: Row) -> int:
     return row.seq
 
 
-def _plain(rows: NDArray[Any]) -> list[dict[str, Any]]:
+def plain(rows: NDArray[Any]) -> list[dict[str, Any]]:
+    """Return rows as dicts of integers; doubles as their bits."""
     names = rows.dtype.names or ()
     columns = []
     for name in names:

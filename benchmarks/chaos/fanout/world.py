@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.chaos.fanout.client import Client, Manner, Seen
 from benchmarks.chaos.fanout.market import FanoutMarket
+from benchmarks.chaos.fanout.ours import Ours
 from benchmarks.chaos.fanout.rest import Rest, left_by
 from benchmarks.chaos.fanout.truth import Source, Truth
 from benchmarks.chaos.judge import Problem
@@ -72,6 +73,7 @@ class FanoutWorld(World):
         server: that is running, None while there is none.
         truth: what there was.
         clients: all, also those that have left.
+        ours: programs that use ibfast's own client.
         seen: what those that have left would go on with.
         stopped_s: when a server was stopped, the last time.
         blocked_s: for how long the loop was blocked, all in all.
@@ -83,12 +85,14 @@ class FanoutWorld(World):
         super().__init__(setup)
         self.server: FanoutServer | None = None
         self.clients: list[Client] = []
+        self.ours: list[Ours] = []
         self.seen: list[Seen] = []
         self.stopped_s = -1e9
         self.blocked_s = 0.0
         self.begun_s = time.time()
         self._folder = tempfile.TemporaryDirectory(prefix="chaos-fanout-")
         self._serving = asyncio.Lock()
+        self._port = 0
 
     def new_market(self) -> Market:
         """See `World`."""
@@ -140,7 +144,7 @@ class FanoutWorld(World):
                 return
             setup = self.setup
             config = FanoutConfig(
-                port=0, linger_s=setup.linger_s, heartbeat_s=setup.heartbeat_s, ping_s=setup.ping_s,
+                port=self._port, linger_s=setup.linger_s, heartbeat_s=setup.heartbeat_s, ping_s=setup.ping_s,
                 backlog_bytes=setup.backlog_bytes, backlog_s=setup.backlog_s, patience_s=setup.patience_s,
                 stalled_s=setup.stalled_s,
             )  # fmt: skip
@@ -156,6 +160,7 @@ class FanoutWorld(World):
                 return
             await server.__aenter__()
             self.server = server
+            self._port = server.address[1]  # whoever comes back finds the next one
             self.note("the server serves")
 
     async def stop_server(self) -> None:
@@ -261,7 +266,8 @@ class FanoutWorld(World):
         counts = Counter(
             clients=len(self.clients),
             messages=sum(client.messages for client in self.clients),
-            rows=sum(client.rows for client in self.clients),
+            rows=sum(client.rows for client in self.clients) + sum(len(each.rows) for each in self.ours),
+            providers=len(self.ours),
             published=self.truth.count,
             generations=len(self.truth.generations),
             blind=int(self.truth.is_blind),
