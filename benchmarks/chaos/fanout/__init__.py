@@ -36,7 +36,8 @@ from benchmarks.chaos.rig import Game
 
 FIGURES = (
     "worlds", "steps", "clients", "subscribed", "resumed", "not resumed", "ended", "snapshot", "lag slow",
-    "lag overrun", "lag incomplete", "gap", "closing", "error", "messages", "rows", "published", "generations", "providers", "blind",
+    "lag overrun", "lag incomplete", "gap", "closing", "error", "messages", "rows", "published",
+    "generations", "providers", "blind",
 )  # fmt: skip
 LOOPS = ("uvloop", "asyncio")
 SHRINK_S = 90.0

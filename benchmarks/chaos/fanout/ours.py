@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.chaos.fanout.tracks import kinds_of
@@ -109,6 +110,7 @@ class Ours:
 
     async def leave(self) -> None:
         """End it."""
+        self._world.note(f"{self.name} leaves, subscription {self.subscription!r}, task done: {self.task.done()}")
         self._leaves.set()
         done, _ = await asyncio.wait([self.task], timeout=END_S)
         if not done:
@@ -117,6 +119,7 @@ class Ours:
             await asyncio.wait([self.task])
         elif not self.task.cancelled() and self.task.exception() is not None:
             self._world.problem("exception", f"{self.name} has raised {self.task.exception()!r}")
+        self._world.note(f"{self.name} has left")
 
     # --- judgement ---
 
@@ -143,7 +146,7 @@ class Ours:
         seqs = [seq for seq, _ in self.rows]
         if not seqs:
             return
-        wrong = [(one, other) for one, other in zip(seqs, seqs[1:], strict=False) if one >= other]
+        wrong = [(one, other) for one, other in pairwise(seqs) if one >= other]
         if wrong:
             yield Problem("order", f"{self.name}: rows come twice or out of order: {wrong[:SHOWN]}")
         true = {row.seq: tuple(row.values[name] for name in self._doubles) for row in self._true()}

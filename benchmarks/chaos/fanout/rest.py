@@ -1,7 +1,7 @@
 """Rest: everything that was broken is well again, everybody has everything, and then all go and nothing is left.
 
-The rule of the file: it waits with a limit, and says what has not come to pass. What it looks at inside of the server is
-named in `left_by`, and nowhere else.
+The rule of the file: it waits with a limit, and says what has not come to pass. What it looks at inside of the server
+is named in `left_by`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -204,6 +204,11 @@ class Rest:
 
 def left_by(server: FanoutServer) -> Iterator[str]:
     """Say what a server still holds when nobody is connected any more."""
+    for connection in server.connections:
+        session = connection.session
+        subscriptions = [] if session is None else list(session.subscriber.subscriptions.values())
+        asked = [(each.contract.symbol, each.request.data_type, each.request.ordered) for each in subscriptions]
+        yield f"connection of {connection.remote_address}, {connection.protocol.state.name}, with {asked}"
     batcher, upstreams = server._hub.batcher, server._hub.upstreams
     places: dict[str, Any] = {
         "connections": server.connections,

@@ -113,7 +113,7 @@ class Track:
     # --- what has come ---
 
     def take(self, rows: list[Told], seq: int) -> Iterator[Problem]:
-        """Take in the rows that a message has for it, complete up to a sequence number; none: it says that there are none."""
+        """Take in the rows that a message has for it, which says that it is complete up to a sequence number."""
         if rows and not self.is_judged and not self.is_lost:
             yield self._problem("early row", f"{rows[:SHOWN]} before the state")
         if not self.is_judged:

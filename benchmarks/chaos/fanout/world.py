@@ -215,7 +215,7 @@ class FanoutWorld(World):
         token, has_expired = client.manner.token, time.time() >= self.expires_s - 1.0
         is_brief = self.setup.has_tokens and token == token_of("brief")
         if client.status:
-            is_full = len(self.clients) > self.setup.max_connections
+            is_full = len(self.clients) + len(self.ours) > self.setup.max_connections
             expected = {401: is_brief and has_expired, 503: is_full, -1: is_stopping or is_full}
             if not expected.get(client.status, False):
                 self.problem("cut", f"{client.name} was refused with status {client.status}")
