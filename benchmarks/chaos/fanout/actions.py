@@ -10,10 +10,11 @@ import asyncio
 import random
 from typing import Any
 
-from benchmarks.chaos.fanout.client import Client, Manner, Seen
+from benchmarks.chaos.fanout.client import Client, Seen
 from benchmarks.chaos.fanout.ours import Manner as OurManner
 from benchmarks.chaos.fanout.ours import Ours
 from benchmarks.chaos.fanout.rest import page
+from benchmarks.chaos.fanout.socket_client import Manner
 from benchmarks.chaos.fanout.wire import COLUMNS, STRUCTURE
 from benchmarks.chaos.fanout.world import FanoutWorld, token_of
 from benchmarks.chaos.market import FIRST_CON_ID, STOCKS
@@ -169,7 +170,6 @@ def _resume(client: Client, seen: Seen, how: str, old: int) -> None:
         resume["seq"] += NEVER
     elif how == "another epoch":
         resume["epoch"] = "0123456789abcdef"
-    # The book of a client is as of the newest number: to go on from an old one, it would need the book of that time.
     client.resume(seen, resume)
 
 

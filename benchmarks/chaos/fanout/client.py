@@ -1,26 +1,20 @@
 """A subscriber that believes nothing: it asks for data at random, and holds every message against the truth.
 
-The rule of the file: an honest client, however hasty or slow, and its own use of a WebSocket library. Its socket may be
-ended in every way that there is. It knows the protocol's page, and nothing of ibfast's clients.
+The rule of the file: an honest client, however hasty or slow. It knows the protocol's page, and nothing of ibfast's
+clients.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-
 from benchmarks.chaos.fanout.books import Book
+from benchmarks.chaos.fanout.socket_client import Manner, SocketClient
 from benchmarks.chaos.fanout.tracks import Track, kinds_of
 from benchmarks.chaos.fanout.truth import Generation, Truth
 from benchmarks.chaos.fanout.wire import (
@@ -37,11 +31,6 @@ from benchmarks.chaos.fanout.wire import (
 from benchmarks.chaos.judge import Problem
 from ibfast.contracts import Contract
 
-ANSWER_S = 40.0
-"""An answer may take as long as a question that the gateway leaves unanswered, and some more."""
-CLOSE_S = 2.0
-OPENING_S = 10.0
-FEW_BYTES = 4096
 ANSWERS = {
     "subscribe": "subscribed",
     "update": "updated",
@@ -72,23 +61,11 @@ class Seen:
     book: Book | None
 
 
-@dataclass(frozen=True)
-class Manner:
-    """How a client connects."""
-
-    dialect: str = "json"
-    is_deflated: bool = False
-    is_narrow: bool = False
-    token: str = ""
-
-
-class Client:
+class Client(SocketClient):
     """One subscriber.
 
     Args:
-        number: for reports.
-        manner: how it connects.
-        address: of the server.
+        number, manner, address: see `SocketClient`.
         truth: what there was.
         contract_of: what a request for data means.
         report: takes what must not be.
@@ -96,12 +73,7 @@ class Client:
     Attributes:
         tracks: by channel.
         pending: requests by id.
-        is_open: whether it converses.
         closing: the code of the server's `closing`.
-        left: how the client itself has ended it, if it has.
-        paused_s: how long it has read nothing, all in all.
-        status: with which the handshake was refused.
-        heard_s: when something came last.
         may_hurry: it may be told that it is too fast.
         wrong: so many messages that are none await their errors.
         ops: how often it was told what.
@@ -116,34 +88,22 @@ class Client:
         contract_of: Callable[[Mapping[str, Any]], Contract],
         report: Callable[[str, str], None],
     ) -> None:
-        self.number = number
-        self.manner = manner
         self.tracks: dict[int, Track] = {}
         self.pending: dict[int, Asked] = {}
         self.resumes: dict[int, Seen] = {}
-        self.is_open = False
         self.closing = ""
-        self.left = ""
-        self.status = 0
-        self.paused_s = 0.0
-        self.heard_s = 0.0
         self.rows = 0
-        self.messages = 0
         self.welcome: dict[str, Any] = {}
         self.may_hurry = False
         self.wrong = 0
         self.ops: Counter[str] = Counter()
-        self._address = address
         self._truth = truth
         self._contract_of = contract_of
         self._report = report
         self._asked = 0
         self._over: set[int] = set()
-        self._reads = asyncio.Event()
-        self._reads.set()
-        self._socket: ClientConnection | None = None
         self._wire = BinaryWire() if manner.dialect == "binary" else JsonWire()
-        self.task = asyncio.create_task(self._converse(), name=f"chaos client {number}")
+        super().__init__(number, manner, address)
 
     @property
     def name(self) -> str:
@@ -153,106 +113,6 @@ class Client:
     def problem(self, kind: str, text: str) -> None:
         """Report what must not be."""
         self._report(kind, f"{self.name}: {text}")
-
-    # --- the socket ---
-
-    async def _converse(self) -> None:
-        manner = self.manner
-        options: dict[str, Any] = {"compression": "deflate" if manner.is_deflated else None}
-        if manner.token:
-            options["additional_headers"] = {"Authorization": f"Bearer {manner.token}"}
-        try:
-            options["sock"] = await self._opened()
-            host, port = self._address
-            self._socket = await connect(
-                f"ws://{host}:{port}/stream", subprotocols=[f"ibfast.v1.{manner.dialect}"], proxy=None, max_size=None,
-                open_timeout=OPENING_S, close_timeout=CLOSE_S, ping_interval=None, max_queue=4, **options,
-            )  # fmt: skip
-        except InvalidStatus as refused:
-            self.status = refused.response.status_code
-            return
-        except (OSError, TimeoutError, EOFError, InvalidHandshake):
-            self.status = -1
-            return
-        try:
-            await self._read(self._socket)
-        except ConnectionClosed:
-            pass
-        finally:
-            self.is_open = False
-            with contextlib.suppress(Exception):
-                await self._socket.close()
-
-    async def _opened(self) -> socket.socket:
-        sock = socket.socket()
-        sock.setblocking(False)
-        if self.manner.is_narrow:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, FEW_BYTES)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, self._address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    async def _read(self, socket_: ClientConnection) -> None:
-        self.is_open = True
-        async for message in socket_:
-            self.heard_s = time.monotonic()
-            self.messages += 1
-            self._truth.look()
-            self._take(message)
-            if not self._reads.is_set():
-                paused_s = time.monotonic()
-                await self._reads.wait()
-                self.paused_s += time.monotonic() - paused_s
-
-    @property
-    def end(self) -> str:
-        """How the WebSocket has ended."""
-        return "" if self._socket is None else f"status {self._socket.close_code} {self._socket.close_reason!r}"
-
-    def stop_reading(self) -> None:
-        """Read nothing until `go_on`."""
-        self._reads.clear()
-
-    def go_on(self) -> None:
-        """Read again."""
-        self._reads.set()
-
-    def leave(self, how: str) -> None:
-        """End the connection: by a close, a reset, or the end of one direction."""
-        self.left = self.left or how
-        if self._socket is None:
-            self.task.cancel()
-            return
-        transport: Any = self._socket.transport
-        if how == "half-close":
-            if transport.can_write_eof() and not transport.is_closing():
-                with contextlib.suppress(OSError, RuntimeError):
-                    transport.write_eof()
-        elif how == "reset":
-            sock = transport.get_extra_info("socket")
-            with contextlib.suppress(OSError, AttributeError):  # it may be closed already
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
-        else:
-            self._closing = asyncio.create_task(self._close(), name="chaos client closes")
-        self.go_on()
-
-    async def _close(self) -> None:
-        assert self._socket is not None
-        with contextlib.suppress(Exception):
-            await self._socket.close()
-
-    async def ended(self) -> None:
-        """Wait for the end of the connection; after a moment, cut it."""
-        done, _ = await asyncio.wait([self.task], timeout=2 * CLOSE_S + 1)
-        if not done:
-            if self._socket is not None:
-                self._socket.transport.abort()
-            self.task.cancel()
-            await asyncio.wait([self.task])
 
     # --- what it says ---
 
@@ -264,16 +124,6 @@ class Client:
         self.pending[self._asked] = Asked(op, values, self._truth.seq, time.monotonic())
         self.send(json.dumps({"op": op, "id": self._asked, **values}))
         return self._asked
-
-    def send(self, text: str | bytes) -> None:
-        """Send any message."""
-        if self._socket is not None and self.is_open:
-            self._sending = asyncio.create_task(self._send(text), name="chaos client sends")
-
-    async def _send(self, text: str | bytes) -> None:
-        assert self._socket is not None
-        with contextlib.suppress(ConnectionClosed, OSError):
-            await self._socket.send(text)
 
     def send_wrong(self, text: str | bytes) -> None:
         """Send what is to be answered by an error; its id is "x", or none that can be read."""
@@ -288,7 +138,9 @@ class Client:
 
     # --- what it hears ---
 
-    def _take(self, message: str | bytes) -> None:
+    def take(self, message: str | bytes) -> None:
+        """See `SocketClient`."""
+        self._truth.look()
         if self.closing:
             self.problem("after the end", f"after closing comes {str(message)[:200]}")
             return
@@ -383,8 +235,6 @@ class Client:
     def _take_error(self, said: dict[str, Any], asked: Asked | None) -> None:
         if "the server has failed" in said["message"]:
             self.problem("failed", f"{asked}: {said}")
-        if said["code"] == "TOO_FAST":
-            self.was_too_fast = True
 
     def _take_subscribed(self, said: dict[str, Any], asked: Asked | None) -> None:
         if asked is None:
@@ -448,7 +298,9 @@ class Client:
             self.problem("resumed", f"{track.name}: from what never was: {resume}")
         track.seq, track.is_void, track.may_begin = resume["seq"], False, False
         track.told_seq = resume["seq"]
-        track.book = seen.book.copy() if seen.book is not None else None
+        newest = seen.bookmarks.newest()
+        is_of_book = seen.book is not None and newest is not None and resume["seq"] == newest.seq
+        track.book = seen.book.copy() if is_of_book and seen.book is not None else None
         track.bookmarks.note(resume["seq"])
         if self._wire.is_binary:
             track.empty_seq = resume["seq"]
@@ -551,13 +403,6 @@ class Client:
             for track in self.tracks.values()
             if track.bookmarks.seqs and not track.is_lost and len(track.generations) == 1
         ]
-
-    def late(self) -> Iterator[str]:
-        """Say which requests have not been answered in time."""
-        now_s = time.monotonic()
-        for asked in self.pending.values():
-            if now_s - asked.at_s > ANSWER_S + self.paused_s:
-                yield f"{asked.op} was not answered for {now_s - asked.at_s:.0f} s: {asked.values}"
 
 
 def _asked_again(options: dict[str, Any]) -> dict[str, Any]:

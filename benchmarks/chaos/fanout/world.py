@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.fanout.client import Client, Manner, Seen
+from benchmarks.chaos.fanout.client import Client, Seen
 from benchmarks.chaos.fanout.market import FanoutMarket
 from benchmarks.chaos.fanout.ours import Ours
 from benchmarks.chaos.fanout.rest import Rest, left_by
+from benchmarks.chaos.fanout.socket_client import Manner
 from benchmarks.chaos.fanout.truth import Source, Truth
 from benchmarks.chaos.judge import Problem
 from benchmarks.chaos.market import CONTRACTS, FIRST_CON_ID, Market
