@@ -142,7 +142,8 @@ class Rest:
 
     async def _untrue_pages(self) -> AsyncIterator[str]:
         world = self._world
-        if world.address is None or world.setup.has_tokens:
+        is_coming = any(not each.task.done() and not each.is_subscribed for each in world.ours)
+        if world.address is None or world.setup.has_tokens or is_coming:
             return
         clients = world.open_clients()
         subscribers = len(clients) + sum(each.is_connected for each in world.ours)

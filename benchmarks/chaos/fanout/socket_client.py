@@ -78,7 +78,8 @@ class SocketClient:
             host, port = self._address
             self._socket = await connect(
                 f"ws://{host}:{port}/stream", subprotocols=[Subprotocol(f"ibfast.v1.{manner.dialect}")],
-                proxy=None, max_size=None, open_timeout=OPENING_S, close_timeout=CLOSE_S, ping_interval=None, max_queue=4, **options,
+                proxy=None, max_size=None, open_timeout=OPENING_S, close_timeout=CLOSE_S, ping_interval=None,
+                max_queue=4, **options,
             )  # fmt: skip
         except InvalidStatus as refused:
             self.status = refused.response.status_code
