@@ -29,6 +29,9 @@ SETTLE_S = 10.0
 DRAIN_S = 15.0
 LEAVE_S = 8.0
 SILENT_S = 4.0
+STATES_S = 5.0
+STATE_S = 2.0
+"""So long a state is told wrongly before that is a problem: the source may just change it."""
 SHOWN = 5
 GAP_FIELDS = ("first_seq", "last_seq", "first_ns", "last_ns")
 HTTP_S = 10.0
@@ -41,6 +44,7 @@ class Rest:
 
     def __init__(self, world: FanoutWorld) -> None:
         self._world = world
+        self._untrue_since: dict[str, float] = {}
 
     async def come(self) -> None:
         """Bring everything to rest, and look at it."""
@@ -53,6 +57,10 @@ class Rest:
         await self._until(self._unsettled, SETTLE_S, "")
         world.market.close()
         await self._until(self._missing, DRAIN_S, "rest")
+        await self._until(self._untrue_states, STATES_S, "")
+        for text, since_s in self._untrue_since.items():
+            if time.monotonic() - since_s > STATE_S:
+                world.problem("rest", text)
         for client in world.open_clients():
             client.ask("list")
             client.ask("ping", data=client.number)
@@ -95,7 +103,6 @@ class Rest:
             for track in client.tracks.values():
                 if not world.truth.is_blind:
                     yield from (f"{client.name}: {text}" for text in track.at_rest(world.truth.seq))
-                yield from (f"{client.name}: {track.name} {text}" for text in self._untrue(track))
             silent_s = time.monotonic() - client.heard_s
             if silent_s > SILENT_S + world.setup.heartbeat_s:
                 yield f"{client.name}: nothing has come for {silent_s:.1f} s"
@@ -116,6 +123,18 @@ class Rest:
         shown = SubscriptionState.LIVE if state is SubscriptionState.QUIET else state
         if track.state != shown:
             yield f"was told {track.state!r}, and its subscription at the gateway is {shown}"
+
+    def _untrue_states(self) -> Iterator[str]:
+        """Say what is told wrongly of subscriptions at the gateway, and remember since when."""
+        now_s = time.monotonic()
+        texts = [
+            f"{client.name}: {track.name} {text}"
+            for client in self._world.open_clients()
+            for track in client.tracks.values()
+            for text in self._untrue(track)
+        ]
+        self._untrue_since = {text: self._untrue_since.get(text, now_s) for text in texts}
+        yield from texts
 
     def _untold(self, client: Client) -> Iterator[str]:
         """Say which interruptions of the source were not told, or never were."""
