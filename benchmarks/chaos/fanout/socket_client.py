@@ -173,5 +173,7 @@ class SocketClient:
 
     async def _send(self, text: str | bytes) -> None:
         assert self._socket is not None
+        if self._socket.transport.is_closing():  # reset a moment ago: the library does not know it yet
+            return
         with contextlib.suppress(ConnectionClosed, OSError):
             await self._socket.send(text)
