@@ -78,7 +78,7 @@ class Ours:
         assert self._world.address is not None
         host, port = self._world.address
         config = Config(
-            stream_url=f"ws://{host}:{port}/stream", stream_token=token or None, request_timeout_s=20.0,
+            stream_url=f"ws://{host}:{port}/stream", stream_token=token or None, request_timeout_s=5.0,
             reconnection=ReconnectionConfig(delay_s=0.05, max_delay_s=0.3),
         )  # fmt: skip
         with contextlib.suppress(Error):  # whatever the server refuses, or whyever it is not there
