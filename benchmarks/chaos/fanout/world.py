@@ -188,6 +188,15 @@ class FanoutWorld(World):
         """Where clients connect; None while nothing serves."""
         return None if self.server is None else self.server.address
 
+    def has_raised(self, error: BaseException | None) -> bool:
+        """See `World`. uvloop does not say in which context a callback has failed."""
+        trace = None if error is None else error.__traceback__
+        while trace is not None and self.server is not None:
+            if trace.tb_frame.f_locals.get("self") is self.server:
+                return True
+            trace = trace.tb_next
+        return False
+
     # --- clients ---
 
     def come(self, manner: Manner) -> Client | None:
