@@ -342,8 +342,9 @@ class IBKRConnectionManager(Questions):
         """
         now_s = time.monotonic()
         with self.monitor.held(), other.monitor.held():
+            session = self._up_to_date()
             self._supervisor.lines.forget(subscription)
-            self._up_to_date().surrender(subscription, now_s)
+            session.surrender(subscription, now_s)
             self._supervisor.act()
             streams = self._streams.pop(subscription, [])
             for stream in streams:
@@ -442,11 +443,12 @@ class IBKRConnectionManager(Questions):
         if stream not in streams:
             return
         streams.remove(stream)
+        session = self._up_to_date()
         if not streams:
             del self._streams[stream.subscription]
             self._histories.pop(stream.subscription, None)
             self._supervisor.lines.forget(stream.subscription)
-        self._up_to_date().leave(stream.subscription, time.monotonic(), stream.priority)
+        session.leave(stream.subscription, time.monotonic(), stream.priority)
         self._supervisor.lines.prioritize(stream.subscription)
         self._supervisor.book.write(stream.subscription)
         self._supervisor.act()
