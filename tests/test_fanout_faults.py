@@ -74,8 +74,8 @@ def of_audience(patch: pytest.MonkeyPatch, trouble: Trouble, server: FanoutServe
 
 def of_reading(patch: pytest.MonkeyPatch, trouble: Trouble, server: FanoutServer, dialect: str) -> None:
     batcher = server._hub.batcher
-    keeps = trouble.after(batcher._keeps)
-    patch.setattr(batcher, "_keeps", keeps)
+    keeps = trouble.after(batcher.keeps)
+    patch.setattr(batcher, "keeps", keeps)
     patch.setattr(batcher.ledger, "_keeps", keeps)
 
 

@@ -170,15 +170,13 @@ def test_no_line_is_opened_for_what_is_not_permitted(run: Run) -> None:
     run(test())
 
 
-def test_a_fault_of_the_server_is_answered_and_logged(run: Run) -> None:
+def test_a_fault_of_the_server_is_answered_and_counted(run: Run) -> None:
     async def test() -> None:
-        faults: list[BaseException] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault["exception"]))
         async with serving() as (server, desk), client_of(server) as client:
             desk.error = KeyError("unforeseen")
             answer = await client.ask("subscribe", symbol="AAPL", data_type="TRADES")
             assert (answer["op"], answer["code"]) == ("error", "REFUSED")
-            assert faults == [desk.error]
+            assert server.tally.faults == {"subscription": 1}
             desk.error = None
             assert (await client.ask("subscribe", symbol="AAPL", data_type="TRADES"))["op"] == "subscribed"
 
