@@ -303,8 +303,9 @@ def test_a_limit_outlives_the_connection(run: Run, dialect: str) -> None:
                 await until(lambda: not provider.connected)
                 await until(lambda: provider.connected)
             subscription = await provider.subscribe("AAPL", data_type="TRADES", interval_ms=0)
+            rng = np.random.default_rng(5)
             while not provider.lag.lags:
-                desk.trade("AAPL", *map(float, range(100)))
+                desk.trade("AAPL", *rng.random(2000))  # at once more than a burst, in whatever dialect
                 await asyncio.sleep(0.001)
             assert subscription.live
             assert await provider.limit(0) == 0
