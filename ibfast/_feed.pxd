@@ -62,8 +62,8 @@ cdef enum:
     CONTRACT_INDEX = 1          # its prices have no sizes
     CONTRACT_COMBO = 2          # its session's prices may be 0 or -1
 
-# The part of the tables that readers in other processes see. The writer counts in a copy of its own, and never reads this
-# one: another process may have damaged it.
+# The part of the tables that readers in other processes see. The writer counts in a copy of its own, and never reads
+# this one: another process may have damaged it.
 cdef struct tables_control_t:
     uint64_t instruments
     uint64_t texts

@@ -180,8 +180,8 @@ cdef struct last_t:
     int64_t halted_recv_ns
     uint64_t reserved
 
-# One row of the instrument table: two cache lines. `generation` grows by one when the row is freed and when it is given to
-# another instrument, so an odd one means a free row. The writer changes the other fields only while it is odd.
+# One row of the instrument table: two cache lines. `generation` grows by one when the row is freed and when it is given
+# to another instrument, so an odd one means a free row. The writer changes the other fields only while it is odd.
 cdef struct instrument_t:
     uint64_t generation
     int32_t con_id
