@@ -381,6 +381,26 @@ def test_a_state_is_told_once(run: Run) -> None:
     run(test())
 
 
+def test_a_state_that_came_and_went_between_two_looks_is_taken_back(run: Run) -> None:
+    """One who has subscribed meanwhile was sent it, and nobody else."""
+
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as one, client_of(server) as other:
+            await one.ask("subscribe", symbol="AAPL", data_type="ALL")
+            assert (await one.until("state"))["state"] == "LIVE"
+            await asyncio.sleep(0.6)  # until it was looked at
+            subscription = desk.subscription("AAPL")
+            subscription.state = SubscriptionState.OPENING
+            await other.ask("subscribe", symbol="AAPL", data_type="ALL")
+            assert (await other.until("state"))["state"] == "OPENING"
+            subscription.state = SubscriptionState.LIVE
+            assert (await other.until("state"))["state"] == "LIVE"
+            await one.ask("ping")
+            assert [message["state"] for message in one.heard if message["op"] == "state"] == ["LIVE"]
+
+    run(test())
+
+
 def test_states_and_gaps_are_told(run: Run) -> None:
     async def test() -> None:
         async with serving() as (server, desk), client_of(server) as client:

@@ -152,14 +152,15 @@ class Subscriber:
         return subscription
 
     def _begin(self, subscription: Subscription, recall: Recall | None) -> None:
-        upstreams = subscription.upstreams
         # Several may be one subscription at the gateway: what is said of it is said once.
-        for upstream in {upstream.stream.subscription: upstream for upstream in upstreams}.values():
+        upstreams = {upstream.stream.subscription: upstream for upstream in subscription.upstreams}.values()
+        for upstream in upstreams:
             upstream.users.add((self, subscription))
         self._answer(subscription, recall)
         if subscription.waits_until_s is None:
             self._places.seat(subscription)
-        self.tell_state(subscription, upstreams[0])
+        for upstream in upstreams:
+            self.tell_state(subscription, upstream)
         if subscription.waits_until_s is not None:
             self._serve(subscription, is_over=False)
             self._outlet.watch()
@@ -418,13 +419,14 @@ class Subscriber:
             self.end(subscription, Code.DONE, message)
 
     def tell_state(self, subscription: Subscription, upstream: Upstream) -> None:
-        """Tell how the subscription at IB fares, unless that was told."""
-        upstream.told = upstream.told or upstream.state
-        if subscription.told_state == upstream.state:
-            return
-        subscription.told_state = upstream.state
-        reason = upstream.stream.subscription.reason
-        self.say("state", subscription=subscription.number, state=upstream.state, reason=reason)
+        """Send how the subscription at IB fares, unless that was sent last."""
+        state = upstream.state
+        if upstream.told != state:
+            upstream.told = ""
+        if subscription.told_state != state:
+            subscription.told_state = state
+            reason = upstream.stream.subscription.reason
+            self.say("state", subscription=subscription.number, state=state, reason=reason)
 
     def tell_gap(self, subscription: Subscription, row: Any) -> None:
         """Tell of an interruption of the source, unless that was done, or was before the subscription began."""

@@ -53,7 +53,7 @@ class Upstream:
         since_seq: the feed's sequence number at which the request began that serves it.
         generation: of that request: one that is opened later has a larger one, even at the same `since_seq`.
         users: whoever wants to hear of its state and its gaps.
-        told: its state as it was last told.
+        told: the state that all users were sent last; "" where they may have been sent different ones.
     """
 
     def __init__(self, key: tuple[Hashable, DataType], since_seq: int, generation: int) -> None:
