@@ -16,7 +16,7 @@ from ibfast.config import Config
 from ibfast.errors import AuthError, Error, NotConnectedError
 from ibfast.policy.reconnection import Reconnection
 from ibfast.stream_client import Answer, Closing, Later, Output, Reply, StreamClient
-from ibfast.stream_socket import ConnectionClosed, Socket, dial, dialect_of, reason_of
+from ibfast.stream_socket import ConnectionClosed, Socket, dial, dialect_of, hang_up, reason_of
 from ibfast.updates import Arrival, Event, State
 
 __all__ = ["News", "StreamLink"]
@@ -116,11 +116,13 @@ class StreamLink:
         except ConnectionClosed as closed:
             raise reason_of(closed) from None
         finally:
-            self._client.disconnected()
-            self._deliver()
             sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
-            await socket.close()
+            self._client.disconnected()
+            try:
+                self._deliver()
+                await asyncio.gather(sender, return_exceptions=True)
+            finally:
+                await hang_up(socket)
 
     async def _listen(self, socket: Socket, started: asyncio.Future[None]) -> NoReturn:
         client, patience_s = self._client, self._config.connect_timeout_s

@@ -21,7 +21,7 @@ from ibfast.errors import AuthError, ConnectError, Error, NotConnectedError
 from ibfast.tls import TlsConfig
 from ibfast.wire_log import wire_logger
 
-__all__ = ["ConnectionClosed", "Socket", "dial", "dialect_of", "reason_of"]
+__all__ = ["ConnectionClosed", "Socket", "dial", "dialect_of", "hang_up", "reason_of"]
 
 Socket: TypeAlias = ClientConnection
 
@@ -92,6 +92,14 @@ async def dial(url: str, token: str | None, dialect: str, tls: TlsConfig | None,
     except (OSError, WebSocketException) as error:
         raise _explained(error, has_token=token is not None) from None
     return socket
+
+
+async def hang_up(socket: Socket) -> None:
+    """Close a connection. If this call is cancelled, it is broken off instead."""
+    try:
+        await socket.close()
+    finally:
+        socket.transport.abort()
 
 
 def dialect_of(socket: Socket) -> str:

@@ -646,6 +646,26 @@ def test_an_end_that_is_cancelled_closes_everything(run: Run, steps: int) -> Non
     run(test())
 
 
+@pytest.mark.parametrize("steps", range(5))
+def test_an_end_just_when_the_connection_is_lost_closes_it(run: Run, steps: int) -> None:
+    async def falls_silent(visitor: Visitor) -> None:
+        await visitor.welcome(heartbeat_s=0.01)
+        await visitor.socket.wait_closed()
+        gone.set()
+
+    async def test() -> None:
+        async with StreamPeer(falls_silent) as peer:
+            async with provider_of(peer) as provider:
+                while provider.connected:
+                    await asyncio.sleep(0)
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+            await gone.wait()
+
+    gone = asyncio.Event()
+    run(test())
+
+
 def test_a_provider_of_another_loop_is_named(run: Run) -> None:
     async def elsewhere(provider: WebSocketProvider) -> None:
         for wish in (provider.subscribe("AAPL"), provider.list(), provider.ping()):
