@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import os
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -37,7 +39,8 @@ class Target:
     """What a hostile subscriber knows of the server.
 
     Attributes:
-        tokens: by name: "least" permits little of AAPL, "full" everything, "crowd-0" and so on everything, too.
+        tokens: by name: "least" permits little of AAPL, "full" everything, "crowd-0" and so on everything, too,
+            "watcher" all pages.
         symbols: of the market.
         kept: resume points of the crowd's, by symbol, from before the turn.
     """
@@ -91,9 +94,10 @@ class Attacker:
                 yield json.loads(payload)
 
     async def discard(self) -> None:
-        """Read everything and throw it away, until the server closes."""
-        while await self._reader.read(READ_NBYTES):
-            pass
+        """Read everything and throw it away, until the server closes or breaks off."""
+        with contextlib.suppress(OSError):
+            while await self._reader.read(READ_NBYTES):
+                pass
 
 
 @contextlib.asynccontextmanager
@@ -183,6 +187,42 @@ async def _list(target: Target) -> None:
                 await own.ask(op="list", id=number)
             await asyncio.sleep(PAUSE_S)
         await reading
+
+
+async def _subscribe_all(target: Target) -> None:
+    """Ask for as many subscriptions as there may be, and give them all up, again and again, from five connections."""
+
+    async def come(number: int) -> None:
+        async with attacker(target, f"crowd-{number}", binary=True) as own:
+            reading = asyncio.create_task(own.discard())
+            for own_number in range(1, 400):
+                symbol = target.symbols[own_number % 20]
+                await own.ask(op="subscribe", symbol=symbol, data_type="QUOTES", interval_ms=10)
+            await asyncio.wait([reading], timeout=2.0)
+            reading.cancel()
+
+    while True:
+        await asyncio.gather(*(come(number) for number in range(5)), return_exceptions=True)
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _update(target: Target) -> None:
+    """Have a hundred subscriptions change their interval, 400 times a second."""
+    while True:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            async with attacker(target, "full", binary=True) as own:
+                reading = asyncio.create_task(own.discard())
+                for number in range(100):
+                    symbol = target.symbols[number % 20]
+                    await own.ask(op="subscribe", symbol=symbol, data_type="ALL", interval_ms=1000)
+                for number in itertools.count():
+                    if reading.done():
+                        break
+                    if not number % 20:
+                        await asyncio.sleep(PAUSE_S)
+                    interval_ms = (10, 50, 100, 250)[number // 100 % 4]
+                    await own.ask(op="update", subscription=number % 100 + 1, interval_ms=interval_ms)
+        await asyncio.sleep(PAUSE_S)
 
 
 async def _questions(target: Target) -> None:
@@ -289,13 +329,32 @@ def _silent(port_of: Callable[[Target], int]) -> Callable[[Target], Awaitable[No
     return act
 
 
+async def _agree(target: Target) -> None:
+    """Agree on TLS and go, again and again, twenty at a time."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    async def come() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", target.tls_port, ssl=context)
+                writer.transport.abort()
+            await asyncio.sleep(PAUSE_S)
+
+    await asyncio.gather(*(come() for _ in range(20)))
+
+
 async def _pages(target: Target) -> None:
-    """Ask for a page again and again, each time over another connection."""
+    """Ask for a page again and again, each time over another connection, as one who may read all of them."""
+    token = target.tokens["watcher"]
     while True:
         for path in ("healthz", "metrics", "stream", "nothing"):
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-                writer.write(f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1:{target.port}\r\n\r\n".encode())
+                writer.write(
+                    f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1:{target.port}\r\n"
+                    f"Authorization: Bearer {token}\r\n\r\n".encode()
+                )
                 await reader.read(READ_NBYTES)
                 writer.transport.abort()
         await asyncio.sleep(PAUSE_S / 10)
@@ -342,6 +401,8 @@ KINDS = {
         "400 changes a second of the byte limit",
         _repeat("full", 400, lambda number: {"op": "limit", "max_bytes_per_s": number % 2 * 10**9}),
     ),
+    "subscriptions": Kind("five clients with 400 subscriptions each, which come and go", _subscribe_all),
+    "updates": Kind("400 changes a second of the intervals of 100 subscriptions", _update),
     "questions": Kind("11,520 questions for unknown contracts, of 24 connections", _questions),
     "every line": Kind("more subscriptions than there are market-data lines", _every_line),
     "resumes": Kind("20 clients that resume 20 subscriptions each, again and again", _resume),
@@ -350,6 +411,7 @@ KINDS = {
     "deaf": Kind("20 clients of everything who read nothing", _deaf),
     "silent": Kind("3,000 connections that send nothing", _silent(lambda target: target.port)),
     "silent TLS": Kind("the same, where TLS is spoken", _silent(lambda target: target.tls_port)),
+    "TLS": Kind("20 clients that agree on TLS and go, again and again", _agree),
     "pages": Kind("hundreds of pages a second, each over another connection", _pages),
 }
 """All kinds, by name."""

@@ -35,6 +35,7 @@ CALM_MS = 200.0
 
 PERMISSIONS = {
     "full": 'symbols = ["*"]',
+    "watcher": 'symbols = ["AAPL"]\nmetrics = true',
     "least": 'symbols = ["AAPL", "SYM000"]\ndata_types = ["TRADES"]\nmodes = ["conflate", "snapshot"]\n'
     "least_interval_ms = 1000\nsubscriptions = 3\nmax_bytes_per_s = 20000",
 }
