@@ -562,8 +562,6 @@ def test_a_fault_that_one_connection_meets_is_reported_and_its_own_end_alone(run
         raise RuntimeError("a fault")
 
     async def test() -> None:
-        reported: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
         async with (
             serving(heartbeat_s=0.2) as (server, desk),
             client_of(server) as good,
@@ -572,14 +570,16 @@ def test_a_fault_that_one_connection_meets_is_reported_and_its_own_end_alone(run
             await bad.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
             monkeypatch.setattr(Connection, "drain_backlog", fail)
             bad.socket.transport.pause_reading()
-            while not reported:  # it may be cut before it has fallen behind
+            while not server.tally.faults:  # it may be cut before it has fallen behind
                 await trade_much(desk, 0, 200)
             await until(lambda: len(server.connections) == 1)
             await good.ask("ping")
             await good.until("heartbeat")
-        assert [str(error) for error in reported] == ["a fault"]
+            assert server.tally.faults == {"connection": 1}
 
-    run(test())
+    with errors_logged() as errors:
+        run(test())
+    assert len(errors) == 1
 
 
 def test_a_fault_that_is_no_connection_s_is_reported_and_ends_nothing(run: Run, monkeypatch: Any) -> None:
@@ -588,16 +588,16 @@ def test_a_fault_that_is_no_connection_s_is_reported_and_ends_nothing(run: Run, 
         raise RuntimeError("a fault")
 
     async def test() -> None:
-        reported: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
         async with serving(heartbeat_s=0.2) as (server, _), client_of(server) as client:
             monkeypatch.setattr(server, "_tell_gaps", fail)
-            await until(lambda: reported)
+            await until(lambda: server.tally.faults)
             await client.ask("ping")
             await client.until("heartbeat")
-        assert [str(error) for error in reported] == ["a fault"]
+            assert server.tally.faults == {"upkeep": 1}
 
-    run(test())
+    with errors_logged() as errors:
+        run(test())
+    assert len(errors) == 1
 
 
 # --- the end, and signs of life ---
