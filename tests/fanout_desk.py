@@ -78,7 +78,7 @@ class Desk:
     def open_request(self, subscription: Subscription) -> None:
         """Serve a subscription by a new request, as after a reconnect."""
         subscription.req_id = self.feed.next_req_id()
-        subscription.req_ids[subscription.req_id] = 0
+        subscription.req_ids[subscription.req_id] = self.feed.seq
         subscription.state = SubscriptionState.LIVE
         self.feed.bind(subscription.req_id, subscription.instrument)
 

@@ -21,6 +21,7 @@ from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Dialect
 from ibfast.fanout.json_dialect import JsonDialect
+from ibfast.fanout.ledger import Since
 from ibfast.fanout.positions import seq_of
 
 SYMBOLS = ("AAPL", "MSFT")
@@ -93,7 +94,7 @@ class Office:
 
     def read(self, dialect: Dialect, channel: Channel) -> tuple[Reader, Lane, Seat]:
         """A new reader of one channel, with its state."""
-        lane, seat = self.batcher.join(dialect, channel, {"trades": 0})
+        lane, seat = self.batcher.join(dialect, channel, Since(1, 0))
         reader = Reader()
         described = lane.encoder.describe(seat.index)
         if described:

@@ -22,6 +22,7 @@ from ibfast.fanout.batcher import Batcher, Lane, Seat
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.histories import ENCODED_ROWS, SCANNED_ROWS, Histories, History
 from ibfast.fanout.json_dialect import JsonDialect
+from ibfast.fanout.ledger import Since
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.turns import Turns
 
@@ -45,7 +46,7 @@ class Office:
     def seat(self, symbol: str = "AAPL") -> tuple[Lane, Seat]:
         instrument = self.desk.feed.instruments.index(symbol)
         channel = Channel(instrument, ("trades",), frozenset({Kind.L1_LAST}), interval_ms=10, ordered=True)
-        return self.batcher.join(JsonDialect(self.desk.feed), channel, {"trades": 0})
+        return self.batcher.join(JsonDialect(self.desk.feed), channel, Since(1, 0))
 
 
 def prices(frames: bytes) -> list[float]:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from ibfast.enums import Kind
 from ibfast.fanout.channels import Channel
-from ibfast.fanout.ledger import Ledger
+from ibfast.fanout.ledger import Ledger, Since
 from ibfast.fanout.state import ChannelState
 
 CAPACITY = 32
+BEGINNING = Since(1, 0)
 FAMILIES = ("quotes", "trades", "ticks", "depth")
 KINDS = frozenset({Kind.L1_QUOTE, Kind.L1_LAST, Kind.PRICE, Kind.SIZE, Kind.DEPTH, Kind.DEPTH_RESET})
 
@@ -40,9 +41,9 @@ def channel_of(desk: Desk, symbol: str, *families: str) -> Channel:
     return Channel(desk.feed.instruments.index(symbol), families or FAMILIES, KINDS)
 
 
-def begun(desk: Desk, ledger: Ledger, symbol: str = "AAPL", **since_seqs: int) -> Channel:
+def begun(desk: Desk, ledger: Ledger, symbol: str = "AAPL", since: Since = BEGINNING) -> Channel:
     channel = channel_of(desk, symbol)
-    ledger.begin(channel, dict.fromkeys(FAMILIES, 0) | since_seqs)
+    ledger.begin(channel, since)
     return channel
 
 
@@ -136,10 +137,10 @@ def test_a_subscription_that_was_opened_anew_begins_with_nothing() -> None:
     desk.book("AAPL", (0, 0, 0, 1.0, 1.0))
     desk.trade("AAPL", 1.0)
     assert ledger.rows(channel).keys() == {"depth", "trades", "ticks"}
-    begun(desk, ledger, depth=desk.feed.seq)
-    assert ledger.rows(channel).keys() == {"trades", "ticks"}
-    begun(desk, ledger)  # what is older is known all the same
-    assert ledger.rows(channel).keys() == {"trades", "ticks"}
+    begun(desk, ledger)
+    assert ledger.rows(channel).keys() == {"depth", "trades", "ticks"}
+    begun(desk, ledger, since=Since(2, desk.feed.seq))
+    assert ledger.rows(channel) == {}
 
 
 def test_an_index_that_was_freed_has_no_state_of_its_former_instrument() -> None:
@@ -177,7 +178,7 @@ def test_rows_that_are_nobody_s_are_none_of_a_state() -> None:
     channel = channel_of(desk, "AAPL", "trades")
     desk.trade("AAPL", 1.0)
     desk.foreign_trade("AAPL", 666.0)
-    ledger.begin(channel, {"trades": 0})
+    ledger.begin(channel, BEGINNING)
     desk.foreign_trade("AAPL", 667.0)
     assert ledger.rows(channel)["trades"]["price"].tolist() == [1.0]
     assert np.all(ledger.rows(channel)["trades"]["req_id"] == own)

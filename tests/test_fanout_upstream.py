@@ -84,15 +84,18 @@ def test_one_line_in_other_words_began_when_it_began(run: Run) -> None:
         desk.trade("AAPL", 1.0, 2.0)
         (second,), _ = await upstreams.acquire(AAPL_BY_ID, "TRADES")
         assert second is not first
-        assert second.since_seq == first.since_seq == 0
+        assert second.since == first.since
+        assert second.since.seq == 0
         assert second.generation == first.generation
         upstreams.release([first, second])
         (third,), _ = await upstreams.acquire(AAPL_BY_ID, "TRADES")
-        assert third.since_seq == desk.feed.seq > 0
+        assert third.since.seq == desk.feed.seq > 0
+        assert third.since.tenure > first.since.tenure
         assert third.generation > first.generation
         upstreams.release([third])
         (fourth,), _ = await upstreams.acquire(AAPL, "TRADES")  # no row has come meanwhile
-        assert (fourth.since_seq, fourth.generation > third.generation) == (third.since_seq, True)
+        assert (fourth.since.seq, fourth.generation > third.generation) == (third.since.seq, True)
+        assert fourth.since.tenure > third.since.tenure
         upstreams.release([fourth])
         await upstreams.close()
 
@@ -255,9 +258,35 @@ def test_a_line_goes_on_though_the_one_who_had_it_leaves_meanwhile(run: Run) -> 
         upstreams.release([trades])
         (quotes,), _ = await asking
         assert desk.cancelled == []
-        assert quotes.since_seq == trades.since_seq == 0 < desk.feed.seq
+        assert quotes.since == trades.since
+        assert quotes.since.seq == 0 < desk.feed.seq
         assert quotes.generation == trades.generation
         upstreams.release([quotes])
+        await upstreams.close()
+
+    run(test())
+
+
+def test_a_request_that_others_of_the_process_have_began_when_it_began(run: Run) -> None:
+    """And what came of it while no subscriber had it is missed, though it is one subscription at the gateway."""
+
+    async def test() -> None:
+        desk = Desk()
+        upstreams = Upstreams(desk.feed, desk, linger_s=0)
+        stream = await desk.subscribe(AAPL, "QUOTES")
+        desk.trade("AAPL", 1.0)
+        (first,), _ = await upstreams.acquire(AAPL, "TRADES")
+        upstreams.release([first])
+        (second,), _ = await upstreams.acquire(AAPL, "TRADES")
+        assert first.since.seq == second.since.seq == 0 < desk.feed.seq
+        assert first.since.tenure < second.since.tenure
+        assert first.generation == second.generation
+        upstreams.release([second])
+        stream.subscription.req_ids[stream.subscription.req_id] = -1  # it waits for its turn
+        (third,), _ = await upstreams.acquire(AAPL, "TRADES")
+        assert third.since.seq == desk.feed.seq
+        upstreams.release([third])
+        stream.unsubscribe()
         await upstreams.close()
 
     run(test())

@@ -168,7 +168,7 @@ class Races(RuleBasedStateMachine):
     def each_row_of_a_line_in_use_is_kept_from_its_beginning(self) -> None:
         for upstream in {upstream for taken in self.held for upstream in taken if not upstream.is_over}:
             subscription = upstream.stream.subscription
-            assert upstream.since_seq <= self.desk.began[subscription]
+            assert upstream.since.seq <= self.desk.began[subscription]
             assert self.upstreams.keeps(np.array([subscription.req_id])).all()
 
     def teardown(self) -> None:

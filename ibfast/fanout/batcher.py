@@ -9,7 +9,7 @@ they have lost by it before they are sent a sequence number that is beyond.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Audience, Dialect, Encoder, Members, Outlet, Rows
 from ibfast.fanout.faults import OnFault
-from ibfast.fanout.ledger import Keeps, Ledger
+from ibfast.fanout.ledger import Keeps, Ledger, Since
 from ibfast.feed import Feed
 from ibfast.ring import Reader
 
@@ -286,16 +286,26 @@ class Batcher:
                 broken.append(seat)
         self._on_loss(Loss(lane, from_seq, seats, broken))
 
-    def join(self, dialect: Dialect, channel: Channel, since_seqs: Mapping[str, int]) -> tuple[Lane, Seat]:
+    def _restart_all(self, channel: Channel) -> None:
+        """Have all channels with families of this one go on from what is known of them."""
+        for window_ms in tuple(self.windows):
+            self.flush(window_ms)
+        for lane in tuple(self._lanes.values()):
+            seats = [seat for other, seat in lane.seats.items() if other.overlaps(channel)]
+            if seats:
+                self._restart(lane, seats, lane.seq)
+
+    def join(self, dialect: Dialect, channel: Channel, since: Since) -> tuple[Lane, Seat]:
         """Take a share in a channel, which is complete up to its lane's `seq`.
 
         Args:
             dialect: how it is to be said.
             channel: what.
-            since_seqs: by family: the gateway sends its data since then, and what is older is no state.
+            since: where its state begins.
         """
         self.flush(channel.interval_ms)
-        self.ledger.begin(channel, since_seqs)
+        if self.ledger.begin(channel, since):
+            self._restart_all(channel)
         lane = self._lane(dialect, channel)
         seat = lane.seats.get(channel)
         if seat is None:

@@ -87,6 +87,10 @@ class Channel:
     unit: str = "us"
     ordered: bool = False
 
+    def overlaps(self, other: Channel) -> bool:
+        """Tell whether both have a family of the same instrument."""
+        return self.instrument == other.instrument and not set(self.families).isdisjoint(other.families)
+
     @property
     def interval_class(self) -> int:
         """The number of the windows in which it comes."""

@@ -7,7 +7,7 @@ asks, or before they come round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from ibfast.fanout.state import IS_OLD, KEYED, ChannelState, by_instrument
 from ibfast.feed import Feed
 from ibfast.ring import Reader
 
-__all__ = ["Keeps", "Ledger"]
+__all__ = ["Keeps", "Ledger", "Since"]
 
 Keeps = Callable[[NDArray[Any]], NDArray[np.bool_]]
 """Tells of request ids whether their rows are for subscribers."""
@@ -33,20 +33,33 @@ MOST_PENDING = 4096
 """Rows that may wait in a ring: reading them takes about a millisecond, and a ring holds more."""
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Since:
+    """Where the state of a channel begins.
+
+    Attributes:
+        tenure: number of the unbroken time in which the rows of its request are for subscribers.
+        seq: of the feed, when the request at the gateway began: what is older is no state.
+    """
+
+    tenure: int
+    seq: int
+
+
 @dataclass(slots=True, eq=False)
 class _Entry:
     """One family of an instrument.
 
     Attributes:
         generation: of the instrument's index.
-        since_seq: rows after this are its own.
+        tenure: in which it was kept; between two tenures rows are missed.
         is_own: by kind.
         state: what came of them.
         is_whole: whether none was missed that the state depends on.
     """
 
     generation: int
-    since_seq: int
+    tenure: int
     is_own: NDArray[np.bool_]
     state: ChannelState
     is_whole: bool = True
@@ -86,21 +99,23 @@ class Ledger:
         self._entries: dict[str, dict[int, _Entry]] = {}
         self._freed = feed.freed
 
-    def begin(self, channel: Channel, since_seqs: Mapping[str, int]) -> None:
-        """Know a channel's state from now on.
+    def begin(self, channel: Channel, since: Since) -> bool:
+        """Know a channel's state from now on, as far as the rings still hold the rows that it comes from.
 
-        Args:
-            channel: whose.
-            since_seqs: by family: the gateway sends its data since then, and what is older is no state.
+        Returns:
+            Whether a state that was known is no longer the channel's: it was of a tenure before.
         """
         self._forget_freed()
+        is_replaced = False
         for family in channel.families:
             entry = self._entries.get(family, {}).get(channel.instrument)
-            if entry is None or entry.since_seq < since_seqs[family]:
+            if entry is None or entry.tenure < since.tenure:
                 self._read(family)
                 self._entries.setdefault(family, {})[channel.instrument] = self._from_ring(
-                    replace(channel, families=(family,)), since_seqs[family]
+                    replace(channel, families=(family,)), since
                 )
+                is_replaced |= entry is not None
+        return is_replaced
 
     def _forget_freed(self) -> None:
         """Drop what is known of instruments whose indices were freed: other instruments may have these now."""
@@ -113,15 +128,16 @@ class Ledger:
                 instrument: entry for instrument, entry in entries.items() if entry.generation == generation(instrument)
             }
 
-    def _from_ring(self, channel: Channel, since_seq: int) -> _Entry:
+    def _from_ring(self, channel: Channel, since: Since) -> _Entry:
         (family,) = channel.families
         ring = self._feed.rings[family]
         self._readers.setdefault(family, ring.reader(start="next"))
         is_own = np.zeros(256, bool)
         is_own[list(channel.kinds)] = True
         generation = self._feed.instruments.generation(channel.instrument)
-        entry = _Entry(generation, since_seq, is_own, ChannelState(channel.families, {}), reaches(ring, since_seq))
-        for rows in rows_between(self._feed, channel, since_seq, self._feed.seq).values():
+        state = ChannelState(channel.families, {})
+        entry = _Entry(generation, since.tenure, is_own, state, reaches(ring, since.seq))
+        for rows in rows_between(self._feed, channel, since.seq, self._feed.seq).values():
             entry.take(family, rows[self._keeps(rows["req_id"])])
         return entry
 

@@ -13,7 +13,7 @@ from typing import Any
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
-from ibfast.fanout.batcher import Batcher, Loss
+from ibfast.fanout.batcher import Batcher, Lane, Loss, Seat
 from ibfast.fanout.channels import Channel, Tap, interval_class
 from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.frames import text_frame
@@ -110,8 +110,8 @@ class Subscriber:
 
         The caller calls `advance` of it until there is no more, and `close` after `open`.
         """
-        channel, since_seqs = self._channel(request, upstreams, taps)
-        lane, seat = self._batcher.join(self._dialect, channel, since_seqs)
+        channel = self._channel(request, upstreams, taps)
+        lane, seat = self._join(channel, upstreams)
         seen_seq, reason = self._judge(resume, self._epoch(request.interval_ms, channel, upstreams, lane.seq))
         if reason:
             self._batcher.leave(lane, seat)
@@ -134,11 +134,11 @@ class Subscriber:
         waits_until_s: float | None = None,
     ) -> Subscription:
         """Begin a subscription: answer, then its snapshot or what was missed, then data."""
-        channel, since_seqs = self._channel(request, upstreams, taps)
-        lane, seat = self._batcher.join(self._dialect, channel, since_seqs)
+        channel = self._channel(request, upstreams, taps)
+        lane, seat = self._join(channel, upstreams)
         number, self._next_number = self._next_number, self._next_number + 1
         subscription = Subscription(
-            number, request, contract, upstreams, since_seqs, self._free_channel_id(), lane, seat, request.interval_ms,
+            number, request, contract, upstreams, self._free_channel_id(), lane, seat, request.interval_ms,
             told_seq=self._batcher.feed.seq, waits_until_s=waits_until_s,
         )  # fmt: skip
         self.subscriptions[number] = subscription
@@ -165,14 +165,11 @@ class Subscriber:
             self._serve(subscription, is_over=False)
             self._outlet.watch()
 
-    def _channel(
-        self, request: Subscribe, upstreams: tuple[Upstream, ...], taps: tuple[Tap, ...]
-    ) -> tuple[Channel, dict[str, int]]:
-        """Return what is to be encoded, and since when the gateway sends each family of it."""
-        since = {upstream.data_type: upstream.since_seq for upstream in upstreams}
+    def _channel(self, request: Subscribe, upstreams: tuple[Upstream, ...], taps: tuple[Tap, ...]) -> Channel:
+        """Return what is to be encoded."""
         is_conflated = request.mode != "stream"
         kinds = frozenset[Any]().union(*(tap.kinds for tap in taps))
-        channel = Channel(
+        return Channel(
             instrument=upstreams[0].stream.instrument,
             families=tuple(tap.family for tap in taps),
             kinds=kinds - OLD_KINDS if is_conflated else kinds,  # what is old is never the latest
@@ -182,7 +179,9 @@ class Subscriber:
             unit=request.times,
             ordered=request.ordered,
         )
-        return channel, {tap.family: since[tap.data_type] for tap in taps}
+
+    def _join(self, channel: Channel, upstreams: tuple[Upstream, ...]) -> tuple[Lane, Seat]:
+        return self._batcher.join(self._dialect, channel, max(upstream.since for upstream in upstreams))
 
     def _answer(self, subscription: Subscription, recall: Recall | None) -> None:
         """Say that a subscription is there, and where it goes on."""
@@ -325,7 +324,7 @@ class Subscriber:
             subscription.missed += lane.encoder.count(seat.index) - subscription.counted
         self._places.unseat(subscription)
         channel = replace(seat.channel, interval_ms=interval_ms)
-        subscription.lane, subscription.seat = self._batcher.join(self._dialect, channel, subscription.since_seqs)
+        subscription.lane, subscription.seat = self._join(channel, subscription.upstreams)
         subscription.counted = subscription.lane.encoder.count(subscription.seat.index)
         self._batcher.leave(lane, seat)
         if self.is_behind:

@@ -5,7 +5,6 @@ The rule of the file: values; what becomes of them is `subscriber`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,6 @@ class Subscription:
         request: what was asked for; `interval_ms` is the one wanted, the channel's the one that it has.
         contract: as the gateway knows it.
         upstreams: where its rows come from.
-        since_seqs: by family: the gateway sends them since then.
         channel_id: the connection's number of its channel.
         epoch: of the channel, as the client was last given it.
         lane, seat: who encodes it.
@@ -48,7 +46,6 @@ class Subscription:
     request: Subscribe
     contract: Contract
     upstreams: tuple[Upstream, ...]
-    since_seqs: Mapping[str, int]
     channel_id: int
     lane: Lane
     seat: Seat

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ibfast.contracts import Contract
 from ibfast.errors import Error, FeedError, NotConnectedError, RequestError
 from ibfast.fanout.channels import Tap, taps_of
+from ibfast.fanout.ledger import Since
 from ibfast.fanout.messages import Code, RefusedError
 from ibfast.feed import Feed
 from ibfast.policy.subscription import SubscriptionState
@@ -50,17 +51,15 @@ class Upstream:
     Attributes:
         opening: opens the source's stream.
         stream: the source's, once it is open.
-        since_seq: the feed's sequence number at which the request began that serves it.
-        generation: of that request: one that is opened later has a larger one, even at the same `since_seq`.
+        since: where the state of its rows begins; once it is open.
         users: whoever wants to hear of its state and its gaps.
         told: the state that all users were sent last; "" where they may have been sent different ones.
     """
 
-    def __init__(self, key: tuple[Hashable, DataType], since_seq: int, generation: int) -> None:
+    def __init__(self, key: tuple[Hashable, DataType]) -> None:
         self.key = key
         self.opening: asyncio.Task[Stream]
-        self.since_seq = since_seq
-        self.generation = generation
+        self.since: Since
         self.shares = 0
         self.users: set[Any] = set()
         self.told = ""
@@ -75,6 +74,11 @@ class Upstream:
     def stream(self) -> Stream:
         """The source's stream; only after `acquire`."""
         return self.opening.result()
+
+    @property
+    def generation(self) -> int:
+        """Of the subscription at the gateway: one that begins later has a larger one."""
+        return self.stream.subscription.order
 
     @property
     def state(self) -> str:
@@ -111,7 +115,7 @@ class Upstreams:
         self._linger_s = linger_s
         self._open: dict[tuple[Hashable, DataType], Upstream] = {}
         self._former: set[Upstream] = set()  # over and replaced; kept until the last of their users has been told
-        self._generations = itertools.count(1)
+        self._tenures = itertools.count(1)
         self._judged = np.zeros(1024, np.int8)
 
     def __iter__(self) -> Iterator[Upstream]:
@@ -161,7 +165,7 @@ class Upstreams:
             self._replace(upstream)
             upstream = None
         if upstream is None:
-            upstream = self._open[key] = Upstream(key, self._feed.seq, next(self._generations))
+            upstream = self._open[key] = Upstream(key)
             upstream.opening = asyncio.get_running_loop().create_task(self._subscribe(upstream, contract))
             upstream.opening.add_done_callback(_retrieve)
         upstream.shares += 1
@@ -186,10 +190,11 @@ class Upstreams:
     async def _subscribe(self, upstream: Upstream, contract: Contract) -> Stream:
         with _refusals():
             stream = await self._source.subscribe(contract, upstream.data_type)
-        # The request at the gateway may be that of others already, who may be gone before anybody else looks.
-        shared = [upstream, *(other for other in self if other.stream.subscription is stream.subscription)]
-        upstream.since_seq = min(each.since_seq for each in shared)
-        upstream.generation = min(each.generation for each in shared)
+        subscription = stream.subscription
+        # The request may be older than this: others in this process, or other upstreams, may have had it already.
+        since_seq = self._feed.seq if subscription.since_seq is None else subscription.since_seq
+        tenures = [other.since.tenure for other in self if other.stream.subscription is subscription]
+        upstream.since = Since(tenures[0] if tenures else next(self._tenures), since_seq)
         self._judged[:] = 0  # whose rows a request brings may have to be judged anew
         return stream
 

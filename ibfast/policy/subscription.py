@@ -179,6 +179,11 @@ class Subscription:
         return next(reversed(self.req_ids), -1)
 
     @property
+    def since_seq(self) -> int | None:
+        """The feed's newest sequence number when the oldest of `req_ids` was asked for; None: none was, so far."""
+        return next((seq for seq in self.req_ids.values() if seq >= 0), None)
+
+    @property
     def family(self) -> str:
         """The limit that it counts against, see `family_of`."""
         return family_of(self.request)
