@@ -9,7 +9,7 @@ they have lost by it before they are sent a sequence number that is beyond.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,8 @@ class Lane:
         seq: what was encoded is complete up to here.
         told: the encoder's version of which all audiences were told.
         audiences: those who have the same channels under the same numbers, by these.
+        renewals: what is to be done before the next window is encoded, by whose business it is: connections that get
+            other channels from there on are admitted once.
     """
 
     def __init__(self, encoder: Encoder, interval_ms: int, seq: int, new_members: Callable[[], Members]) -> None:
@@ -122,6 +124,7 @@ class Lane:
         self._new_members = new_members
         self.seats: dict[Channel, Seat] = {}
         self.audiences: dict[tuple[Any, ...], Audience] = {}
+        self.renewals: dict[Hashable, Callable[[], None]] = {}
 
     def admit(self, outlet: Outlet, channels: Iterable[tuple[int, int]]) -> Audience:
         """Have a connection get the frames of these channels: pairs of its own number and the encoder's index."""
@@ -149,13 +152,16 @@ class Lane:
             The channels, and the audiences, that have lost it by a fault.
         """
         encoder = self.encoder
-        audiences = list(self.audiences.values())
+        audiences: list[Audience] = []
         lost: set[int] = set()
         failed: list[Audience] = []
         if rows:
             encoder.push(rows)
-        version = self.told
+        version, is_first = self.told, True
         while encoder.advance(until_ns, seq):
+            if is_first:
+                self._renew(on_fault)
+                audiences, is_first = list(self.audiences.values()), False
             for index, error in encoder.faults():
                 on_fault("channel", error)
                 lost |= set() if index is None else {index}
@@ -177,6 +183,13 @@ class Lane:
         for audience in failed:
             audience.forget()
         return [seat for seat in self.seats.values() if seat.index in lost] if lost else [], failed
+
+    def _renew(self, on_fault: OnFault) -> None:
+        for renew in tuple(self.renewals.values()):
+            try:
+                renew()
+            except Exception as error:
+                on_fault("audience", error)
 
     def send(self, write: Write) -> None:
         """Give every audience its share of what was encoded, in one write."""

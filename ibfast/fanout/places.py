@@ -1,11 +1,13 @@
 """A connection's places in lanes: whose frames it gets, and what it was told that all others there know.
 
-The rule of the file: a connection is admitted to frames only when it was told all that they build on.
+The rule of the file: a connection is admitted to frames only when it was told all that they build on. It is admitted
+once for each window, however much has changed since the last one: to admit it costs as much as it has subscriptions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from ibfast.fanout.batcher import Lane
 from ibfast.fanout.dialect import Audience, Outlet
@@ -18,7 +20,7 @@ __all__ = ["Places"]
 class _Place:
     """A connection's place in a lane: whose frames it gets, or up to which version it was told what is new."""
 
-    subscriptions: list[Subscription] = field(default_factory=list)
+    subscriptions: dict[Subscription, None] = field(default_factory=dict)
     audience: Audience | None = None
     told: int = 0
 
@@ -61,34 +63,48 @@ class Places:
 
     def renew(self) -> None:
         """Have all frames sent anew, because the outlet is another one than it was: `is_capped` has changed."""
-        for lane in tuple(self._places):
-            self._renew(lane)
+        for lane in self._places:
+            self._renew_later(lane)
 
     def seat(self, subscription: Subscription) -> None:
         """Have a subscription's frames sent, too. The connection was told all that is new in its lane."""
-        place = self._places.setdefault(subscription.lane, _Place())
-        if subscription not in place.subscriptions:
-            place.subscriptions.append(subscription)
-        self._renew(subscription.lane)
+        lane = subscription.lane
+        place = self._places.setdefault(lane, _Place())
+        place.subscriptions[subscription] = None
+        if self.is_open:
+            place.told = lane.encoder.version
+        self._renew_later(lane)
 
     def unseat(self, subscription: Subscription) -> None:
         """Have them sent no more."""
-        place = self._places.get(subscription.lane)
-        if place is not None and subscription in place.subscriptions:
-            place.subscriptions.remove(subscription)
-            self._renew(subscription.lane)
+        lane = subscription.lane
+        place = self._places.get(lane)
+        if place is None or subscription not in place.subscriptions:
+            return
+        del place.subscriptions[subscription]
+        if place.subscriptions:
+            self._renew_later(lane)
+        else:
+            self._dismiss(lane, place)
+            del self._places[lane]
+
+    def _renew_later(self, lane: Lane) -> None:
+        if self.is_open:
+            lane.renewals[self] = partial(self._renew, lane)
 
     def _renew(self, lane: Lane) -> None:
         place = self._places[lane]
-        self._dismiss(lane, place)
-        if not place.subscriptions:
-            del self._places[lane]
-        elif self.is_open:
+        try:
+            self._dismiss(lane, place)
             pairs = [(each.channel_id, each.seat.index) for each in place.subscriptions]
             place.audience = lane.admit(self._outlet, pairs)
             self._outlet.write(lane.encoder.greeting(place.audience))
+        except BaseException:
+            self._outlet.cut()  # it would lack frames, and not know
+            raise
 
     def _dismiss(self, lane: Lane, place: _Place) -> None:
+        lane.renewals.pop(self, None)
         if place.audience is not None:
             lane.dismiss(self._outlet, place.audience)
             place.audience = None
