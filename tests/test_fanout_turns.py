@@ -28,7 +28,7 @@ def test_a_turn_of_the_loop_has_so_many_pieces_and_everybody_has_one_of_them(run
         while len(turns):
             await asyncio.sleep(0)
             seen.append(len(done))
-        assert "".join(done) == "aaaabc"
+        assert "".join(done) == "aaabca"
         assert max(later - first for first, later in itertools.pairwise(seen)) <= 3
 
     run(test())
@@ -42,7 +42,7 @@ def test_who_has_much_to_do_does_not_keep_others_waiting(run: Run) -> None:
         turns.add("little", lambda: done.append("l"))
         while len(turns):
             await asyncio.sleep(0)
-        assert "".join(done[:4]) == "mmml"
+        assert "".join(done[:3]) == "mml"
         assert len(done) == 101
 
     run(test())
@@ -108,5 +108,55 @@ def test_a_piece_of_who_was_cancelled_is_not_done(run: Run) -> None:
         while len(turns):
             await asyncio.sleep(0)
         assert done == []
+
+    run(test())
+
+
+def test_who_comes_back_for_each_piece_has_no_more_than_who_has_many_waiting(run: Run) -> None:
+    async def test() -> None:
+        turns, done = turns_of(2), list[str]()
+
+        async def come_back() -> None:
+            while len(done) < 60:
+                await turns.run("back", lambda: done.append("b"))
+
+        for _ in range(100):
+            turns.add("many", lambda: done.append("m"))
+        await come_back()
+        assert 25 <= done[:60].count("b") <= 35
+
+    run(test())
+
+
+def test_who_had_little_is_next_however_many_have_pieces_that_wait(run: Run) -> None:
+    async def test() -> None:
+        turns, done = turns_of(2), list[object]()
+        for _ in range(3):
+            for crowd in range(100):
+                turns.add(crowd, lambda crowd=crowd: done.append(crowd))  # type: ignore[misc]
+        while len(done) < 150:
+            await asyncio.sleep(0)
+        before = len(done)
+        await turns.run("little", lambda: done.append("little"))
+        assert (
+            done.index("little") - before <= 50
+        )  # before it come those who have had one piece, and nobody has a third
+
+    run(test())
+
+
+def test_owners_are_forgotten(run: Run) -> None:
+    async def test() -> None:
+        turns = turns_of(2)
+        for _ in range(3000):
+            turns.add("much", lambda: None)
+        for crowd in range(1000):
+            await turns.run(crowd, lambda: None)
+        assert len(turns._had_s) < 300
+        while len(turns):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not turns._had_s
 
     run(test())

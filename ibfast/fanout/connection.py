@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from email.utils import formatdate
 from typing import Any, Protocol, cast
 
@@ -188,13 +188,18 @@ class Connection(ServerConnection):
             wait_s = self._control.wait_s(self.loop.time())
             if not wait_s:
                 self._is_reading = True
-                self.owner.turns.add(self, self._read_piece)
+                self.owner.turns.add(self.turn_of, self._read_piece)
             elif self._ending is None and len(self._unread) > self.owner.max_message_bytes:
                 self.owner.too_fast(self)
             elif self._wake is None:
                 self.owner.paused()
                 self._wake = self.loop.call_later(wait_s, self._wake_up)
         self.member.wait(is_waiting=len(self._unread) > self.owner.max_message_bytes)
+
+    @property
+    def turn_of(self) -> Hashable:
+        """Whose turn it is when something is done for the client: of its token's holder, or of its address before."""
+        return self.address if self.session is None else self.session.holder
 
     def _wake_up(self) -> None:
         self._wake = None

@@ -49,7 +49,7 @@ from ibfast.fanout.pages import Health, Page, Pages
 from ibfast.fanout.questions import ContractQuestions
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.session import Hub, Session
-from ibfast.fanout.tokens import Tokens
+from ibfast.fanout.tokens import Grant, Tokens
 from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Source, Upstreams
 from ibfast.fanout.writing import Audience as Members
@@ -293,9 +293,12 @@ class FanoutServer:
         if connection in self.connections:
             self._watched.add(connection)
 
-    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Let a client in, or answer with a page."""
+    async def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Let a client in, or answer with a page, when it is its turn."""
         assert isinstance(connection, Connection)
+        return await self.turns.run(connection.turn_of, partial(self._judge, connection, request))
+
+    def _judge(self, connection: Connection, request: Request) -> Response | None:
         judged = self._door.judge(request, connection.address, connection.refusal, time.time())
         if isinstance(judged, Page):
             return connection.answer(judged, request.method)
@@ -309,17 +312,13 @@ class FanoutServer:
         """Converse with a client until it goes."""
         assert isinstance(connection, Connection)
         assert connection.grant is not None
-        if connection.is_ending:
+        session = await self.turns.run(connection.turn_of, partial(self._begin, connection, connection.grant))
+        if session is None:
             await connection.ended()
             return
-        dialect = self._hub.dialects[connection.subprotocol or JsonDialect.name]
-        self.tally.admitted += 1
-        session = Session(self._hub, connection, dialect, connection.grant)
-        connection.begin(session)
-        session.welcome()
         try:
             async for text in connection:
-                await self.turns.run(connection, partial(self._handle, connection, text))
+                await self.turns.run(session.holder, partial(self._handle, connection, text))
                 if connection.session is None:
                     break
                 await connection.drained()
@@ -329,6 +328,16 @@ class FanoutServer:
             connection.session = None
             await session.finish()
             await connection.ended()
+
+    def _begin(self, connection: Connection, grant: Grant) -> Session | None:
+        if connection.is_ending:
+            return None
+        dialect = self._hub.dialects[connection.subprotocol or JsonDialect.name]
+        self.tally.admitted += 1
+        session = Session(self._hub, connection, dialect, grant)
+        connection.begin(session)
+        session.welcome()
+        return session
 
     def _handle(self, connection: Connection, text: str | bytes) -> None:
         if connection.session is not None:

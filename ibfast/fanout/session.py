@@ -213,7 +213,7 @@ class Session:
             try:
                 self._require_pace(contract, request)
                 if request.resume is None or request.mode == "snapshot":
-                    await self._hub.turns.run(self, begin)
+                    await self._hub.turns.run(self.holder, begin)
                 else:
                     await self._resume(request, request.resume, taken, taps, begin)
             except BaseException:
@@ -255,11 +255,11 @@ class Session:
         async with self._resuming:
             await self._outlet.drained()
             try:
-                await turns.run(self, recall)
+                await turns.run(self.holder, recall)
                 for found in recalls:
-                    while not await turns.run(self, found.advance):
+                    while not await turns.run(self.holder, found.advance):
                         pass
-                await turns.run(self, lambda: begin(*recalls))
+                await turns.run(self.holder, lambda: begin(*recalls))
             finally:
                 for found in recalls:
                     found.close()

@@ -1,12 +1,16 @@
-"""Work for many connections, done in small pieces over the turns of the event loop.
+"""Work for many clients, done in small pieces over the turns of the event loop.
 
-The rule of the file: connections take turns, one piece each; once the pieces of one turn of the loop have used up its
-slice of time, the other pieces wait for the next turn. It knows nothing of what a piece does. The clock is a parameter.
+The rule of the file: the owner that has had the least time is next, so that a client that asks for little waits for
+nobody who asks for much (start-time fair queueing, Goyal et al. 1996). Once the pieces of one turn of the loop have
+used up its slice of time, the other pieces wait for the next turn. It knows nothing of what a piece does. The clock is
+a parameter.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -16,6 +20,9 @@ __all__ = ["Turns"]
 
 SLICE_S = 0.005
 """Windows of 10 ms are written in time although every turn of the loop does its slice of pieces."""
+
+MOST_REMEMBERED = 64
+"""Owners of which no piece waits, before those are forgotten that have had no more than others."""
 
 T = TypeVar("T")
 
@@ -34,7 +41,11 @@ class Turns:
         self._slice_s = slice_s
         self._now_s = now_s
         self._left_s = slice_s
-        self._waiting: dict[Hashable, deque[Callable[[], object]]] = {}  # whose turn is next comes first
+        self._waiting: dict[Hashable, deque[Callable[[], object]]] = {}
+        self._order: list[tuple[float, int, Hashable]] = []  # a heap: whose turn is next comes first
+        self._numbers = itertools.count()
+        self._had_s: dict[Hashable, float] = {}  # an owner that comes back begins with no less than it had
+        self._least_s = 0.0  # an owner that is new, or was away, has had no less than the one whose turn it is
         self._is_working = False
         self._is_scheduled = False
 
@@ -46,10 +57,14 @@ class Turns:
         """Do a piece of work: now, if this turn of the loop has time left, else when the owner's turn comes.
 
         Args:
-            owner: for whom; pieces of one owner keep their order.
+            owner: for whom, a client or all that are of one; pieces of one owner keep their order.
             piece: the work.
         """
-        self._waiting.setdefault(owner, deque()).append(piece)
+        pieces = self._waiting.get(owner)
+        if pieces is None:
+            pieces = self._waiting[owner] = deque()
+            self._queue(owner)
+        pieces.append(piece)
         if not self._is_working:
             self._work()
 
@@ -72,16 +87,20 @@ class Turns:
         self._is_working = True
         try:
             while self._waiting and self._left_s > 0:
-                owner = next(iter(self._waiting))
-                pieces = self._waiting.pop(owner)
+                self._least_s, _, owner = heapq.heappop(self._order)
+                pieces = self._waiting[owner]
                 piece = pieces.popleft()
-                if pieces:
-                    self._waiting[owner] = pieces
                 began_s = self._now_s()
                 try:
                     piece()
                 finally:
-                    self._left_s -= self._now_s() - began_s
+                    spent_s = self._now_s() - began_s
+                    self._left_s -= spent_s
+                    self._had_s[owner] = self._least_s + spent_s
+                    if pieces:
+                        self._queue(owner)
+                    else:
+                        del self._waiting[owner]
         finally:
             self._is_working = False
             if not self._is_scheduled:
@@ -93,3 +112,11 @@ class Turns:
         self._is_scheduled, self._left_s = False, self._slice_s
         if self._waiting:
             self._work()
+        else:  # there is time for everybody
+            self._had_s.clear()
+
+    def _queue(self, owner: Hashable) -> None:
+        had_s = max(self._least_s, self._had_s.get(owner, 0.0))
+        heapq.heappush(self._order, (had_s, next(self._numbers), owner))
+        if len(self._had_s) > 2 * len(self._waiting) + MOST_REMEMBERED:
+            self._had_s = {other: had_s for other, had_s in self._had_s.items() if had_s > self._least_s}
