@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -72,6 +73,7 @@ async def serve(config: Config, simulation: Simulation | None = None) -> int:
         server = await stack.enter_async_context(_Listening(manager, config))
         stack.enter_context(_hangups(server, terminated))
         print("\n".join(_greeting(server, source)), flush=True)
+        gc.freeze()  # what was imported stays: to look at all of it in a collection would stop the loop for 20 ms
         ends: list[Coroutine[Any, Any, object]] = [terminated.wait(), _keep_connected(manager)]
         if gateway is not None:
             ends.append(gateway.ended())

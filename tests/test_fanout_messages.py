@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibfast.contracts import ComboLeg, Contract, Stock
+from ibfast.fanout import messages
 from ibfast.fanout.messages import (
+    MOST_NESTED,
     Code,
     Limit,
     ListSubscriptions,
@@ -149,7 +151,7 @@ def test_what_is_no_message(text: str | bytes) -> None:
         (said("limit", max_bytes_per_s=1e3), "max_bytes_per_s"),
         (said("list", all=True), "'all'"),
         (said("ping", data="x" * 1023), "1024 bytes"),
-        (said("ping", data=[[[]] * 3] * 4000), "1024 bytes"),
+        (said("ping", data=[[[]] * 3] * 200), "1024 bytes"),
     ],
 )
 def test_what_is_wrong_is_named(message: str, named: str) -> None:
@@ -167,6 +169,13 @@ def test_an_id_is_short_and_simple(request_id: Any) -> None:
 def test_what_could_be_read_but_not_repeated() -> None:
     nested = "[" * 500 + "]" * 500
     assert "nested" in refusal(f'{{"op": "ping", "data": {nested}}}').message
+
+
+def test_a_message_of_arrays_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = ",".join(["[]"] * (MOST_NESTED - 2))
+    assert "at most 1024 bytes" in refusal(f'{{"op": "ping", "data": [{inside}]}}').message
+    monkeypatch.setattr(messages.orjson, "loads", lambda text: pytest.fail("it was read"))
+    assert refusal(f'{{"op": "ping", "data": [{inside},{{}}]}}').code is Code.BAD_MESSAGE
 
 
 JSON = st.recursive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 import uvloop
@@ -27,6 +28,7 @@ async def main(port: int, tokens_file: str, certificate_file: str) -> None:
             FanoutServer(feed, manager, FanoutConfig(port=0), plain) as server,
             FanoutServer(feed, manager, FanoutConfig(port=0), secure) as tls_server,
         ):
+            gc.freeze()  # as `ibfast serve` does
             await child.serve({
                 "port": lambda: server.address[1],
                 "tls_port": lambda: tls_server.address[1],

@@ -41,6 +41,9 @@ DEFAULT_INTERVAL_MS = {"stream": 10, "conflate": 250, "snapshot": 10}
 MOST_BYTES_PER_S = 1 << 40
 MOST_LEGS = 8
 MOST_PING_BYTES = 1024
+MOST_NESTED = 1024
+"""Arrays and objects in a message. Python's garbage collector looks at each of them again and again: a message of 40 KB
+that consists of them takes ten times as long to read as another one, and brings its longest collections about."""
 
 COMBO = "BAG"
 
@@ -166,6 +169,8 @@ def parse(text: str | bytes) -> Request:
     """
     if not isinstance(text, str):
         raise RefusedError(Code.BAD_MESSAGE, "control messages are text: send JSON")
+    if text.count("[") + text.count("{") > MOST_NESTED:
+        raise RefusedError(Code.BAD_MESSAGE, f"a message has at most {MOST_NESTED} of the characters [ and {{")
     try:
         said = orjson.loads(text)
     except ValueError as error:
