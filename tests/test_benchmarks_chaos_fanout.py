@@ -194,9 +194,9 @@ def track_of(*, is_conflated: bool = False) -> Track:
     generation = Generation(truth, stream, 0)
     generation.look(0)
     track = Track(
-        name="channel", subscription=1, channel=0, cls=2, place=0, form=FORM,
+        name="channel", subscription=1, channel=0, cls=2, form=FORM,
         kinds={"trades": frozenset({int(Kind.L1_LAST)})}, is_conflated=is_conflated, generations=[generation],
-        options={}, bookmarks=Bookmarks("epoch"),
+        options={}, bookmarks=Bookmarks("epoch", 2),
     )  # fmt: skip
     assert list(track.take_state(State(0, 5, []))) == []
     return track

@@ -1,4 +1,4 @@
-"""A connection's places: it is admitted once for a window, however many subscriptions have come or gone."""
+"""A connection's places: admitted once for a window, however many subscriptions have come or gone since the last."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ told; pages say what there is; and when all have gone, no connection, line, lane
 
 What it does not show: a real TWS; TLS; loads of many subscribers; how long anything takes, but for limits of many
 seconds; rows that the rings themselves lack, which is judged without --fanout; `state` and `gap` messages one by one,
-since they are judged at rest; in JSON, which of two order books of one instrument a row belongs to. Nothing is the same
-run twice: what is found by a seed may show again only after some attempts.
+since they are judged at rest. Nothing is the same run twice: what is found by a seed may show again only after some
+attempts.
 """
 
 from __future__ import annotations

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
-from benchmarks.chaos.fanout.client import Client, Seen
+from benchmarks.chaos.fanout.client import Claim, Client
 from benchmarks.chaos.fanout.ours import Manner as OurManner
 from benchmarks.chaos.fanout.ours import Ours
 from benchmarks.chaos.fanout.rest import page
 from benchmarks.chaos.fanout.socket_client import Manner
+from benchmarks.chaos.fanout.tracks import Seen
 from benchmarks.chaos.fanout.wire import COLUMNS, STRUCTURE
 from benchmarks.chaos.fanout.world import FanoutWorld, token_of
 from benchmarks.chaos.market import FIRST_CON_ID, STOCKS
@@ -27,7 +29,7 @@ INTERVALS_MS = (0, 0, 10, 10, 50, 100, 250, 500, 1000)
 DATA_TYPES = ("TRADES", "QUOTES", "TICKS", "DEPTH", "BARS", "GREEKS", "ALL", "ALL")
 MODES = ("stream", "stream", "stream", "conflate", "conflate", "snapshot")
 EXCHANGES = ("ISLAND", "ARCA")
-NEVER = 1 << 50
+NEVER = 1 << 45
 NONSENSE = (
     "no JSON", "[]", '{"op": "fly", "id": "x"}', '{"op": "subscribe", "id": "x"}', '{"op": "ping", "id": [1]}',
     '{"op": "unsubscribe", "id": "x", "subscription": 99999}', '{"op": "subscribe", "id": "x", "symbol": "NONE"}',
@@ -74,16 +76,6 @@ def _client(world: FanoutWorld, which: int) -> Client | None:
     return chosen(clients, which) if clients else None
 
 
-def _subscribe(client: Client, options: dict[str, Any]) -> None:
-    """Subscribe, unless the JSON dialect could not tell the books of two subscriptions apart."""
-    if client.manner.dialect == "json" and options["data_type"] == "DEPTH":
-        others = [asked.values for asked in client.pending.values() if asked.op == "subscribe"]
-        others += [track.options for track in client.tracks.values()]
-        if any(other.get("data_type") == "DEPTH" for other in others):
-            return
-    client.ask("subscribe", **options)
-
-
 # --- coming and going ---
 
 
@@ -118,7 +110,7 @@ async def come(world: FanoutWorld, subscriptions: list[dict[str, Any]], **manner
         if await _when_open(client):
             assert client is not None
             for options in subscriptions:
-                _subscribe(client, options)
+                client.ask("subscribe", **options)
 
     world.script(script())
 
@@ -136,13 +128,13 @@ async def leave(world: FanoutWorld, which: int, how: str) -> None:
     lambda draw: {
         **_manner(draw),
         "whose": draw.randrange(8),
-        "how": draw.choice(("right", "right", "right", "right", "old", "future", "another epoch")),
+        "how": draw.choice(("right", "right", "right", "right", "old", "future", "another epoch", "another class")),
         "many": draw.choice((1, 2, 4)),
         "old": draw.randrange(50),
     },
 )
 async def come_back(world: FanoutWorld, whose: int, how: str, many: int, old: int, **manner: Any) -> None:
-    """A client resumes what another one had: from the newest number that it saw, an old one, or one that never was."""
+    """A client resumes what another one had: from the newest position of that, an old one, or one that never was."""
     if not world.seen:
         return
     first = len(world.seen) - 1 - whose % len(world.seen)
@@ -159,18 +151,15 @@ async def come_back(world: FanoutWorld, whose: int, how: str, many: int, old: in
 
 
 def _resume(client: Client, seen: Seen, how: str, old: int) -> None:
-    bookmarks = seen.bookmarks
-    newest = bookmarks.newest()
-    if newest is None or (client.manner.dialect == "json" and seen.options["data_type"] == "DEPTH" and client.tracks):
-        return
-    resume = newest.as_resume()
-    if how == "old":
-        resume["seq"] = chosen(bookmarks.seqs, old)
-    elif how == "future":
-        resume["seq"] += NEVER
+    seqs = seen.bookmarks.seqs
+    bookmark = seen.bookmarks.at(chosen(seqs, old) if how == "old" else seqs[-1])
+    if how == "future":
+        bookmark = seen.bookmarks.at(seqs[-1] + NEVER)
     elif how == "another epoch":
-        resume["epoch"] = "0123456789abcdef"
-    client.resume(seen, resume)
+        bookmark = replace(bookmark, epoch="0123456789abcdef" + bookmark.epoch[16:])
+    elif how == "another class":
+        bookmark = replace(bookmark, position=bookmark.position ^ 1)
+    client.resume(Claim(seen, bookmark, is_known=not how.startswith("another")))
 
 
 @action(
@@ -212,7 +201,7 @@ async def subscribe(world: FanoutWorld, which: int, subscriptions: list[dict[str
     client = _client(world, which)
     if client is not None:
         for options in subscriptions:
-            _subscribe(client, options)
+            client.ask("subscribe", **options)
 
 
 @action(3, lambda draw: {**_who(draw), "track": draw.randrange(6), "times": draw.choice((1, 2, 3))})
@@ -222,14 +211,14 @@ async def subscribe_twice(world: FanoutWorld, which: int, track: int, times: int
     if client is not None and client.tracks:
         options = chosen(list(client.tracks.values()), track).options
         for _ in range(times):
-            _subscribe(client, {name: value for name, value in options.items() if name != "resume"})
+            client.ask("subscribe", **{name: value for name, value in options.items() if name != "resume"})
 
 
 @action(3, lambda draw: {"options": _options(draw)})
 async def subscribe_all(world: FanoutWorld, options: dict[str, Any]) -> None:
     """All clients subscribe to the same thing at once."""
     for client in world.open_clients():
-        _subscribe(client, options)
+        client.ask("subscribe", **options)
 
 
 @action(2, lambda draw: {**_who(draw), "options": _options(draw), "exchange": draw.choice(EXCHANGES)})
@@ -239,7 +228,7 @@ async def other_exchange(world: FanoutWorld, which: int, options: dict[str, Any]
     if client is not None and options["data_type"] not in ("GREEKS",):
         symbol = options.pop("symbol", STOCKS[0].symbol)
         options["contract"] = {"symbol": symbol, "sec_type": "STK", "exchange": exchange, "currency": "USD"}
-        _subscribe(client, options)
+        client.ask("subscribe", **options)
 
 
 @action(8, lambda draw: {**_who(draw), "track": draw.randrange(6), "interval_ms": draw.choice(INTERVALS_MS)})
@@ -259,7 +248,7 @@ async def unsubscribe(world: FanoutWorld, which: int, track: int, again: bool) -
         ended = chosen(list(client.tracks.values()), track)
         client.ask("unsubscribe", subscription=ended.subscription)
         if again:
-            _subscribe(client, {name: value for name, value in ended.options.items() if name != "resume"})
+            client.ask("subscribe", **{name: value for name, value in ended.options.items() if name != "resume"})
 
 
 @action(4, lambda draw: {**_who(draw), "max_bytes_per_s": draw.choice((0, 500, 4000, 40_000))})
@@ -289,7 +278,7 @@ async def talk_nonsense(world: FanoutWorld, which: int, what: int) -> None:
 
 @action(1, lambda draw: {**_who(draw), "times": draw.choice((150, 400))})
 async def hurry(world: FanoutWorld, which: int, times: int) -> None:
-    """A client sends more messages in a second than it may."""
+    """A client sends more messages in a second than it may: they wait, and are answered."""
     client = _client(world, which)
     if client is not None:
         client.may_hurry = True

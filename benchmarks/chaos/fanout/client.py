@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.chaos.fanout.books import Book
 from benchmarks.chaos.fanout.socket_client import Manner, SocketClient
-from benchmarks.chaos.fanout.tracks import Track, kinds_of
-from benchmarks.chaos.fanout.truth import Generation, Truth
+from benchmarks.chaos.fanout.tracks import Seen, Track, kinds_of
+from benchmarks.chaos.fanout.truth import Truth
 from benchmarks.chaos.fanout.wire import (
+    CLASSES,
     BinaryWire,
+    Bookmark,
     Bookmarks,
     Control,
     Form,
@@ -52,13 +53,15 @@ class Asked:
 
 
 @dataclass
-class Seen:
-    """What a client remembers of a channel that it had: how it was asked for, and where it may go on."""
+class Claim:
+    """What a client names to go on with a channel that it had.
 
-    options: dict[str, Any]
-    bookmarks: Bookmarks
-    generation: Generation
-    book: Book | None
+    `is_known`: whether the server can know what that means.
+    """
+
+    seen: Seen
+    bookmark: Bookmark
+    is_known: bool
 
 
 class Client(SocketClient):
@@ -74,7 +77,7 @@ class Client(SocketClient):
         tracks: by channel.
         pending: requests by id.
         closing: the code of the server's `closing`.
-        may_hurry: it may be told that it is too fast.
+        may_hurry: it may be ended for being too fast.
         wrong: so many messages that are none await their errors.
         ops: how often it was told what.
     """
@@ -90,7 +93,7 @@ class Client(SocketClient):
     ) -> None:
         self.tracks: dict[int, Track] = {}
         self.pending: dict[int, Asked] = {}
-        self.resumes: dict[int, Seen] = {}
+        self.claims: dict[int, Claim] = {}
         self.closing = ""
         self.rows = 0
         self.welcome: dict[str, Any] = {}
@@ -104,6 +107,11 @@ class Client(SocketClient):
         self._over: set[int] = set()
         self._wire = BinaryWire() if manner.dialect == "binary" else JsonWire()
         super().__init__(number, manner, address)
+
+    @property
+    def _has_least_interval(self) -> bool:
+        """Whether its token has a least interval."""
+        return self.manner.token.startswith("l")
 
     @property
     def name(self) -> str:
@@ -131,10 +139,10 @@ class Client(SocketClient):
             self.wrong += 1
             self.send(text)
 
-    def resume(self, seen: Seen, resume: dict[str, Any]) -> None:
-        """Ask for a channel that it had, from a sequence number on."""
-        number = self.ask("subscribe", **seen.options, resume=resume)
-        self.resumes[number] = seen
+    def resume(self, claim: Claim) -> None:
+        """Ask for a channel that it had, from a position on."""
+        number = self.ask("subscribe", **claim.seen.options, resume=claim.bookmark.as_resume())
+        self.claims[number] = claim
 
     # --- what it hears ---
 
@@ -172,36 +180,11 @@ class Client(SocketClient):
                 self.problem(*problem)
 
     def _take_news(self, news: News) -> None:
-        by_place: dict[Any, list[Track]] = {}
-        for number in sorted(self.tracks):
-            track = self.tracks[number]
-            if track.cls == news.cls:
-                by_place.setdefault(track.place, []).append(track)
-        for place in news.rows.keys() - by_place.keys():
-            self.problem("after the end", f"rows of class {news.cls} that nobody wants: {news.rows[place][:2]}")
-        for place, tracks in by_place.items():
-            rows = news.rows.get(place, [])
-            if len(tracks) == 1:
-                self._judge(tracks[0].take(rows, news.seq))
-            else:
-                self._take_together(tracks, rows, news.seq)
-
-    def _take_together(self, tracks: list[Track], rows: list[Any], seq: int) -> None:
-        """Take rows that are of several channels of one instrument: those of each come together, in their order."""
-        expected = [track.expected(seq) for track in tracks]
-        if any(track.is_lost or track.is_incomplete for track in tracks) or None in expected:
-            for track in tracks:
-                track.is_lost = True
-            return
-        shares = [part or [] for part in expected]
-        if rows == [row for part in shares for row in part]:
-            for track, part in zip(tracks, shares, strict=True):
-                self._judge(track.take(part, seq))
-        else:
-            text = f"{len(rows)} rows, where {' + '.join(map(str, map(len, shares)))} should come: {rows[:3]}"
-            self._judge(iter([Problem("missing" if len(rows) < sum(map(len, shares)) else "surplus", text)]))
-            for track in tracks:
-                track.is_lost = True
+        tracks = {number: track for number, track in sorted(self.tracks.items()) if track.cls == news.cls}
+        for number in news.rows.keys() - tracks.keys():
+            self.problem("after the end", f"rows of channel {number}, class {news.cls}: {news.rows[number][:2]}")
+        for number, track in tracks.items():
+            self._judge(track.take(news.rows.get(number, []), news.seq))
 
     # --- control messages ---
 
@@ -235,6 +218,8 @@ class Client(SocketClient):
     def _take_error(self, said: dict[str, Any], asked: Asked | None) -> None:
         if "the server has failed" in said["message"]:
             self.problem("failed", f"{asked}: {said}")
+        if said["code"] == "TOO_FAST" and not self._has_least_interval:
+            self.problem("answer", f"whoever is too fast waits, and is not refused: {said}")
 
     def _take_subscribed(self, said: dict[str, Any], asked: Asked | None) -> None:
         if asked is None:
@@ -248,14 +233,16 @@ class Client(SocketClient):
             return
         self.tracks[number] = track
         self._wire.open(channel)
-        seen = self.resumes.pop(said["id"], None)
-        resume = asked.values.get("resume")
+        claim = self.claims.pop(said["id"], None)
         track.told_seq = self._truth.seq
-        self.ops["resumed" if said["resumed"] else "not resumed"] += resume is not None
-        if said["resumed"]:
-            self._resumed(track, seen, resume)
-        elif resume is not None:
-            self._not_resumed(track, seen, resume, said)
+        self.ops["resumed" if said["resumed"] else "not resumed"] += claim is not None
+        if claim is None:
+            if said["resumed"]:
+                self.problem("resumed", f"{track.name}: what was new is said to be resumed")
+        elif said["resumed"]:
+            self._resumed(track, claim)
+        else:
+            self._not_resumed(track, claim, said)
 
     def _track(
         self, channel: Mapping[str, Any], subscription: int, options: dict[str, Any], since_seq: int
@@ -272,7 +259,8 @@ class Client(SocketClient):
         if not generations:
             self.problem("answer", f"the server has never asked for {key}, and says {channel}")
             return None
-        if channel["instrument"] != generations[-1].instrument or set(kinds) != set(families):
+        is_there = (channel["instrument"], channel["exchange"]) == (generations[-1].instrument, key[1])
+        if not is_there or set(kinds) != set(families):
             self.problem("answer", f"a channel that can't be: {channel}")
         form = Form(
             self._wire.is_binary, tuple(options.get("fields", ())), 1 if options.get("times") == "ns" else 1000,
@@ -280,44 +268,45 @@ class Client(SocketClient):
         )  # fmt: skip
         return Track(
             name=f"{channel['symbol']} {contract.exchange} {data_type} {mode}, subscription {subscription}",
-            subscription=subscription, channel=channel["channel"], cls=self._wire.cls(channel),
-            place=self._wire.place(channel), form=form, kinds=kinds, is_conflated=is_conflated,
-            generations=generations, options=options, bookmarks=Bookmarks.of(channel, self.welcome),
+            subscription=subscription, channel=channel["channel"], cls=channel["class"],
+            form=form, kinds=kinds, is_conflated=is_conflated, generations=generations, options=options,
+            bookmarks=Bookmarks.of(channel),
             interval_ms=channel["span_ns"] // 1_000_000,
         )  # fmt: skip
 
-    def _resumed(self, track: Track, seen: Seen | None, resume: dict[str, Any] | None) -> None:
-        if resume is None or seen is None:
-            self.problem("resumed", f"{track.name}: what was new is said to be resumed")
-            return
-        if seen.generation not in track.generations:
+    def _resumed(self, track: Track, claim: Claim) -> None:
+        seen, seq = claim.seen, claim.bookmark.seq
+        if not claim.is_known or seq > self._truth.seq:
+            self.problem("resumed", f"{track.name}: from what never was: {claim.bookmark}")
+        elif seen.generation not in track.generations:
             self.problem("resumed", f"{track.name}: the server had given it up meanwhile, and says that it goes on")
-        elif resume["seq"] < seen.generation.opened_seq:
-            self.problem("resumed", f"{track.name}: from before it was there: {resume}")
-        if resume["epoch"] != track.bookmarks.epoch or resume["seq"] > self._truth.seq:
-            self.problem("resumed", f"{track.name}: from what never was: {resume}")
-        track.seq, track.is_void, track.may_begin = resume["seq"], False, False
-        track.told_seq = resume["seq"]
-        newest = seen.bookmarks.newest()
-        is_of_book = seen.book is not None and newest is not None and resume["seq"] == newest.seq
+        elif seq < seen.generation.opened_seq:
+            self.problem("resumed", f"{track.name}: from before it was there: {claim.bookmark}")
+        track.seq, track.is_void, track.may_begin = seq, False, False
+        track.told_seq = seq
+        is_of_book = seen.book is not None and seq == seen.bookmarks.seqs[-1]
         track.book = seen.book.copy() if is_of_book and seen.book is not None else None
-        track.bookmarks.note(resume["seq"])
+        track.bookmarks.note(seq)
         if self._wire.is_binary:
-            track.empty_seq = resume["seq"]
+            track.empty_seq = seq
 
-    def _not_resumed(self, track: Track, seen: Seen | None, resume: dict[str, Any], said: dict[str, Any]) -> None:
+    def _not_resumed(self, track: Track, claim: Claim, said: dict[str, Any]) -> None:
+        seen, seq = claim.seen, claim.bookmark.seq
         if not said.get("reason"):
             self.problem("resumed", f"no reason: {said}")
-        if resume["epoch"] == track.bookmarks.epoch and resume["seq"] <= self._truth.seq:
-            track.seq, track.may_begin = resume["seq"], False
-            is_same = seen is not None and track.generations == [seen.generation] and seen.generation.closed_seq is None
-            is_there = seen is not None and resume["seq"] >= seen.generation.opened_seq
-            is_pressed = "take more" in said.get("reason", "") or track.options.get("mode") == "snapshot"
+        if not claim.is_known:
+            track.seq, track.may_begin = 0, False
+        elif seq <= self._truth.seq:
+            track.seq, track.may_begin = seq, False
+            is_same = track.generations == [seen.generation] and seen.generation.closed_seq is None
+            track.is_unknown = not is_same
+            is_there = seq >= seen.generation.opened_seq
+            is_pressed = "take more" in said.get("reason", "")
             if is_same and is_there and not track.generation.has_wrapped and not is_pressed:
                 self.problem("resumed", f"{track.name}: all is there, and it is not resumed: {said}")
 
-    def _moved(self, said: dict[str, Any]) -> None:
-        """Take in the channel of a subscription that comes at another interval from now on."""
+    def _moved(self, said: dict[str, Any], **asked: Any) -> None:
+        """Take in the channel of a subscription that comes at another interval from now on, as was perhaps asked."""
         for channel in said["channels"]:
             old = self.tracks.get(channel["channel"])
             if old is None or old.subscription != said["subscription"]:
@@ -325,15 +314,16 @@ class Client(SocketClient):
                 continue
             # Two of its snapshots may be under way: a state comes before any rows of the new channel.
             new = replace(
-                old, cls=self._wire.cls(channel), place=self._wire.place(channel), is_void=True,
-                may_begin=old.may_begin and old.is_void, interval_ms=channel["span_ns"] // 1_000_000,
+                old, cls=channel["class"], is_void=True, may_begin=old.may_begin and old.is_void,
+                interval_ms=channel["span_ns"] // 1_000_000, options=old.options | asked,
+                bookmarks=Bookmarks.of(channel), former=old.seen(),
             )  # fmt: skip
             self.tracks[channel["channel"]] = new
             self._wire.close(channel["channel"])
             self._wire.open(channel)
 
     def _take_updated(self, said: dict[str, Any], asked: Asked | None) -> None:
-        self._moved(said)
+        self._moved(said, **({} if asked is None else {"interval_ms": asked.values["interval_ms"]}))
 
     def _take_slowed(self, said: dict[str, Any], asked: Asked | None) -> None:
         self._moved(said)
@@ -362,6 +352,12 @@ class Client(SocketClient):
         known = sorted(track.subscription for track in self.tracks.values())
         if listed != known:
             self.problem("answer", f"the list has {listed}, and the client {known}")
+        for each in said["subscriptions"]:
+            for channel in each["channels"]:
+                track = self.tracks.get(channel["channel"])
+                described = (channel["epoch"], channel["class"], each["interval_ms"])
+                if track is not None and described != (track.bookmarks.epoch, track.cls, track.asked_ms):
+                    self.problem("answer", f"{track.name} is listed as {each}, and was described as {track.bookmarks}")
 
     def _take_pong(self, said: dict[str, Any], asked: Asked | None) -> None:
         if asked is not None and said.get("data") != asked.values.get("data"):
@@ -369,13 +365,15 @@ class Client(SocketClient):
         self._take_heartbeat(said, asked)
 
     def _take_heartbeat(self, said: dict[str, Any], asked: Asked | None) -> None:
-        """Everything has come up to here, of all channels."""
-        seq = said.get("seq")
-        if seq is None:
-            return
+        """Everything of these classes has come up to here."""
+        seqs = {position % CLASSES: position // CLASSES for position in said["positions"]}
+        classes = {track.cls for track in self.tracks.values()}
+        judged = {track.cls for track in self.tracks.values() if track.is_judged}
+        if len(seqs) < len(said["positions"]) or not judged <= seqs.keys() <= classes:
+            self.problem("answer", f"positions of the classes {sorted(classes)}, {sorted(judged)} with states: {said}")
         for track in self.tracks.values():
-            if track.is_judged and not track.is_conflated:
-                self._judge(track.take([], seq))
+            if track.is_judged and track.cls in seqs:
+                self._judge(track.take([], seqs[track.cls]))
 
     def _take_gap(self, said: dict[str, Any], asked: Asked | None) -> None:
         track = self.tracks.get(said["channel"])
@@ -398,12 +396,4 @@ class Client(SocketClient):
 
     def seen(self) -> list[Seen]:
         """Return what it would go on with elsewhere."""
-        return [
-            Seen(_asked_again(track.options), track.bookmarks, track.generation, track.book)
-            for track in self.tracks.values()
-            if track.bookmarks.seqs and not track.is_lost and len(track.generations) == 1
-        ]
-
-
-def _asked_again(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "resume"}
+        return [seen for track in self.tracks.values() if (seen := track.seen()) is not None]

@@ -238,10 +238,14 @@ def left_by(server: FanoutServer) -> Iterator[str]:
         "windows": batcher.windows,
         "lanes": batcher._lanes,
         "upstreams": upstreams._open,
+        "upstreams that are over": upstreams._former,
+        "pieces of work": server.turns,
     }
     for name, place in places.items():
         if len(place):
             yield f"{len(place)} {name}"
+    if server._hub.questions.open:
+        yield f"{server._hub.questions.open} questions to the gateway"
     if server._caps.open:
         yield f"{server._caps.open} counted connections"
 

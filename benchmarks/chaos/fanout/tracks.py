@@ -27,6 +27,16 @@ PARTS = {"ALL": ("TICKS", "TRADES", "QUOTES", "GREEKS")}
 """What a subscriber's data type consists of."""
 
 
+@dataclass
+class Seen:
+    """What a client remembers of a channel that it had: how it was asked for, and where it may go on."""
+
+    options: dict[str, Any]
+    bookmarks: Bookmarks
+    generation: Generation
+    book: Book | None
+
+
 @dataclass(eq=False)
 class Track:
     """One channel of a client.
@@ -34,12 +44,12 @@ class Track:
     Attributes:
         name: for reports.
         subscription, channel: their numbers.
-        cls, place: by which news name it.
+        cls: its class, in which news come.
         form: how its rows are said.
         kinds: of its rows, by family.
         is_conflated: whether a window has the latest only.
         generations: that may serve it: one, unless the server has got another one while the answer was under way.
-        options: with which it was subscribed.
+        options: with which it was subscribed; the interval is that of the last `update`.
         seq: everything up to here has come, or was told as left out.
         is_void: a state must come before any rows.
         may_begin: nothing has come yet, so that its first state may begin anywhere.
@@ -47,7 +57,9 @@ class Track:
         is_incomplete: the server has said that what follows is not whole.
         is_lost: something was wrong: nothing is judged until the next state.
         book: by the operations that have come; None: not known.
-        bookmarks: where it may be resumed.
+        is_unknown: the server may not know what the client had, so that a lag may begin at 0.
+        bookmarks: where it may be resumed; `former`: where it may as long as its state has not come since it was
+            described anew.
         state: as told last; `gaps`: those that were told; `told_seq`: gaps after it must be told.
         interval_ms: as told last.
     """
@@ -56,16 +68,17 @@ class Track:
     subscription: int
     channel: int
     cls: int
-    place: Any
     form: Form
     kinds: Mapping[str, frozenset[int]]
     is_conflated: bool
     generations: list[Generation]
     options: dict[str, Any]
     bookmarks: Bookmarks
+    former: Seen | None = None
     seq: int = 0
     is_void: bool = True
     may_begin: bool = True
+    is_unknown: bool = False
     empty_seq: int | None = None
     is_incomplete: bool = False
     is_lost: bool = False
@@ -84,6 +97,20 @@ class Track:
     def is_judged(self) -> bool:
         """Whether what comes now can be held against anything."""
         return not self.is_void and not self.is_lost and self.empty_seq is None
+
+    @property
+    def asked_ms(self) -> int:
+        """The interval that was asked for."""
+        return int(self.options.get("interval_ms", 10 if self.options.get("mode", "stream") == "stream" else 250))
+
+    def seen(self) -> Seen | None:
+        """Return what it would go on with elsewhere; None if it would begin anew."""
+        if self.is_lost or self.is_incomplete or len(self.generations) > 1 or self.options.get("mode") == "snapshot":
+            return None
+        if not self.bookmarks.seqs:
+            return self.former
+        options = {name: value for name, value in self.options.items() if name != "resume"}
+        return Seen(options, self.bookmarks, self.generation, self.book)
 
     # --- what must come ---
 
@@ -206,7 +233,8 @@ class Track:
         self.is_incomplete = self.is_incomplete and "depth" in self.kinds
         self.seq = max(self.seq, state.seq)
         self.bookmarks.note(state.seq)
-        self.is_void = self.may_begin = self.is_lost = False
+        self.former = None
+        self.is_void = self.may_begin = self.is_lost = self.is_unknown = False
 
     def _against_state(self, state: State) -> str:
         """Say what is wrong with a state, and keep the generation of which it is right."""
@@ -242,7 +270,8 @@ class Track:
         """Take in what was left out."""
         if lag.from_seq > lag.to_seq:
             yield self._problem("lag", f"it ends before it begins: {lag}")
-        if not self.may_begin and not self.is_lost:
+        is_from_nothing = self.is_unknown and not lag.from_seq
+        if not self.may_begin and not self.is_lost and not is_from_nothing:
             if lag.from_seq < self.seq:
                 yield self._problem("lag", f"what has come up to {self.seq} is told as left out: {lag}")
             elif self.count(self.seq, lag.from_seq) and not self.is_conflated:
@@ -255,7 +284,8 @@ class Track:
         self.seq = max(self.seq, lag.to_seq)
         self.is_void, self.may_begin, self.is_lost = True, False, False
         self.is_incomplete = lag.reason == "incomplete"
-        self.book = None
+        self.book = self.former = None
+        self.bookmarks.seqs.clear()
 
     def at_rest(self, seq: int) -> Iterator[str]:
         """Say what is not yet as it must be when everything has come up to a sequence number."""

@@ -18,7 +18,10 @@ from ibfast.enums import Kind
 from ibfast.feed import Feed
 from tests.stream_reference import ReferenceDecoder
 
-NS_PER_MS = 1_000_000
+CLASSES = 16
+"""Classes of channels: a position is CLASSES · seq + class."""
+DESCRIBED = ("symbol", "con_id", "exchange")
+"""What a piece repeats of its channel's description, in JSON."""
 NAN = 0x7FF8000000000000
 EXPONENT = 0x7FF0000000000000
 STRUCTURE = frozenset({"tick_type", "operation", "side", "position"})
@@ -106,11 +109,11 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Rows of the channels of one class, by whom they are for: a channel's number, or a place in JSON."""
+    """Rows of the channels of one class, by the number of the channel."""
 
     cls: int
     seq: int
-    rows: dict[Any, list[Told]]
+    rows: dict[int, list[Told]]
 
 
 Arrived: TypeAlias = Control | State | Lag | News
@@ -131,12 +134,6 @@ class Wire(Protocol):
     def close(self, number: int) -> None:
         """Forget it."""
 
-    def cls(self, channel: Mapping[str, Any]) -> int:
-        """Return the class by which news name a channel."""
-
-    def place(self, channel: Mapping[str, Any]) -> Any:
-        """Return by what news name a channel within its class."""
-
     def read(self, message: str | bytes) -> Arrived | None:
         """Return what a message says; None if it is a matter of the dialect.
 
@@ -146,23 +143,20 @@ class Wire(Protocol):
 
 
 class JsonWire:
-    """The JSON dialect. Its news name an instrument: several channels of a client may be meant."""
+    """The JSON dialect."""
 
     is_binary = False
 
+    def __init__(self) -> None:
+        self._channels: dict[int, Mapping[str, Any]] = {}
+
     def open(self, channel: Mapping[str, Any]) -> None:
         """See `Wire`."""
+        self._channels[channel["channel"]] = channel
 
     def close(self, number: int) -> None:
         """See `Wire`."""
-
-    def cls(self, channel: Mapping[str, Any]) -> int:
-        """See `Wire`."""
-        return int(channel["span_ns"]) // NS_PER_MS
-
-    def place(self, channel: Mapping[str, Any]) -> Any:
-        """See `Wire`."""
-        return channel["con_id"], channel.get("exchange")
+        self._channels.pop(number, None)
 
     def read(self, message: str | bytes) -> Arrived | None:
         """See `Wire`."""
@@ -171,19 +165,32 @@ class JsonWire:
         said = _object(message)
         try:
             if said["op"] == "data":
-                rows: dict[Any, list[Told]] = {}
-                for piece in said["pieces"]:
-                    told = rows.setdefault(self.place(piece), [])
-                    told += [_told(piece["family"], row) for row in piece["rows"]]
-                return News(said["interval_ms"], said["seq"], rows)
+                return self._news(said)
             if said["op"] == "snapshot":
                 state = [_told(family, row) for family, part in said["rows"].items() for row in part]
-                return State(said["channel"], said["seq"], [_timeless(row) for row in state])
+                self._require(said, {"class": said["position"] % CLASSES})
+                return State(said["channel"], said["position"] // CLASSES, [_timeless(row) for row in state])
             if said["op"] == "lag":
                 return Lag(said["channel"], said["reason"], said["from_seq"], said["to_seq"], said["rows"])
         except (KeyError, TypeError, ValueError) as error:
             raise WireError(f"{error!r} in {message[:300]}") from None
         return Control(said)
+
+    def _news(self, said: dict[str, Any]) -> News:
+        seq, cls = divmod(said["position"], CLASSES)
+        rows: dict[int, list[Told]] = {}
+        for piece in said["pieces"]:
+            self._require(piece, {"class": cls, **{name: piece[name] for name in DESCRIBED}})
+            told = rows.setdefault(piece["channel"], [])
+            told += [_told(piece["family"], row) for row in piece["rows"]]
+        return News(cls, seq, rows)
+
+    def _require(self, said: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """See that a message says of a channel what its description does. One that is not open is judged elsewhere."""
+        channel = self._channels.get(said["channel"], {})
+        for name, value in values.items():
+            if channel.get(name, value) != value:
+                raise WireError(f"{name} {value} of a channel that is {channel}")
 
 
 class BinaryWire:
@@ -203,14 +210,6 @@ class BinaryWire:
         """See `Wire`."""
         self._decoder.close(number)
 
-    def cls(self, channel: Mapping[str, Any]) -> int:
-        """See `Wire`."""
-        return int(channel["class"])
-
-    def place(self, channel: Mapping[str, Any]) -> Any:
-        """See `Wire`."""
-        return channel["channel"]
-
     def read(self, message: str | bytes) -> Arrived | None:
         """See `Wire`."""
         if isinstance(message, str):
@@ -228,7 +227,7 @@ class BinaryWire:
                 state = [_timeless(self._told(family, row)) for _, family, row in said["rows"]]
                 return State(said["channel"], said["seq"], state)
             case "window":
-                rows: dict[Any, list[Told]] = {}
+                rows: dict[int, list[Told]] = {}
                 for number, family, row in said["rows"]:
                     rows.setdefault(number, []).append(self._told(family, row))
                 return News(said["class"], said["seq"], rows)
@@ -281,33 +280,36 @@ class Bookmark:
     """What a client names when it comes back."""
 
     epoch: str
-    seq: int
+    position: int
 
     def as_resume(self) -> dict[str, Any]:
         """Return it as `subscribe` has it."""
-        return {"epoch": self.epoch, "seq": self.seq}
+        return {"epoch": self.epoch, "position": self.position}
+
+    @property
+    def seq(self) -> int:
+        """Up to which sequence number it says that everything has come."""
+        return self.position // CLASSES
 
 
 @dataclass(slots=True)
 class Bookmarks:
-    """The sequence numbers that a channel may be resumed from, oldest first.
-
-    A channel's own epoch counts, where its description has one; else that of `welcome`.
-    """
+    """The sequence numbers from which a channel may be resumed as it was described last, oldest first."""
 
     epoch: str
+    cls: int
     seqs: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, channel: Mapping[str, Any], welcome: Mapping[str, Any]) -> Bookmarks:
-        """Begin with a channel."""
-        return cls(str(channel.get("epoch") or welcome.get("epoch")))
+    def of(cls, channel: Mapping[str, Any]) -> Bookmarks:
+        """Begin with a description."""
+        return cls(channel["epoch"], channel["class"])
 
     def note(self, seq: int) -> None:
         """Everything up to here has come."""
         if not self.seqs or seq > self.seqs[-1]:
             self.seqs.append(seq)
 
-    def newest(self) -> Bookmark | None:
-        """Return what an honest client names."""
-        return Bookmark(self.epoch, self.seqs[-1]) if self.seqs else None
+    def at(self, seq: int) -> Bookmark:
+        """Return what a client names that has everything up to a sequence number."""
+        return Bookmark(self.epoch, CLASSES * seq + self.cls)

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.fanout.client import Client, Seen
+from benchmarks.chaos.fanout.client import Client
 from benchmarks.chaos.fanout.market import FanoutMarket
 from benchmarks.chaos.fanout.ours import Ours
 from benchmarks.chaos.fanout.rest import Rest, left_by
 from benchmarks.chaos.fanout.socket_client import Manner
+from benchmarks.chaos.fanout.tracks import Seen
 from benchmarks.chaos.fanout.truth import Source, Truth
 from benchmarks.chaos.judge import Problem
 from benchmarks.chaos.market import CONTRACTS, FIRST_CON_ID, Market
@@ -34,7 +35,7 @@ from ibfast.fanout.server import FanoutServer
 START_S = 30.0
 TOKENS = ("full", "little", "brief")
 LETTERS = {"full": "f", "little": "l", "brief": "b"}
-FEWEST = 3
+LITTLE = "subscriptions = 3\nlines = 3\nmax_bytes_per_s = 20000\nleast_interval_ms = 50"
 EXPIRY_S = 2.5
 """A session may outlive its token by so much: a round of the server's upkeep, and a busy machine."""
 
@@ -126,7 +127,7 @@ class FanoutWorld(World):
             brief = datetime.fromtimestamp(self.expires_s, UTC)
             tables = {
                 "full": "",
-                "little": f"subscriptions = {FEWEST}\nmax_bytes_per_s = 20000\nleast_interval_ms = 50",
+                "little": LITTLE,
                 "brief": f"expires = {brief:%Y-%m-%dT%H:%M:%SZ}",
             }
             path.touch(mode=0o600)
