@@ -72,11 +72,33 @@ def test_a_position_of_another_interval_is_refused(run: Run) -> None:
                 assert lag["from_seq"] == 0  # what it has is not known
                 is_resumed, reason = await resumed(client, quick, **SECOND)
                 assert not is_resumed
-                assert "another interval_ms" in reason
+                assert "another subscription" in reason
                 is_resumed, reason = await resumed(client, quick, interval_ms=0, times="ns")
                 assert not is_resumed
                 assert await resumed(client, slow, **SECOND) == (True, "")
                 assert [row["price"] for row in await client.news("trades", 1)] == [1.0]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"data_type": "QUOTES"}, {"fields": ["price"]}, {"ordered": True}, {"mode": "conflate"}, {"symbol": "MSFT"}],
+)
+def test_an_epoch_of_a_subscription_to_something_else_is_refused(run: Run, other: dict[str, Any]) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk):
+            async with client_of(server) as client:
+                await client.ask("subscribe", **WANTED)
+                await client.until("snapshot")
+                desk.trade("AAPL", 1.0)
+                await client.news("trades", 1)
+                seen = client.seen(0)
+            async with client_of(server) as client:
+                is_resumed, reason = await resumed(client, seen, **other)
+                assert not is_resumed
+                assert "another subscription" in reason
+                assert await resumed(client, seen) == (True, "")
 
     run(test())
 
@@ -132,6 +154,7 @@ def test_a_line_that_another_kept_open_is_the_same(run: Run) -> None:
 
 def test_a_position_from_before_the_epoch_is_refused(run: Run) -> None:
     """A client that keeps a position for each class: of a channel that began later it is no position."""
+    price = {"interval_ms": 0, "fields": ["price"]}
 
     async def test() -> None:
         async with serving() as (server, desk):
@@ -142,13 +165,13 @@ def test_a_position_from_before_the_epoch_is_refused(run: Run) -> None:
                 before = client.seen()["position"]
                 desk.trade("AAPL", 2.0)
                 await client.news("trades", 1)
-                await client.ask("subscribe", **WANTED, interval_ms=0, fields=["price"])
+                await client.ask("subscribe", **WANTED, **price)
                 await client.until("snapshot")
                 late = client.seen(1)
             async with client_of(server) as client:
-                is_resumed, reason = await resumed(client, late | {"position": before}, interval_ms=0)
+                is_resumed, reason = await resumed(client, late | {"position": before}, **price)
                 assert (is_resumed, "older" in reason) == (False, True)
-                assert await resumed(client, late, interval_ms=0) == (True, "")
+                assert await resumed(client, late, **price) == (True, "")
 
     run(test())
 

@@ -39,7 +39,7 @@ class Epoch:
     Attributes:
         life: of the server; it starts its sequence numbers anew.
         generation: of the requests at the gateway that the rows come from.
-        asked: the class of the interval and unit that the client asked for.
+        asked: tells apart what clients ask for: `Channel.fingerprint` of the channel with the interval asked for.
         coded: the class in which the channel comes.
         since_seq: the channel begins after this sequence number.
     """

@@ -14,7 +14,7 @@ from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
 from ibfast.fanout.batcher import Batcher, Lane, Loss, Seat
-from ibfast.fanout.channels import Channel, Tap, interval_class
+from ibfast.fanout.channels import Channel, Tap
 from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.frames import text_frame
 from ibfast.fanout.gauges import Tally
@@ -231,7 +231,7 @@ class Subscriber:
         if epoch.coded != class_of(resume.position):
             return 0, f"the position is of class {class_of(resume.position)}, and the epoch of class {epoch.coded}"
         if epoch.asked != now.asked:
-            return 0, "the epoch is of a subscription with another interval_ms or other times"
+            return 0, "the epoch is of another subscription: the interval_ms, the times or other fields differ"
         if seq < epoch.since_seq:
             return 0, "the position is older than the channel that the epoch is of"
         if seq > now.since_seq:
@@ -247,7 +247,7 @@ class Subscriber:
     def _epoch(self, interval_ms: int, channel: Channel, upstreams: tuple[Upstream, ...], since_seq: int) -> Epoch:
         """Return the epoch of a channel that is asked for at an interval, from a sequence number on."""
         generation = max(upstream.generation for upstream in upstreams)
-        asked = interval_class(interval_ms, channel.unit)
+        asked = replace(channel, interval_ms=interval_ms).fingerprint
         return Epoch(self._life, generation, asked, channel.interval_class, since_seq)
 
     def described(self, subscription: Subscription, since_seq: int) -> dict[str, Any]:
