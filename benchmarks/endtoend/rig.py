@@ -32,8 +32,8 @@ SAMPLE_SHARE = 20
 SMALL_RCVBUF = 4096
 """Of those who stall, in bytes: the system's buffers would hide it for minutes."""
 
-FLOOD, FLOOD_NBYTES = 3, 60_000
-"""What they ask for and don't read: answers that fill what the kernel keeps for them at the server."""
+FLOOD, FLOOD_NBYTES = 150, 1000
+"""What they ask for and don't read, at most a second's worth: answers that fill what the kernel keeps for them."""
 
 NAP_S, WAKE_S = 2.4, 0.6
 """Half of those who stall read again after a while, and stall again."""
@@ -244,8 +244,7 @@ class Rig(Parts):
 
     async def _stall_one(self, number: int) -> None:
         await self.subscribers.command(f"stall {number}")
-        for _ in range(FLOOD):
-            await self.subscribers.say(number, "ping", data="x" * FLOOD_NBYTES)
+        await self.subscribers.say(number, "ping", times=FLOOD, data="x" * FLOOD_NBYTES)
 
     def _cpu_s(self) -> dict[str, float]:
         return {

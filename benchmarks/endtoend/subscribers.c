@@ -4,7 +4,7 @@
  * subscribers PORT SUBPROTOCOL FILE; then on standard input, each answered by one line:
  *   connect N GROUP RCVBUF WHOLE    N more connections; answers the number of the first, or why not. RCVBUF: of their
  *                                   sockets, 0: the system's. WHOLE 1: everything of them is written down
- *   say I TEXT                      send a text
+ *   say I TIMES TEXT                send a text, so many times
  *   stall I, wake I, close I        read nothing of it; read again; close it
  *   counts GROUP                    answers what came on its connections: open subscribed errors frames bytes
  *
@@ -204,15 +204,15 @@ static const char *connect_one(int group, int rcvbuf, int is_whole) {
 }
 
 static void obey(char *line) {
-    int count, group, rcvbuf, is_whole, number, at;
+    int count, group, rcvbuf, is_whole, number, times, at;
     if (sscanf(line, "connect %d %d %d %d", &count, &group, &rcvbuf, &is_whole) == 4) {
         int first = nconnections;
         const char *fault = NULL;
         while (!fault && nconnections < first + count) fault = connect_one(group, rcvbuf, is_whole);
         if (fault) printf("%s\n", fault);
         else printf("%d\n", first);
-    } else if (sscanf(line, "say %d %n", &number, &at) == 1) {
-        send_frame(&connections[number], TEXT, line + at, strlen(line + at));
+    } else if (sscanf(line, "say %d %d %n", &number, &times, &at) == 2) {
+        while (times-- > 0) send_frame(&connections[number], TEXT, line + at, strlen(line + at));
         printf("said\n");
     } else if (sscanf(line, "stall %d", &number) == 1) {
         if (connections[number].fd >= 0) epoll_ctl(loop_fd, EPOLL_CTL_DEL, connections[number].fd, NULL);

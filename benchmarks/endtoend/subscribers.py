@@ -89,9 +89,9 @@ class Subscribers(Child):
             raise ChildError(f"the server does not let a subscriber in: {answer}")
         return range(int(answer), int(answer) + count)
 
-    async def say(self, number: int, op: str, **values: object) -> None:
-        """Send a control message."""
-        await self.command(f"say {number} {json.dumps({'op': op, **values})}")
+    async def say(self, number: int, op: str, *, times: int = 1, **values: object) -> None:
+        """Send a control message, once or more often."""
+        await self.command(f"say {number} {times} {json.dumps({'op': op, **values})}")
 
     async def counts(self, group: int) -> Counts:
         """Return what came so far."""
