@@ -54,11 +54,11 @@ def test_a_static_token_is_let_in_and_kept_nowhere(made, tmp_path: Path) -> None
     token, said = made(
         "analyst", "--tokens-file", path, "--symbols", "AAPL, ES*", "--data-types", "TRADES,QUOTES", "--modes",
         "conflate", "--least-interval-ms", 100, "--subscriptions", 20, "--max-bytes-per-s", 9000,
-        "--new-instruments", 50, "--metrics",
+        "--new-instruments", 50, "--lines", 7, "--metrics",
     )  # fmt: skip
     permissions = Permissions(
         symbols=("AAPL", "ES*"), data_types=("TRADES", "QUOTES"), modes=("conflate",), least_interval_ms=100,
-        subscriptions=20, max_bytes_per_s=9000, new_instruments=50, metrics=True,
+        subscriptions=20, max_bytes_per_s=9000, new_instruments=50, lines=7, metrics=True,
     )  # fmt: skip
     assert checked(token, tokens_file=path) == Grant("analyst", permissions)
     assert token not in path.read_text()

@@ -56,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
     permitted.add_argument("--modes", type=_list, default=["*"], metavar="A,B", help="stream, conflate, snapshot (all)")
     permitted.add_argument("--least-interval-ms", type=int, default=0, metavar="N", help="the shortest interval (0)")
     permitted.add_argument("--subscriptions", type=int, metavar="N", help="at once (as many as the server allows)")
+    permitted.add_argument("--lines", type=int, metavar="N", help="at IB, at once (as many as the server allows)")
     permitted.add_argument(
         "--new-instruments", type=int, metavar="N", help="that nobody has, in an hour (as many as the server allows)"
     )
@@ -91,6 +92,7 @@ async def _token(arguments: argparse.Namespace) -> int:
         subscriptions=arguments.subscriptions,
         max_bytes_per_s=arguments.max_bytes_per_s,
         new_instruments=arguments.new_instruments,
+        lines=arguments.lines,
         metrics=arguments.metrics,
     )
     if NAME.fullmatch(arguments.name) is None:
