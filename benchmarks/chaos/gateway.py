@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from benchmarks.chaos.connection import Asked, Connection
 from benchmarks.chaos.market import Market, Series
 from benchmarks.chaos.rules import Account
+from benchmarks.ports import kept_port
 
 
 class Offence(NamedTuple):
@@ -82,11 +83,14 @@ class Gateway:
         self._opening = asyncio.Lock()
 
     async def __aenter__(self) -> Gateway:
+        self._place = kept_port()
+        self.port = self._place.getsockname()[1]
         await self.listen()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.close_door()
+        self._place.close()
         for connection in tuple(self.connections):
             connection.abort()
 
@@ -96,7 +100,6 @@ class Gateway:
             if self._server is None:
                 loop = asyncio.get_running_loop()
                 self._server = await loop.create_server(self._accept, "127.0.0.1", self.port)
-                self.port = self._server.sockets[0].getsockname()[1]
 
     def close_door(self) -> None:
         """Have new connections refused by the system."""

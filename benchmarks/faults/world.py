@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from benchmarks.faults.subject import WISHES, Subject, Wish, config
 from benchmarks.faults.witness import Witness
+from benchmarks.ports import kept_port
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.instruments import Instrument
@@ -126,6 +127,7 @@ class World:
 
     async def __aenter__(self) -> World:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self.gateway.port = self._stack.enter_context(closing(kept_port())).getsockname()[1]
         await self._stack.enter_async_context(self.gateway)
         self.witness.watch(self.gateway, list(self.universe))
         self.proxy = await self._stack.enter_async_context(FaultProxy(self.gateway.host, self.gateway.port))

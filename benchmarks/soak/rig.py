@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.ports import kept_port
 from benchmarks.soak.child import Child, ChildError, Parts
 from benchmarks.soak.market import INSTRUMENTS, NS, SERIES, Timetable
 from ibfast.sim.proxy import FaultProxy
@@ -71,8 +72,9 @@ class Rig(Parts):
 
     async def _start(self) -> None:
         self._stack.push_async_callback(self._end_gateway)
-        await self.start_gateway(0)
-        self.proxy = await self._stack.enter_async_context(FaultProxy(HOST, await self.gateway.ask("port")))
+        port = self._stack.enter_context(contextlib.closing(kept_port(HOST))).getsockname()[1]
+        await self.start_gateway(port)
+        self.proxy = await self._stack.enter_async_context(FaultProxy(HOST, port))
         feed_name = f"ibfast-soak-{os.getpid()}"
         self.subject = await Child.start("subject", port=self.proxy.port, feed_name=feed_name)
         self._stack.push_async_callback(self.subject.stop)
