@@ -460,3 +460,9 @@ def test_the_command_plays_and_tells() -> None:
     assert figures["broken"] == []
     assert figures["worlds"] > 0
     assert figures["requests"] > 0
+
+
+def test_a_process_that_is_killed_starts_without_a_warning() -> None:
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.chaos.subject"]
+    started = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "RuntimeWarning" not in started.stderr

@@ -23,9 +23,8 @@ import numpy as np
 
 from benchmarks.chaos.gateway import Gateway
 from benchmarks.chaos.judge import Problem, judged
-from benchmarks.chaos.market import CONTRACTS, DATA_TYPES, Market
+from benchmarks.chaos.market import CONTRACTS, DATA_TYPES, GAP_FIELDS, Market
 from benchmarks.chaos.play import REAL
-from benchmarks.chaos.subject import GAP_FIELDS
 from benchmarks.chaos.user import Held
 from benchmarks.chaos.world import VERSIONS, Verdict
 from ibfast.enums import GapCause

@@ -47,6 +47,8 @@ STOCKS = tuple(Stock(symbol) for symbol in ("AA", "BB", "CC", "DD", "EE", "FF"))
 OPTION = Option("AA", "20260116", 100.0, "C", multiplier="100")
 CONTRACTS = (*STOCKS, OPTION)
 LAST, ALL_LAST = 1, 2
+GAP_FIELDS = ("seq", "instrument", "scope", "cause", "first_seq", "last_seq", "first_ns", "last_ns", "recovered")
+"""What is told of a row of the ring `gaps`."""
 SIZES = 5
 DELAYED = frozenset({3, 4})
 SubscriptionRequest = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars

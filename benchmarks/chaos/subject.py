@@ -13,14 +13,13 @@ import json
 import sys
 from typing import Any
 
-from benchmarks.chaos.market import CONTRACTS, DATA_TYPES, numbered
+from benchmarks.chaos.market import CONTRACTS, DATA_TYPES, GAP_FIELDS, numbered
 from benchmarks.chaos.world import quick_times
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import SessionConfig
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.stream import Stream
 
-GAP_FIELDS = ("seq", "instrument", "scope", "cause", "first_seq", "last_seq", "first_ns", "last_ns", "recovered")
 FLOWING = (SubscriptionState.LIVE, SubscriptionState.QUIET)
 
 
