@@ -160,3 +160,22 @@ def test_owners_are_forgotten(run: Run) -> None:
         assert not turns._had_s
 
     run(test())
+
+
+def test_a_piece_that_took_long_costs_its_owner_no_more_than_a_turn(run: Run) -> None:
+    async def test() -> None:
+        now, done = [0.0], list[str]()
+        turns = Turns(5.0, lambda: now[0])
+
+        def piece(owner: str, seconds: float) -> None:
+            now[0] += seconds
+            done.append(owner)
+
+        for _ in range(100):
+            turns.add("much", lambda: piece("m", 1.0))
+        await turns.run("little", lambda: piece("l", 1000.0))
+        before = len(done)
+        await turns.run("little", lambda: piece("l", 1.0))
+        assert done[before:].index("l") <= 2
+
+    run(test())

@@ -24,6 +24,10 @@ SLICE_S = 0.005
 MOST_REMEMBERED = 64
 """Owners of which no piece waits, before those are forgotten that have had no more than others."""
 
+PIECES = 5
+"""A piece counts as this share of a slice at most: what made it longer was hardly its owner, but a collection of
+garbage or another process; nobody may wait long for having met with that."""
+
 T = TypeVar("T")
 
 
@@ -96,7 +100,7 @@ class Turns:
                 finally:
                     spent_s = self._now_s() - began_s
                     self._left_s -= spent_s
-                    self._had_s[owner] = self._least_s + spent_s
+                    self._had_s[owner] = self._least_s + min(spent_s, self._slice_s / PIECES)
                     if pieces:
                         self._queue(owner)
                     else:
