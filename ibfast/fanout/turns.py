@@ -45,11 +45,12 @@ class Turns:
         self._slice_s = slice_s
         self._now_s = now_s
         self._left_s = slice_s
+        self._most_s = slice_s / PIECES
         self._waiting: dict[Hashable, deque[Callable[[], object]]] = {}
         self._order: list[tuple[float, int, Hashable]] = []  # a heap: whose turn is next comes first
         self._numbers = itertools.count()
         self._had_s: dict[Hashable, float] = {}  # an owner that comes back begins with no less than it had
-        self._least_s = 0.0  # an owner that is new, or was away, has had no less than the one whose turn it is
+        self._least_s = 0.0  # what an owner has had, at least, who has had a turn lately
         self._is_working = False
         self._is_scheduled = False
 
@@ -91,7 +92,8 @@ class Turns:
         self._is_working = True
         try:
             while self._waiting and self._left_s > 0:
-                self._least_s, _, owner = heapq.heappop(self._order)
+                had_s, _, owner = heapq.heappop(self._order)
+                self._least_s = max(self._least_s, had_s)
                 pieces = self._waiting[owner]
                 piece = pieces.popleft()
                 began_s = self._now_s()
@@ -100,7 +102,7 @@ class Turns:
                 finally:
                     spent_s = self._now_s() - began_s
                     self._left_s -= spent_s
-                    self._had_s[owner] = self._least_s + min(spent_s, self._slice_s / PIECES)
+                    self._had_s[owner] = had_s + min(spent_s, self._most_s)
                     if pieces:
                         self._queue(owner)
                     else:
@@ -120,7 +122,8 @@ class Turns:
             self._had_s.clear()
 
     def _queue(self, owner: Hashable) -> None:
-        had_s = max(self._least_s, self._had_s.get(owner, 0.0))
-        heapq.heappush(self._order, (had_s, next(self._numbers), owner))
+        # One that is new, or was away, is a piece ahead of the others, but has not saved any more.
+        least_s = self._least_s - self._most_s
+        heapq.heappush(self._order, (max(least_s, self._had_s.get(owner, 0.0)), next(self._numbers), owner))
         if len(self._had_s) > 2 * len(self._waiting) + MOST_REMEMBERED:
-            self._had_s = {other: had_s for other, had_s in self._had_s.items() if had_s > self._least_s}
+            self._had_s = {other: had_s for other, had_s in self._had_s.items() if had_s > least_s}
