@@ -13,10 +13,9 @@ from ibfast.fanout.batcher import Lane
 SUBSCRIPTIONS = 100
 
 
-@pytest.mark.parametrize("interval_ms", [0, 1000])
-def test_many_subscriptions_cost_no_more_than_one_each(
-    run: Run, monkeypatch: pytest.MonkeyPatch, interval_ms: int
-) -> None:
+@pytest.fixture
+def admitted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """With how many channels connections were admitted."""
     admit, channels = Lane.admit, list[int]()
 
     def counting(lane: Lane, outlet: Any, pairs: Any) -> Any:
@@ -25,7 +24,29 @@ def test_many_subscriptions_cost_no_more_than_one_each(
         return admit(lane, outlet, pairs)
 
     monkeypatch.setattr(Lane, "admit", counting)
+    return channels
 
+
+def test_changes_of_the_limit_admit_nobody_before_the_next_window(run: Run, admitted: list[int]) -> None:
+    async def test() -> None:
+        async with serving() as (server, desk), client_of(server) as client:
+            await client.ask("subscribe", symbol="AAPL", data_type="TRADES", interval_ms=0)
+            for most in (10**6, 2 * 10**6, 0, 0) * 25:
+                await client.ask("limit", max_bytes_per_s=most)
+            assert admitted == []
+            desk.trade("AAPL", 1.0)
+            await client.news("trades", 1)
+            assert admitted == [1]
+            await client.ask("limit", max_bytes_per_s=0)  # as it was
+            desk.trade("AAPL", 2.0)
+            await client.news("trades", 1)
+            assert admitted == [1]
+
+    run(test())
+
+
+@pytest.mark.parametrize("interval_ms", [0, 1000])
+def test_many_subscriptions_cost_no_more_than_one_each(run: Run, admitted: list[int], interval_ms: int) -> None:
     async def test() -> None:
         async with serving() as (server, desk), client_of(server) as client:
             for number in range(SUBSCRIPTIONS):
@@ -49,4 +70,4 @@ def test_many_subscriptions_cost_no_more_than_one_each(
             assert [row["price"] for row in await client.news("trades", 1)] == [2.0]
 
     run(test())
-    assert sum(channels) <= 10 * SUBSCRIPTIONS
+    assert sum(admitted) <= 10 * SUBSCRIPTIONS

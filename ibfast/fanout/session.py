@@ -151,8 +151,10 @@ class Session:
                     self.subscriber.close(request.subscription)
                     self.subscriber.say("unsubscribed", id=request.id, subscription=request.subscription)
                 case Limit():
+                    was_capped = self._outlet.is_capped
                     self.max_bytes_per_s = self.grant.permissions.bandwidth(request.max_bytes_per_s)
-                    self.subscriber.reseat()
+                    if self._outlet.is_capped != was_capped:
+                        self.subscriber.reseat()
                     self.subscriber.say("limited", id=request.id, max_bytes_per_s=self.max_bytes_per_s)
                 case ListSubscriptions():
                     subscriptions = [self._listed(each) for each in self.subscriber.subscriptions.values()]
