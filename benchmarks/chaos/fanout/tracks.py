@@ -220,8 +220,7 @@ class Track:
             yield self._problem("order", f"a state as of seq {state.seq} after {self.seq}")
         if not self.may_begin and not self.is_lost:
             left_out = self.count(self.seq, state.seq)
-            is_told = self.is_conflated and not self.is_void
-            if left_out and not is_told:
+            if left_out and not self.is_conflated:  # of operations that undo each other nothing is sent
                 text = f"{left_out} rows are left out in silence between seq {self.seq} and {state.seq}"
                 yield self._problem("missing", text)
         found = self._against_state(state)
@@ -281,7 +280,7 @@ class Track:
         may_be = self.generation.has_wrapped
         if lag.reason == "incomplete" and not may_be:
             yield self._problem("lag", f"no ring has forgotten a row, and the server says {lag}")
-        self.seq = max(self.seq, lag.to_seq)
+        self.seq = lag.to_seq if is_from_nothing else max(self.seq, lag.to_seq)
         self.is_void, self.may_begin, self.is_lost = True, False, False
         self.is_incomplete = lag.reason == "incomplete"
         self.book = self.former = None
