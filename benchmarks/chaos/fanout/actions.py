@@ -328,6 +328,12 @@ async def restart(world: FanoutWorld, for_s: float) -> None:
     world.script(script())
 
 
+@action(1)
+async def revoke(world: FanoutWorld) -> None:
+    """One of the tokens is revoked: its sessions end, and nobody gets in with it."""
+    world.revoke()
+
+
 @action(3, lambda draw: {"for_s": draw.choice((0.05, 0.2, 0.6))})
 async def block_loop(world: FanoutWorld, for_s: float) -> None:
     """The event loop stands still."""

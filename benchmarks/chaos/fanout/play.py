@@ -30,7 +30,7 @@ LONGEST_S = 1.5
 MOST_STEPS = 50
 PAUSES_S = (0.0, 0.0, 0.0, 0.01, 0.05, 0.1, 0.2, 0.4, 1.0)
 PROCESS = "/process/"
-NOT_OF_PROCESSES = ("end request", "refuse next", "come with ibfast")
+NOT_OF_PROCESSES = ("end request", "refuse next", "come with ibfast", "revoke")
 TIMES = ("for_s", "hold_s", "lag_s", "lead_s", "again_s", "delay_s")
 VERSIONS = (176, 193, 201, 208, 219, 226)
 

@@ -111,8 +111,9 @@ class Rest:
                 yield from each.missing()
         for client in world.clients:
             is_brief = world.setup.has_tokens and client.manner.token.startswith("b")
-            if is_brief and client.is_open and time.time() > world.expires_s + LEAVE_S:
-                yield f"{client.name} converses {time.time() - world.expires_s:.1f} s after its token's time was over"
+            over_s = time.time() - min(world.expires_s, world.revoked_s)
+            if is_brief and client.is_open and over_s > LEAVE_S:
+                yield f"{client.name} converses {over_s:.1f} s after its token was over"
 
     def _untrue(self, track: Track) -> Iterator[str]:
         generation = track.generation

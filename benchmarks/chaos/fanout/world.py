@@ -7,6 +7,7 @@ too, with a server in the place of a user's streams.
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 import time
 from collections import Counter
@@ -33,7 +34,6 @@ from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 
 START_S = 30.0
-TOKENS = ("full", "little", "brief")
 LETTERS = {"full": "f", "little": "l", "brief": "b"}
 LITTLE = "subscriptions = 3\nlines = 3\nmax_bytes_per_s = 20000\nleast_interval_ms = 50"
 EXPIRY_S = 2.5
@@ -79,6 +79,7 @@ class FanoutWorld(World):
         seen: what those that have left would go on with.
         stopped_s: when a server was stopped, the last time.
         blocked_s: for how long the loop was blocked, all in all.
+        revoked_s: since when the brief token is no token any more.
     """
 
     setup: FanoutSetup
@@ -91,6 +92,7 @@ class FanoutWorld(World):
         self.seen: list[Seen] = []
         self.stopped_s = -1e9
         self.blocked_s = 0.0
+        self.revoked_s = math.inf
         self.begun_s = time.time()
         self._folder = tempfile.TemporaryDirectory(prefix="chaos-fanout-")
         self._serving = asyncio.Lock()
@@ -121,23 +123,31 @@ class FanoutWorld(World):
 
     def _security(self) -> SecurityConfig:
         setup = self.setup
-        tokens_file = None
-        if setup.has_tokens:
-            path = Path(self._folder.name) / "tokens.toml"
-            brief = datetime.fromtimestamp(self.expires_s, UTC)
-            tables = {
-                "full": "",
-                "little": LITTLE,
-                "brief": f"expires = {brief:%Y-%m-%dT%H:%M:%SZ}",
-            }
-            path.touch(mode=0o600)
-            path.write_text(
-                "\n".join(f'[{name}]\ntoken = "{token_of(name)}"\nsymbols = ["*"]\n{tables[name]}' for name in TOKENS)
-            )
-            tokens_file = str(path)
         return SecurityConfig(
-            tokens_file=tokens_file, max_connections=setup.max_connections, max_control_per_s=setup.max_control_per_s
+            tokens_file=self._written_tokens() if setup.has_tokens else None,
+            max_connections=setup.max_connections,
+            max_control_per_s=setup.max_control_per_s,
         )
+
+    def _written_tokens(self) -> str:
+        """Write the file of tokens, and return its path."""
+        path = Path(self._folder.name) / "tokens.toml"
+        brief = datetime.fromtimestamp(self.expires_s, UTC)
+        tables = {"full": "", "little": LITTLE}
+        if self.revoked_s == math.inf:
+            tables["brief"] = f"expires = {brief:%Y-%m-%dT%H:%M:%SZ}"
+        path.touch(mode=0o600)
+        path.write_text(
+            "\n".join(f'[{name}]\ntoken = "{token_of(name)}"\nsymbols = ["*"]\n{tables[name]}' for name in tables)
+        )
+        return str(path)
+
+    def revoke(self) -> None:
+        """Have the brief token be none any more."""
+        if self.setup.has_tokens and self.server is not None and self.revoked_s == math.inf:
+            self.revoked_s = time.time()
+            self._written_tokens()
+            self.server.reload()
 
     async def start_server(self) -> None:
         """Serve, unless that is done."""
@@ -224,16 +234,17 @@ class FanoutWorld(World):
         if client.left or task.cancelled():
             return
         token, has_expired = client.manner.token, time.time() >= self.expires_s - 1.0
+        is_revoked = time.time() >= self.revoked_s
         is_brief = self.setup.has_tokens and token == token_of("brief")
         if client.status:
             is_full = len(self.clients) + len(self.ours) > self.setup.max_connections
-            expected = {401: is_brief and has_expired, 503: is_full, -1: is_stopping or is_full}
+            expected = {401: is_brief and (has_expired or is_revoked), 503: is_full, -1: is_stopping or is_full}
             if not expected.get(client.status, False):
                 self.problem("cut", f"{client.name} was refused with status {client.status}")
             return
         is_slow = client.paused_s or client.manner.is_narrow or self.blocked_s
-        reasons = {"EXPIRED": is_brief and has_expired, "SHUTDOWN": is_stopping, "TOO_SLOW": is_slow}
-        reasons |= {"TOO_FAST": client.may_hurry, "": is_slow or is_stopping}
+        reasons = {"EXPIRED": is_brief and has_expired, "REVOKED": is_brief and is_revoked, "SHUTDOWN": is_stopping}
+        reasons |= {"TOO_SLOW": is_slow, "TOO_FAST": client.may_hurry, "": is_slow or is_stopping}
         if not reasons.get(client.closing, False):
             self.problem("cut", f"{client.name} was cut, {client.end}, closing {client.closing!r}")
 
