@@ -145,7 +145,7 @@ class SocketClient:
                     transport.write_eof()
         elif how == "reset":
             sock = transport.get_extra_info("socket")
-            with contextlib.suppress(OSError, AttributeError):  # it may be closed already
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed already
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         else:
