@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.chaos.fanout.client import Claim, Client
 from benchmarks.chaos.fanout.ours import Manner as OurManner
 from benchmarks.chaos.fanout.ours import Ours
-from benchmarks.chaos.fanout.rest import page
+from benchmarks.chaos.fanout.rest import OK, page
 from benchmarks.chaos.fanout.socket_client import Manner
 from benchmarks.chaos.fanout.tracks import Seen
 from benchmarks.chaos.fanout.wire import COLUMNS, STRUCTURE
@@ -303,14 +303,17 @@ async def stop_reading(world: FanoutWorld, which: int, for_s: float) -> None:
 
 @action(1)
 async def look_at_pages(world: FanoutWorld) -> None:
-    """Somebody looks at the pages."""
+    """Somebody looks at the pages, and a page of somebody else's tries to."""
     if world.address is not None:
-        world.script(_pages(world.address))
+        world.script(_pages(world, world.address))
 
 
-async def _pages(address: tuple[str, int]) -> None:
-    for path in ("/healthz", "/metrics", "/nothing"):
+async def _pages(world: FanoutWorld, address: tuple[str, int]) -> None:
+    for path in ("/livez", "/readyz", "/healthz", "/metrics", "/nothing"):
         await page(address, path)
+    status, _ = await page(address, "/metrics", host="example.com")
+    if status == OK:
+        world.problem("pages", f"/metrics is shown to whoever says that the server is example.com: {status}")
 
 
 # --- the server ---

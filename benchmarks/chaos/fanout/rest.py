@@ -257,14 +257,13 @@ def _gap_as_told(gap: dict[str, int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def page(address: tuple[str, int], path: str) -> tuple[int, bytes]:
-    """Return the status and the body of a page; 0 if none came."""
+async def page(address: tuple[str, int], path: str, host: str = "") -> tuple[int, bytes]:
+    """Return the status and the body of a page, asked for at the address or under another name; 0 if none came."""
+    host = host or f"{address[0]}:{address[1]}"
     try:
         async with asyncio.timeout(HTTP_S):
             reader, writer = await asyncio.open_connection(*address)
-            writer.write(
-                f"GET {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nConnection: close\r\n\r\n".encode()
-            )
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             answer = await reader.read()
             writer.close()
     except (OSError, TimeoutError):
