@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from benchmarks.chaos.fanout.kinds import KINDS
 from benchmarks.chaos.fanout.play import ACTIONS, NOT_OF_PROCESSES, Plan, do, plan_of, played
 from benchmarks.chaos.fanout.tracks import Track
 from benchmarks.chaos.fanout.truth import Generation, Record, Row
-from benchmarks.chaos.fanout.wire import Bookmarks, Form, Lag, State
+from benchmarks.chaos.fanout.wire import Bookmark, Bookmarks, Form, JsonWire, Lag, News, State, WireError
 from benchmarks.chaos.fanout.world import FanoutSetup, FanoutWorld
 from benchmarks.chaos.steps import Step
 from benchmarks.chaos.world import Verdict
@@ -263,3 +264,66 @@ def test_a_state_is_what_the_rows_make_and_leaves_nothing_out_in_silence() -> No
     assert found(track.take(told(40), 40)) == {"early row"}
     assert found(track.take_state(State(0, 30, [latest]))) == set()
     assert found(track.take_state(State(0, 40, [latest]))) == {"missing", "state"}
+
+
+@pytest.mark.parametrize(
+    ("lag", "kinds"), [(Lag(0, "overrun", 0, 3, None), set()), (Lag(0, "overrun", 4, 5, None), {"lag"})]
+)
+def test_a_server_that_knows_nothing_of_a_client_begins_at_nothing(lag: Lag, kinds: set[str]) -> None:
+    track = track_of()
+    track.is_unknown = True
+    assert found(track.take_lag(lag)) == kinds
+    assert found(track.take_state(State(0, lag.to_seq, []))) == set()
+
+
+def test_a_lag_voids_what_a_channel_might_be_resumed_from() -> None:
+    track = track_of()
+    list(track.take(told(10), 10))
+    seen = track.seen()
+    assert seen is not None
+    assert seen.bookmarks.at(10) == Bookmark("epoch", 162)
+    list(track.take_lag(Lag(0, "slow", 10, 20, 1)))
+    assert track.seen() is None
+
+
+def test_a_channel_goes_on_from_before_until_its_new_state_has_come() -> None:
+    track = track_of()
+    before = track.seen()
+    described = replace(track, bookmarks=Bookmarks("another", 4), former=before, is_void=True)
+    assert described.seen() is before
+    assert found(described.take_state(State(0, 9, []))) == set()
+    after = described.seen()
+    assert after is not None
+    assert after.bookmarks.at(9) == Bookmark("another", 148)
+
+
+# --- what a message says ---
+
+DESCRIBED = {"channel": 0, "class": 2, "symbol": "AA", "con_id": 1000, "exchange": "SMART"}
+
+
+def news(**other: Any) -> str:
+    piece = {"channel": 0, "symbol": "AA", "con_id": 1000, "exchange": "SMART", "family": "trades", "rows": []}
+    return json.dumps({"op": "data", "position": 162, "pieces": [piece]} | other)
+
+
+def test_news_are_of_a_class_up_to_a_sequence_number() -> None:
+    wire = JsonWire()
+    wire.open(DESCRIBED)
+    assert wire.read(news()) == News(2, 10, {0: []})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        news(position=163),
+        news().replace("SMART", "ISLAND"),
+        json.dumps({"op": "snapshot", "channel": 0, "position": 163, "rows": {}}),
+        json.dumps({"op": "snapshot", "channel": 0, "seq": 10, "rows": {}}),
+    ],
+)
+def test_what_contradicts_a_description_is_no_message(message: str) -> None:
+    wire = JsonWire()
+    wire.open(DESCRIBED)
+    with pytest.raises(WireError):
+        wire.read(message)
