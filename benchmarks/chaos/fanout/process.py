@@ -36,6 +36,8 @@ LOOK_S = 0.005
 LINGER_S = 300.0
 CHUNK = 1 << 16
 OK = 200
+FAULTS = ("Traceback", "ERROR:", "CRITICAL:")
+"""How the lines begin by which a process says that something is wrong with it."""
 LINES = {"DEPTH": "depth", "BARS": "bars"}
 """Data types that have a request of their own; all others share one."""
 
@@ -65,7 +67,7 @@ class RemoteTruth(Truth):
 
     def __init__(self, feed: FeedView, pipe: int) -> None:
         super().__init__(feed)  # type: ignore[arg-type]
-        self._pipe = pipe
+        self._pipe: int | None = pipe
         self._said = b""
         self._lines: dict[tuple[int, str], RemoteGeneration] = {}
         os.set_blocking(pipe, False)
@@ -77,6 +79,8 @@ class RemoteTruth(Truth):
 
     def look(self) -> None:
         """See `Truth`."""
+        if self._pipe is None:
+            return
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self._pipe, CHUNK):
                 self._said += chunk
@@ -95,7 +99,11 @@ class RemoteTruth(Truth):
         self.of_key.setdefault((con_id, exchange, data_type), [self._lines[line]])
 
     def close(self) -> None:
-        """Note that the process has ended."""
+        """Note that the process has ended. Its clients may still read what was sent before."""
+        self.look()
+        if self._pipe is not None:
+            os.close(self._pipe)
+        self._pipe = None
         for generation in self.generations:
             generation.closed_seq = self.seq
 
@@ -241,11 +249,9 @@ class ProcessWorld(FanoutWorld):
         self.stopped_s = time.monotonic()
         if self._looking is not None:
             self._looking.cancel()
-            self.truth.look()
             self.truth.close()
-        os.close(self._reading)
         errors = self._said_errors()
-        if "Traceback" in errors or "ERROR" in errors:
+        if any(line.startswith(FAULTS) for line in errors.splitlines()):
             self.problem("exception", f"the process has said: {errors[-1500:]}")
 
     def _said_errors(self) -> str:

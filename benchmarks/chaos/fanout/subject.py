@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from typing import Any
 
@@ -40,6 +41,7 @@ def manager_of(name: str) -> type[IBKRConnectionManager]:
 
 def main(config: str, name: str) -> int:
     """Serve until SIGTERM."""
+    logging.basicConfig()  # what is logged is judged by whoever has started this
     serve.IBKRConnectionManager = manager_of(name)  # type: ignore[misc]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve.serve(Config.load(config)))
