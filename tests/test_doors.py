@@ -216,9 +216,12 @@ def test_policies_are_pure(module: str) -> None:
 
 FANOUT_ADAPTERS = {
     f"ibfast.fanout.{name}"
-    for name in ("bell", "connection", "server", "server_tls", "session", "upstream", "writing", "token_cli")
-}
-"""They act: on sockets, at the gateway, on the command line."""
+    for name in (
+        "bell", "connection", "questions", "server", "server_tls", "session", "token_cli", "turns", "upstream",
+        "writing",
+    )
+}  # fmt: skip
+"""They act: on sockets, at the gateway, in turns of the loop, on the command line."""
 
 
 @pytest.mark.parametrize("module", within("ibfast.fanout"))

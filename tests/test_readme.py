@@ -221,7 +221,8 @@ def test_the_tokens_that_are_shown_are_let_in() -> None:
     assert len(commands) == 4
     shell = ["sh", "-e", "-c", "\n".join(['ibfast() { "$PYTHON" -m ibfast "$@"; }', *commands])]
     environ = os.environ | {"PYTHON": sys.executable}
-    done = subprocess.run(shell, env=environ, capture_output=True, text=True, check=True, timeout=WATCHDOG_S)
+    wait_s = len(commands) * WATCHDOG_S
+    done = subprocess.run(shell, env=environ, capture_output=True, text=True, check=True, timeout=wait_s)
     tokens = load_tokens(SecurityConfig(tokens_file="tokens.toml", jwt_secret_file="jwt.secret"))
     grants = [tokens.check(token, time.time()) for token in done.stdout.split()]
     assert [grant.name for grant in grants if isinstance(grant, Grant)] == ["analyst", "screen", "visitor"]

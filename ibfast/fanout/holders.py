@@ -6,7 +6,6 @@ connection of an anonymous client is a holder of its own.
 
 from __future__ import annotations
 
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
@@ -108,7 +107,7 @@ class Holders:
         now_s: a clock.
     """
 
-    def __init__(self, max_lines: int, linger_s: float, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, max_lines: int, linger_s: float, now_s: Callable[[], float]) -> None:
         self._max_lines = max_lines
         self._linger_s = linger_s
         self._now_s = now_s

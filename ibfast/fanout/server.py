@@ -158,7 +158,8 @@ class FanoutServer:
         self._hub = Hub(
             batcher, upstreams, secrets.token_hex(8), f"ibfast {version('ibfast')}", self.faults,
             self.config.heartbeat_s, self.turns, Histories(batcher), ContractQuestions(upstreams.identify),
-            Holders(self.security.max_lines, self.config.linger_s), {dialect.name: dialect for dialect in known},
+            Holders(self.security.max_lines, self.config.linger_s, time.monotonic),
+            {dialect.name: dialect for dialect in known},
             self.tally,
         )  # fmt: skip
         self.registry = registry_of(self.tally, self.present)
