@@ -194,15 +194,15 @@ def test_a_client_that_is_held_up_gets_the_state_and_a_lag(run: Run, dialect: st
             FaultProxy(*server.address) as network,
             client_of((network.host, network.port), dialect) as provider,
         ):
-            updates, last, sent, read = provider.updates(), 0.0, 0, 0
+            updates, sent, read = provider.updates(), 0, 0
             await provider.subscribe("AAPL", data_type="TRADES", interval_ms=0, ordered=True)
+            rng = np.random.default_rng(5)
             network.freeze()
             while not any(each.session and each.session.subscriber.is_behind for each in server.connections):
-                last += 1.0
-                desk.trade("AAPL", *[last] * 500)
+                desk.trade("AAPL", *rng.random(500))  # equal ones are so small that the sockets hold seconds' worth
                 sent += 500
                 await asyncio.sleep(0)
-            last += 1.0
+            last = 2.0
             desk.trade("AAPL", last)
             network.thaw()
             while (update := await anext(updates)).price != last:
