@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from conftest import Run, until
@@ -12,6 +13,7 @@ from ibfast.fanout import holders
 from ibfast.fanout.holders import Holders
 from ibfast.fanout.messages import RefusedError
 from ibfast.fanout.permissions import Permissions
+from ibfast.fanout.turns import Turns
 
 
 def test_subscriptions_count_over_all_connections(run: Run) -> None:
@@ -96,6 +98,34 @@ def test_the_bandwidth_is_that_of_all_connections(run: Run) -> None:
             assert bucket.wait_s(0.0) > 0
             assert all(each._is_spent(each.loop.time()) for each in server.connections)
             assert (await other.ask("ping"))["op"] == "pong"
+
+    run(test())
+
+
+def test_handshakes_have_the_turns_of_their_address_and_all_that_follows_those_of_the_holder(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, owners = Turns.add, list[Any]()
+
+    def recording(turns: Turns, owner: Any, piece: Any) -> None:
+        owners.append(owner)
+        add(turns, owner, piece)
+
+    monkeypatch.setattr(Turns, "add", recording)
+
+    async def test() -> None:
+        async with (
+            serving(tokens=token_of()) as (server, _),
+            client_of(server, **BEARER) as first,
+            client_of(server, **BEARER) as second,
+        ):
+            assert set(owners) == {"127.0.0.1"}
+            assert len(owners) >= 6  # each was read, judged, and begun
+            owners.clear()
+            for client in (first, second):
+                await client.ask("subscribe", symbol="AAPL", data_type="TRADES")
+            assert len(set(owners)) == 1
+            assert isinstance(owners[0], holders.Holder)
 
     run(test())
 
