@@ -20,6 +20,7 @@ from ibfast._audience import Audience
 from ibfast._delta import Encoder
 from ibfast._feed import DTYPES
 from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
+from tests.delta_cases import books, full_book, states
 from tests.delta_streams import FAR_NS, MS, START_NS, last_seq, messages, random_rows
 from tests.stream_reference import ReferenceDecoder
 
@@ -197,6 +198,11 @@ def vectors() -> Iterator[tuple[str, dict[str, Any]]]:
     again = [frames[1], lags[1], frames[1], lags[2], frames[1]]
     what = "lags: the state is void until the next snapshot"
     yield "lags", vector(what, specs, [*frames, *again, lags[0]], [window])
+
+    yield "books", vector("inserts, updates and deletes of levels, other grids, a reset", *books())
+    yield "full_book", vector("a side of 256 levels, and operations at its end", *full_book())
+    what = "snapshots with all families, two classes, sides, other grids, times before 1970; rare bits to be refused"
+    yield "states", vector(what, *states())
 
 
 def main() -> None:

@@ -47,6 +47,9 @@ def test_there_are_vectors() -> None:
         "rare",
         "lags",
         "grids",
+        "books",
+        "full_book",
+        "states",
     }
 
 
