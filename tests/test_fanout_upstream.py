@@ -242,6 +242,21 @@ def test_many_ask_at_once_for_what_ends_as_it_begins(run: Run) -> None:
     run(test())
 
 
+def test_who_asks_while_there_is_no_session_learns_it_soon(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waiting(Desk):
+        async def wanted(self, contract: object, data_type: str, **options: Any) -> Any:
+            await asyncio.Event().wait()
+
+    async def test() -> None:
+        desk = Waiting()
+        with pytest.raises(RefusedError) as refusal:
+            await Upstreams(desk.feed, desk, linger_s=0).identify(AAPL, "TRADES")
+        assert refusal.value.code == "NO_GATEWAY"
+
+    monkeypatch.setattr("ibfast.fanout.upstream.IDENTIFY_S", 0.01)
+    run(test())
+
+
 def test_a_line_goes_on_though_the_one_who_had_it_leaves_meanwhile(run: Run) -> None:
     """TRADES and QUOTES are one line; the state of the second begins with the line, and not with its own question."""
 

@@ -34,6 +34,10 @@ Line = tuple[Hashable, str]
 NO_SUCH_CONTRACT = 200
 AMBIGUOUS = "is ambiguous"
 
+IDENTIFY_S = 10.0
+"""How long a subscriber waits for a session and for the gateway's answer: a reconnect takes a few seconds, and who
+subscribes while there is no gateway is to learn it soon."""
+
 
 class Source(Protocol):
     """Where data is asked for: a connection manager or a pool, which fills the feed in this thread."""
@@ -124,13 +128,17 @@ class Upstreams:
     async def identify(self, contract: Contract, data_type: str) -> Contract:
         """Return the one contract that is meant; no line is opened for it.
 
-        While the source connects again, this waits as long as the source does.
+        While the source connects again, this waits for `IDENTIFY_S` at most.
 
         Raises:
             RefusedError: there is none, or no such data of it; says why.
         """
         with _refusals():
-            meant, _ = await self._source.wanted(contract, taps_of(contract, data_type)[0].data_type)
+            try:
+                async with asyncio.timeout(IDENTIFY_S):
+                    meant, _ = await self._source.wanted(contract, taps_of(contract, data_type)[0].data_type)
+            except TimeoutError:
+                raise NotConnectedError(f"there is no answer from the gateway within {IDENTIFY_S:.0f} s") from None
             return meant
 
     async def acquire(self, contract: Contract, data_type: str) -> tuple[tuple[Upstream, ...], tuple[Tap, ...]]:
