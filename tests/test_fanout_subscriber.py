@@ -91,7 +91,7 @@ def test_a_conflated_subscription_resumes_with_the_latest(run: Run) -> None:
 def test_much_that_was_missed_comes_in_order(run: Run) -> None:
     async def test() -> None:
         async with serving() as (server, desk):
-            seen = await left_at(server, desk)
+            seen = await left_at(server, desk, ordered=True)
             for i in range(10, 3010, 10):
                 desk.trade("AAPL", *(float(i + n) for n in range(10)))
             async with client_of(server) as client:

@@ -20,7 +20,7 @@ from ibfast.wire.requests import MarketData
 
 SYMBOLS = [f"SYM{number:03}" for number in range(16)]
 LOOKED_AT_BY_THE_LOOP = ("ibfast.policy.pacing", "ibfast.policy.heartbeat")
-LENGTHS = {"RateLimiter.__len__", "Queue.__len__"}
+LENGTHS = {"RateLimiter.__len__", "Queue.count"}
 """All that other threads may ask of a limiter: it is one look, at one number, and changes nothing."""
 
 
