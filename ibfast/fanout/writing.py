@@ -147,6 +147,9 @@ class Writer(asyncio.Transport):
         """Write what the library has to say; if that closes the connection, it is the last."""
         if not self._may_write():
             self.stop()
+        if self._transport.is_closing():  # asyncio logs what is written to a socket that is gone
+            self.stop()
+            return
         self._transport.write(data)
         if self._is_held:
             self._untaken_nbytes += len(data)
