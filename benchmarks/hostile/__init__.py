@@ -16,7 +16,7 @@ Each figure is the median over the turns of a kind:
 A kind passes if the gap and the answer are at most 100 ms longer than in its turns without hostile subscribers, the
 delay is at most 3 times as long and 10 ms, and a subscription is granted within one second more.
 
-    python -m benchmarks hostile                          every kind, about ten minutes
+    python -m benchmarks hostile                          every kind, more than ten minutes
     python -m benchmarks hostile --only "empty pings"     one; --list names them
     python -m benchmarks hostile --quick                  a short form, a part of the tests; --json for programs
 

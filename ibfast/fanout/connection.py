@@ -42,7 +42,7 @@ CLOSE_S = 2.0
 """For the client's answer to a close, and for whatever waits before it."""
 
 PIECE_NBYTES = 1024
-"""So many received bytes are parsed at once: 170 of the shortest frames at most, which takes about a millisecond."""
+"""So many received bytes are parsed at once: 170 of the shortest frames at most, which takes about two milliseconds."""
 
 COST_NBYTES = 1024
 """A frame costs as much as another one, and once more for each so many bytes of it and of its answer."""

@@ -21,10 +21,10 @@ from ibfast.ring import Reader
 __all__ = ["Histories", "History", "Recall"]
 
 SCANNED_ROWS = 8192
-"""So many rows of a ring are looked at in a piece, which takes about a millisecond."""
+"""So many rows of a ring are looked at in a piece, which takes less than a millisecond."""
 
 ENCODED_ROWS = 128
-"""So many rows are encoded in a piece: as JSON that takes about two milliseconds."""
+"""So many rows are encoded in a piece: as JSON that takes about half a millisecond."""
 
 MOST_BYTES = 1 << 26
 """What all histories of a server may have, together; those that were used last are kept."""

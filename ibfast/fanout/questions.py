@@ -40,6 +40,7 @@ VAIN_CODES = {Code.UNKNOWN_CONTRACT, Code.AMBIGUOUS_CONTRACT}
 Key = tuple[Contract, str]
 Ask = Callable[[Contract, str], Awaitable[Contract]]
 Refusal = Callable[[Contract], str | None]
+"""Tells why the holder of a token may not have a contract, None if it may."""
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class ContractQuestions:
         holder: str,
         contract: Contract,
         data_type: str,
-        refusal: Callable[[Contract], str | None],
+        refusal: Refusal,
     ) -> Contract:
         """Return the contract that is meant.
 
@@ -86,13 +87,14 @@ class ContractQuestions:
             holder: the name of its token.
             contract: the description.
             data_type: of the subscriber.
-            refusal: tells why the holder may not have a contract, None if it may.
+            refusal: what the token permits.
 
         Raises:
             RefusedError: there is none, it is not permitted, or the holder has asked in vain too often.
         """
         key = contract, data_type
         known = self._known.get(key)
+        is_new = known is None
         if known is None:
             self._raise_if_refused(key)
             try:
@@ -101,10 +103,10 @@ class ContractQuestions:
                 if error.code in VAIN_CODES:
                     self._vain.take(holder, MOST_VAIN, self._now_s())
                 raise
-            if refusal(known) is not None:
-                self._vain.take(holder, MOST_VAIN, self._now_s())
         reason = refusal(known)
         if reason is not None:
+            if is_new:
+                self._vain.take(holder, MOST_VAIN, self._now_s())
             raise RefusedError(Code.FORBIDDEN, reason)
         return known
 

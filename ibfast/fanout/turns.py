@@ -19,7 +19,7 @@ from typing import TypeVar
 __all__ = ["Turns"]
 
 SLICE_S = 0.005
-"""Windows of 10 ms are written in time although every turn of the loop does its slice of pieces."""
+"""Half of a window of 10 ms, so that the other half is left for what must be written in time."""
 
 MOST_REMEMBERED = 64
 """Owners of which no piece waits, before those are forgotten that have had no more than others."""
