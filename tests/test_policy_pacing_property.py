@@ -37,7 +37,7 @@ HISTORICAL = (HistoricalBars, HistoricalTicks, HeadTimestamp)
 
 RATE, BURST = 50, 5
 GATE = ("rate", "ahead")
-LAST = (4, 0, 0)
+LAST = (5, 0, 0)
 # The oracle: what a request counts for, as (rule, key) → (weight, limit, seconds or None for what is open at once).
 Owed = dict[tuple[str, Hashable], tuple[int, int, float | None]]
 
@@ -97,7 +97,7 @@ MAKERS: dict[str, Callable[[int, int], Request]] = {
     "cancel": lambda n, k: CancelMarketData(n),
 }
 
-LANES = {"cancel": 0, "details": 1, "small bars": 3, "same bars": 3, "long bars": 3, "quotes": 3, "head": 3}
+LANES = {"cancel": 0, "details": 3, "small bars": 4, "same bars": 4, "long bars": 4, "quotes": 4, "head": 4}
 """All others subscribe."""
 
 
