@@ -263,6 +263,29 @@ class Connection(ServerConnection):
             self.member.leave()
             super().connection_lost(exc)
         self.owner.left(self)
+        self.loop.call_soon(self._untie)
+
+    async def handshake(self, *args: Any, **options: Any) -> None:
+        """Wait until the client has asked for the WebSocket, and answer."""
+        try:
+            await super().handshake(*args, **options)
+        finally:
+            self.loop.call_soon(self._untie)
+
+    def _untie(self) -> None:
+        """Break the circles of references of a connection that is closed, so that it is freed at once.
+
+        Only the garbage collector finds circles, and a collection among thousands of connections stops the loop.
+        """
+        if not self.is_open or self.protocol.state is not State.CLOSED:
+            return
+        self.protocol.__dict__.pop("select_subprotocol", None)
+        self.protocol.parser.close()
+        error: BaseException | None
+        for error in (self.protocol.parser_exc, self.protocol.handshake_exc):
+            while error is not None:
+                error.__traceback__ = None
+                error = error.__cause__ or error.__context__
 
     @property
     def is_ending(self) -> bool:

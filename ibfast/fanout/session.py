@@ -20,7 +20,7 @@ from ibfast.fanout.dialect import Dialect, Outlet
 from ibfast.fanout.faults import Faults
 from ibfast.fanout.gauges import Tally
 from ibfast.fanout.histories import Histories, Recall
-from ibfast.fanout.holders import Holders
+from ibfast.fanout.holders import Holder, Holders
 from ibfast.fanout.limits import InstrumentBudgets
 from ibfast.fanout.messages import (
     PROTOCOL_VERSION,
@@ -110,7 +110,8 @@ class Session:
         self._name = None if grant.own is None else grant.name
         self.holder = hub.holders.arrive(self._name, grant.own, self._count)
         self.max_bytes_per_s = grant.permissions.bandwidth(0)
-        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.life, hub.histories, self._on_ended, hub.tally)
+        give_back = partial(_give_back, hub.upstreams, self.holder)
+        self.subscriber = Subscriber(hub.batcher, dialect, outlet, hub.life, hub.histories, give_back, hub.tally)
 
     def welcome(self) -> None:
         """Speak first."""
@@ -328,10 +329,6 @@ class Session:
             reason = f"the token permits {request.data_type} of {contract.symbol} to be asked for once in {least_ms} ms"
             raise RefusedError(Code.TOO_FAST, reason)
 
-    def _on_ended(self, subscription: Subscription) -> None:
-        self._hub.upstreams.release(subscription.upstreams)
-        self.holder.give_lines(line_keys(subscription.upstreams))
-
     def stop(self) -> None:
         """Give everything back, and end what is being opened: none of it is sent, or asked of the gateway."""
         for opening in self._opening:
@@ -343,3 +340,9 @@ class Session:
         self.stop()
         await asyncio.gather(*self._opening, return_exceptions=True)
         self._hub.holders.leave(self._name, self._count)
+
+
+def _give_back(upstreams: Upstreams, holder: Holder, subscription: Subscription) -> None:
+    """Release what a subscription had. No method, since a session that its subscriber refers to is a circle."""
+    upstreams.release(subscription.upstreams)
+    holder.give_lines(line_keys(subscription.upstreams))

@@ -117,6 +117,7 @@ class Writer(asyncio.Transport):
         """Forget the socket; for `connection_lost`."""
         self._is_gone = True
         self._writes.remove(self._handle)
+        self._may_write, self._read_on = _never, _nothing  # these refer to the connection, which refers to its writer
 
     def write_frame(self, frame: bytes) -> bool:
         """Write one frame to this connection alone.
@@ -335,6 +336,14 @@ class Broadcaster:
                     self._on_fault(error)
                     writer.abort()
         return refused
+
+
+def _never() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_tls(transport: asyncio.Transport) -> bool:
