@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.fanout.limits import is_loopback
 from ibfast.fanout.pages import HEALTH_PATH, METRICS_PATH, STREAM_PATH
 from ibfast.fanout.server import FanoutServer
+from ibfast.garbage import collect_everything, short_collections
 from ibfast.manager import IBKRConnectionManager
 from ibfast.monitor import STATE_EVENT, Event
 from ibfast.policy.auth import mask
@@ -73,7 +73,7 @@ async def serve(config: Config, simulation: Simulation | None = None) -> int:
         server = await stack.enter_async_context(_Listening(manager, config))
         stack.enter_context(_hangups(server, terminated))
         print("\n".join(_greeting(server, source)), flush=True)
-        gc.freeze()  # what was imported stays: to look at all of it in a collection would stop the loop for 20 ms
+        stack.enter_context(short_collections())
         ends: list[Coroutine[Any, Any, object]] = [terminated.wait(), _keep_connected(manager)]
         if gateway is not None:
             ends.append(gateway.ended())
@@ -182,6 +182,8 @@ async def _keep_connected(manager: IBKRConnectionManager) -> None:
         if _is_final(state, manager.config):
             over.set()
         elif state is not LinkState.CONNECTING:
+            if state is not LinkState.CONNECTED:  # no data comes that this could hold up
+                asyncio.get_running_loop().call_soon(collect_everything)
             said = _session(manager) if state is LinkState.CONNECTED else _no_session(state, event)
             if said != told:
                 print(f"ibfast: {said}", file=sys.stderr, flush=True)

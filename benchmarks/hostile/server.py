@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 
 import uvloop
@@ -14,6 +13,7 @@ from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import FanoutConfig
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
+from ibfast.garbage import short_collections
 
 
 async def main(port: int, tokens_file: str, certificate_file: str) -> None:
@@ -22,13 +22,12 @@ async def main(port: int, tokens_file: str, certificate_file: str) -> None:
     asyncio.get_running_loop().set_exception_handler(errors.from_loop)
     plain = SecurityConfig(tokens_file=tokens_file)
     secure = SecurityConfig(tokens_file=tokens_file, certificate_file=certificate_file)
-    with Feed() as feed:
+    with Feed() as feed, short_collections():  # as `ibfast serve` does
         async with (
             IBKRConnectionManager(Config(port=port), feed) as manager,
             FanoutServer(feed, manager, FanoutConfig(port=0), plain) as server,
             FanoutServer(feed, manager, FanoutConfig(port=0), secure) as tls_server,
         ):
-            gc.freeze()  # as `ibfast serve` does
             await child.serve({
                 "port": lambda: server.address[1],
                 "tls_port": lambda: tls_server.address[1],
