@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 import pytest
+from conftest import Run
+from fanout_client import client_of, serving
 
 from ibfast._feed import DTYPES
 from ibfast.enums import Kind
@@ -92,6 +94,33 @@ def test_bits_of_attribs() -> None:
     assert set(kinds) <= set(Kind.__members__)
     assert "ATTRIB_DELAYED = 0x100" in (ROOT / "ibfast" / "_records.pxd").read_text()
     assert "ATTRIB_SMART_DEPTH = 1" in (ROOT / "ibfast" / "_messages.pxd").read_text()
+
+
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("subscribe", {"symbol": "AAPL"}),
+    ("update", {"subscription": 1, "interval_ms": 50}),
+    ("limit", {"max_bytes_per_s": 10**6}),
+    ("list", {}),
+    ("ping", {"data": [1]}),
+    ("unsubscribe", {"subscription": 1}),
+    ("unsubscribe", {"subscription": 1}),
+]
+
+
+def test_answers_and_their_fields(run: Run) -> None:
+    rows = {words(op)[0]: re.sub(r"\(.*?\)|[;:].*", "", fields) for op, _, fields in table("`op` | answers")}
+
+    async def test() -> None:
+        async with serving() as (server, _), client_of(server) as client:
+            answers = [await client.ask(op, **values) for op, values in ASKED]
+            await client.say("ping")
+            answers.append(await client.until("pong"))
+            assert answers[-1]["id"] is None
+        assert {answer["op"] for answer in answers} == set(rows)
+        for answer in answers:
+            assert set(answer) == {"op", *words(rows[answer["op"]])}
+
+    run(test())
 
 
 SAID: list[Mapping[str, Any]] = [
