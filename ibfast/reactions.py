@@ -15,7 +15,7 @@ from ibfast.errors import ConnectError, RequestError
 from ibfast.owner import Owner
 from ibfast.policy.codes import FARM_SERVICES, Action, FarmService, Severity, farm_name, new_port, says_read_only
 from ibfast.policy.subscription import Subscription
-from ibfast.wire.requests import OpenOrdersRequest
+from ibfast.wire.requests import MarketDepth, OpenOrdersRequest
 from ibfast.wire.responses import ErrorMessage, OpenOrderEnd, Response, Unreadable
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Reactions:
                 self._limiter.learn(message.code, now_s, ticket, message.message)
                 self._supervisor.lines.finish(req_id)  # before the room is looked at
                 session.no_line(subscription, now_s, message.message)
-            case Action.EMPTY_BOOK:
+            case Action.EMPTY_BOOK if isinstance(subscription.request, MarketDepth):
                 session.book_reset(subscription)
                 self._manager.feed.add_book_reset(time.time_ns(), req_id)
             case Action.SLOW_DOWN:

@@ -21,6 +21,7 @@ from peer import Caller
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import HeartbeatConfig
 from ibfast.contracts import Contract, ContractDetails, Future, Stock
+from ibfast.enums import Kind
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.history import (
     HISTORICAL_BAR,
@@ -42,6 +43,8 @@ from ibfast.wire.requests import (
     HeadTimestamp,
     HistoricalBars,
     HistoricalTicks,
+    MarketData,
+    MarketDepth,
     MatchingSymbols,
     TickByTick,
 )
@@ -395,6 +398,27 @@ def test_advisories_and_notices_end_nothing(run: Run) -> None:
             assert (await anext(stream))["price"].tolist() == [1.5]
             assert stream.live
             assert manager.connected
+
+    run(test())
+
+
+@pytest.mark.parametrize(("data_type", "request_type", "resets"), [("DEPTH", MarketDepth, 1), ("TICKS", MarketData, 0)])
+def test_a_reset_empties_a_book_and_nothing_else(run: Run, data_type: str, request_type: Any, resets: int) -> None:
+    """Readers of `depth` know a row's instrument: a reset for the wrong request would empty the book beside it."""
+
+    async def gateway(caller: Caller) -> None:
+        await answer_details(caller, AAPL)
+        line = await caller.request(request_type)
+        caller.error(line.req_id, 317)
+        await caller.request(CurrentTimeInMillisRequest)
+        caller.send(CurrentTimeInMillis(1))
+
+    async def test() -> None:
+        async with session(gateway) as manager:
+            await manager.subscribe("AAPL", data_type)
+            await manager.current_time_ns()
+            rows = manager.feed.depth.reader(start="oldest").read()
+            assert rows["kind"].tolist() == [Kind.DEPTH_RESET] * resets
 
     run(test())
 
