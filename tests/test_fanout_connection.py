@@ -653,6 +653,20 @@ def test_who_does_not_answer_pings_is_gone(run: Run) -> None:
     run(test())
 
 
+def test_a_pong_that_waits_for_the_rate_is_not_late(run: Run) -> None:
+    """It stands behind requests that the server does not read yet, because they came faster than they may."""
+    requests = 60
+
+    async def test() -> None:
+        async with serving({"max_control_per_s": 20}, ping_s=0.2) as (server, _), client_of(server) as client:
+            for number in range(requests):
+                await client.say("ping", id=number)
+            for number in range(requests):
+                assert (await client.until("pong"))["id"] == number
+
+    run(test())
+
+
 def test_the_server_speaks_first(run: Run) -> None:
     async def test() -> None:
         async with serving({"max_subscriptions": 7}) as (server, _), client_of(server) as client:

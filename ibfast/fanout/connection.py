@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Frame
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -286,6 +286,22 @@ class Connection(ServerConnection):
             while error is not None:
                 error.__traceback__ = None
                 error = error.__cause__ or error.__context__
+
+    async def keepalive(self) -> None:
+        """Ping from time to time, and close a connection whose pong is late.
+
+        A pong may stand behind frames that have arrived and wait for the client's rate. It is not late while any wait.
+        """
+        assert self.ping_interval is not None
+        with self.owner.faults.contained("connection", self.cut):
+            while True:
+                await asyncio.sleep(self.ping_interval)
+                answered = asyncio.ensure_future(await self.ping())
+                while not answered.done():
+                    await asyncio.wait([answered], timeout=self.ping_timeout)
+                    if not answered.done() and not self._unread:
+                        async with self.send_context():  # waits for the end, which cancels this task
+                            self.protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
 
     @property
     def is_ending(self) -> bool:
