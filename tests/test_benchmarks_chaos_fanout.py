@@ -297,6 +297,20 @@ def test_a_channel_goes_on_from_before_until_its_new_state_has_come() -> None:
     assert after.bookmarks.at(9) == Bookmark("another", 148)
 
 
+@pytest.mark.parametrize(
+    ("options", "interval_ms"),
+    [
+        ({}, 10),
+        ({"mode": "stream"}, 10),
+        ({"mode": "conflate"}, 250),
+        ({"mode": "snapshot"}, 10),
+        ({"mode": "conflate", "interval_ms": 0}, 0),
+    ],
+)
+def test_an_interval_that_was_not_asked_for_is_that_of_the_mode(options: dict[str, Any], interval_ms: int) -> None:
+    assert replace(track_of(), options=options).asked_ms == interval_ms
+
+
 # --- what a message says ---
 
 DESCRIBED = {"channel": 0, "class": 2, "symbol": "AA", "con_id": 1000, "exchange": "SMART"}

@@ -101,7 +101,7 @@ class Track:
     @property
     def asked_ms(self) -> int:
         """The interval that was asked for."""
-        return int(self.options.get("interval_ms", 10 if self.options.get("mode", "stream") == "stream" else 250))
+        return int(self.options.get("interval_ms", 250 if self.options.get("mode") == "conflate" else 10))
 
     def seen(self) -> Seen | None:
         """Return what it would go on with elsewhere; None if it would begin anew."""
