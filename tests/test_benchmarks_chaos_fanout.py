@@ -13,6 +13,7 @@ import pytest
 from conftest import Run
 
 from benchmarks.chaos.fanout import rest
+from benchmarks.chaos.fanout.books import LEVEL, Book
 from benchmarks.chaos.fanout.kinds import KINDS
 from benchmarks.chaos.fanout.play import ACTIONS, NOT_OF_PROCESSES, Plan, do, plan_of, played
 from benchmarks.chaos.fanout.tracks import Track
@@ -309,6 +310,19 @@ def test_a_channel_goes_on_from_before_until_its_new_state_has_come() -> None:
 )
 def test_an_interval_that_was_not_asked_for_is_that_of_the_mode(options: dict[str, Any], interval_ms: int) -> None:
     assert replace(track_of(), options=options).asked_ms == interval_ms
+
+
+@pytest.mark.parametrize("fields", [(), ("price",), ("attribs",)])
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_a_book_that_goes_on_in_the_other_dialect_is_the_same(fields: tuple[str, ...], is_binary: bool) -> None:
+    one, other = (Form(each, fields, unit_ns=1000, is_ordered=False) for each in (is_binary, not is_binary))
+    values = dict(zip(LEVEL, (0x4049000000000000, 0x4008000000000000, "ARCA"), strict=True))
+    book = Book()
+    book.sides[0].append(tuple(one.value("depth", name, value) for name, value in values.items()))
+    track = replace(track_of(), form=other)
+    track.go_on_with(book)
+    assert track.book is not None
+    assert track.book.sides == ([tuple(other.value("depth", name, value) for name, value in values.items())], [])
 
 
 # --- what a message says ---

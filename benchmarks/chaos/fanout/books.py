@@ -11,7 +11,9 @@ from typing import Any
 MOST_LEVELS = 256
 RESET = 18
 INSERT, UPDATE, DELETE = range(3)
-Level = tuple[Any, Any, Any]
+LEVEL = ("price", "size", "market_maker")
+Level = tuple[Any, ...]
+"""Values of these names."""
 
 
 class Book:
@@ -34,7 +36,7 @@ class Book:
             return
         if side not in (0, 1) or position is None or position < 0:
             return
-        levels, level = self.sides[side], (row["price"], row["size"], row["market_maker"])
+        levels, level = self.sides[side], tuple(row[name] for name in LEVEL)
         if operation == INSERT and position <= len(levels):
             levels.insert(position, level)
             del levels[MOST_LEVELS:]

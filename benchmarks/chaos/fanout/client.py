@@ -284,8 +284,8 @@ class Client(SocketClient):
             self.problem("resumed", f"{track.name}: from before it was there: {claim.bookmark}")
         track.seq, track.is_void, track.may_begin = seq, False, False
         track.told_seq = seq
-        is_of_book = seen.book is not None and seq == seen.bookmarks.seqs[-1]
-        track.book = seen.book.copy() if is_of_book and seen.book is not None else None
+        if seen.book is not None and seq == seen.bookmarks.seqs[-1]:
+            track.go_on_with(seen.book)
         track.bookmarks.note(seq)
         if self._wire.is_binary:
             track.empty_seq = seq

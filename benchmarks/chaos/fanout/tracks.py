@@ -7,11 +7,11 @@ and the truth, and knows no socket.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.chaos.fanout.books import Book
+from benchmarks.chaos.fanout.books import LEVEL, Book
 from benchmarks.chaos.fanout.truth import KEYED, Generation, Row
 from benchmarks.chaos.fanout.wire import COLUMNS, Bookmarks, Form, Lag, State, Told
 from benchmarks.chaos.judge import Problem
@@ -200,14 +200,11 @@ class Track:
 
     def _told_book(self, generation: Generation, seq: int) -> Book:
         """Return the book as it must be known from what is told."""
-        true = generation.book(seq)
-        shown = Book()
-        shown.sides = tuple([self._told_level(level) for level in levels] for levels in true.sides)  # type: ignore[assignment]
-        return shown
+        return _each_level(generation.book(seq), self.form.value)
 
-    def _told_level(self, level: tuple[Any, ...]) -> tuple[Any, ...]:
-        names = ("price", "size", "market_maker")
-        return tuple(self.form.value("depth", name, value) for name, value in zip(names, level, strict=True))
+    def go_on_with(self, book: Book) -> None:
+        """Know the book of a channel that is resumed, perhaps from the other dialect."""
+        self.book = _each_level(book, self.form.resaid)
 
     def take_state(self, state: State) -> Iterator[Problem]:
         """Take in a snapshot."""
@@ -327,6 +324,14 @@ def _latest(rows: list[Row]) -> list[Row]:
     for row in rows:
         found[row.family, row.values["tick_type"] if row.family in KEYED else None] = row
     return sorted(found.values(), key=lambda row: row.seq)
+
+
+def _each_level(book: Book, said: Callable[[str, str, Any], Any]) -> Book:
+    """Return a book whose levels are said in another way."""
+    other = Book()
+    for own, levels in zip(other.sides, book.sides, strict=True):
+        own += [tuple(said("depth", name, value) for name, value in zip(LEVEL, level, strict=True)) for level in levels]
+    return other
 
 
 def _difference(book: Book, true: Book) -> str:

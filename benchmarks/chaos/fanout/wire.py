@@ -71,6 +71,12 @@ class Form:
             return None if value & EXPONENT == EXPONENT else value
         return None if name in ABSENT and value == ABSENT[name] else value
 
+    def resaid(self, family: str, name: str, value: Any) -> Any:
+        """Return a column as this channel says it that another one has said, with the same fields in any dialect."""
+        if value is None:
+            value = NAN if name in DOUBLES[family] else "" if name in TEXTS else ABSENT.get(name, 0)
+        return self.value(family, name, value)
+
 
 # --- what arrives ---
 
