@@ -204,6 +204,13 @@ def track_of(*, is_conflated: bool = False) -> Track:
     return track
 
 
+def with_successor(track: Track, opened_seq: int) -> Track:
+    """Return a channel whose client has got the answer late: the server has asked for the same again meanwhile."""
+    truth: Any = SimpleNamespace(records={}, has_wrapped=False)
+    stream: Any = SimpleNamespace(subscription=SimpleNamespace(req_ids={2: 0}), instrument=0, live=True)
+    return replace(track, generations=[track.generation, Generation(truth, stream, opened_seq)])
+
+
 def told(*seqs: int) -> list[Any]:
     return [FORM.said(row) for row in trades(*seqs)]
 
@@ -319,10 +326,33 @@ def test_a_book_that_goes_on_in_the_other_dialect_is_the_same(fields: tuple[str,
     values = dict(zip(LEVEL, (0x4049000000000000, 0x4008000000000000, "ARCA"), strict=True))
     book = Book()
     book.sides[0].append(tuple(one.value("depth", name, value) for name, value in values.items()))
+    before = track_of().seen()
+    assert before is not None
     track = replace(track_of(), form=other)
-    track.go_on_with(book)
+    track.go_on(replace(before, book=book), 5)
     assert track.book is not None
     assert track.book.sides == ([tuple(other.value("depth", name, value) for name, value in values.items())], [])
+
+
+def test_an_answer_that_is_read_late_is_of_what_there_was_when_it_was_written() -> None:
+    track = with_successor(replace(track_of(), is_void=True, may_begin=True), opened_seq=35)
+    assert found(track.take_state(State(0, 5, []))) == set()
+    assert found(track.take(told(10, 20, 30), 30)) == set()
+    missed = with_successor(replace(track_of(), is_void=True, may_begin=True), opened_seq=35)
+    assert found(missed.take_lag(Lag(0, "slow", 5, 30, 3))) == set()
+    anew = with_successor(replace(track_of(), is_void=True, may_begin=True), opened_seq=35)
+    assert found(anew.take_state(State(0, 40, []))) == set()
+    assert found(anew.take(told(40), 50)) == {"surplus"}
+
+
+def test_what_is_resumed_is_of_what_the_client_had() -> None:
+    before = track_of().seen()
+    assert before is not None
+    track = with_successor(track_of(), opened_seq=35)
+    track.generations[0] = before.generation
+    track.go_on(before, 5)
+    assert list(track.take_state(State(0, 5, []))) == []
+    assert found(track.take(told(10, 20, 30), 30)) == set()
 
 
 # --- what a message says ---

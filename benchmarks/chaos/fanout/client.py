@@ -282,13 +282,7 @@ class Client(SocketClient):
             self.problem("resumed", f"{track.name}: the server had given it up meanwhile, and says that it goes on")
         elif seq < seen.generation.opened_seq:
             self.problem("resumed", f"{track.name}: from before it was there: {claim.bookmark}")
-        track.seq, track.is_void, track.may_begin = seq, False, False
-        track.told_seq = seq
-        if seen.book is not None and seq == seen.bookmarks.seqs[-1]:
-            track.go_on_with(seen.book)
-        track.bookmarks.note(seq)
-        if self._wire.is_binary:
-            track.empty_seq = seq
+        track.go_on(seen, seq)
 
     def _not_resumed(self, track: Track, claim: Claim, said: dict[str, Any]) -> None:
         seen, seq = claim.seen, claim.bookmark.seq

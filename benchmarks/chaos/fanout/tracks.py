@@ -112,6 +112,18 @@ class Track:
         options = {name: value for name, value in self.options.items() if name != "resume"}
         return Seen(options, self.bookmarks, self.generation, self.book)
 
+    def go_on(self, seen: Seen, seq: int) -> None:
+        """Begin where another channel was, perhaps one of the other dialect: the server says that it is resumed."""
+        if seen.generation in self.generations:
+            self.generations = [seen.generation]
+        self.seq = self.told_seq = seq
+        self.is_void = self.may_begin = False
+        if seen.book is not None and seq == seen.bookmarks.seqs[-1]:
+            self.book = _each_level(seen.book, self.form.resaid)
+        self.bookmarks.note(seq)
+        if self.form.is_binary:
+            self.empty_seq = seq
+
     # --- what must come ---
 
     def rows(self, after_seq: int, up_to_seq: int) -> list[Row]:
@@ -202,12 +214,9 @@ class Track:
         """Return the book as it must be known from what is told."""
         return _each_level(generation.book(seq), self.form.value)
 
-    def go_on_with(self, book: Book) -> None:
-        """Know the book of a channel that is resumed, perhaps from the other dialect."""
-        self.book = _each_level(book, self.form.resaid)
-
     def take_state(self, state: State) -> Iterator[Problem]:
         """Take in a snapshot."""
+        self._came_as_of(state.seq)
         if self.empty_seq is not None:
             if state.seq != self.empty_seq or state.rows:
                 yield self._problem("resumed", f"before what was missed comes {state} and no empty state")
@@ -231,6 +240,13 @@ class Track:
         self.bookmarks.note(state.seq)
         self.former = None
         self.is_void = self.may_begin = self.is_lost = self.is_unknown = False
+
+    def _came_as_of(self, seq: int) -> None:
+        """Leave out the generations that the server had not asked for yet when it said something.
+
+        A client that reads late gets the answer when its channel is over, and there is another one already.
+        """
+        self.generations = [each for each in self.generations if each.opened_seq <= seq] or self.generations
 
     def _against_state(self, state: State) -> str:
         """Say what is wrong with a state, and keep the generation of which it is right."""
@@ -264,6 +280,7 @@ class Track:
 
     def take_lag(self, lag: Lag) -> Iterator[Problem]:
         """Take in what was left out."""
+        self._came_as_of(lag.to_seq)
         if lag.from_seq > lag.to_seq:
             yield self._problem("lag", f"it ends before it begins: {lag}")
         is_from_nothing = self.is_unknown and not lag.from_seq
