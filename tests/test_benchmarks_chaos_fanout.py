@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -14,8 +15,10 @@ from conftest import Run
 
 from benchmarks.chaos.fanout import rest
 from benchmarks.chaos.fanout.books import LEVEL, Book
+from benchmarks.chaos.fanout.census import NOTICED_S, Census
 from benchmarks.chaos.fanout.kinds import KINDS
 from benchmarks.chaos.fanout.play import ACTIONS, NOT_OF_PROCESSES, Plan, do, plan_of, played
+from benchmarks.chaos.fanout.socket_client import Manner
 from benchmarks.chaos.fanout.tracks import Track
 from benchmarks.chaos.fanout.truth import Generation, Record, Row
 from benchmarks.chaos.fanout.wire import Bookmark, Bookmarks, Form, JsonWire, Lag, News, State, WireError
@@ -168,6 +171,44 @@ async def sabotaged(sabotage: Sabotage) -> Verdict:
         await sabotage(world)
         await asyncio.sleep(0.3)
         return await world.verdict()
+
+
+def test_connections_are_counted_that_may_be_there_at_once() -> None:
+    now_s = 0.0
+    census = Census(lambda: now_s)
+    early = census.arrive()
+    with census.counted():  # a page
+        number = census.arrive()
+    now_s = 1.0
+    census.leave(early)
+    census.leave(number)
+    assert census.most(number) == 3
+    now_s += NOTICED_S
+    late = census.arrive()
+    census.leave(late)
+    assert census.most(late) == 3  # the server may not have noticed yet that two have gone, but for the page
+    now_s += 1.0
+    last = census.arrive()
+    census.leave(last)
+    assert census.most(last) == 2
+
+
+async def fill_with_pages(world: FanoutWorld) -> None:
+    """Have the server refuse a client because of pages alone: that is no fault."""
+    assert world.address is not None
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(GENTLE.max_connections):
+            stack.enter_context(world.census.counted())
+            _, writer = await asyncio.open_connection(*world.address)
+            stack.callback(writer.close)
+        client = world.come(Manner("json"))
+        assert client is not None
+        await asyncio.wait([client.task])
+        assert client.status
+
+
+def test_who_finds_no_room_beside_pages_was_not_cut() -> None:
+    assert "cut" not in asyncio.run(sabotaged(fill_with_pages)).kinds
 
 
 # --- the judge of a channel ---

@@ -310,8 +310,10 @@ async def look_at_pages(world: FanoutWorld) -> None:
 
 async def _pages(world: FanoutWorld, address: tuple[str, int]) -> None:
     for path in ("/livez", "/readyz", "/healthz", "/metrics", "/nothing"):
-        await page(address, path)
-    status, _ = await page(address, "/metrics", host="example.com")
+        with world.census.counted():
+            await page(address, path)
+    with world.census.counted():
+        status, _ = await page(address, "/metrics", host="example.com")
     if status == OK:
         world.problem("pages", f"/metrics is shown to whoever says that the server is example.com: {status}")
 

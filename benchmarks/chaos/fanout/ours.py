@@ -81,7 +81,9 @@ class Ours:
             stream_url=f"ws://{host}:{port}/stream", stream_token=token or None, request_timeout_s=5.0,
             reconnection=ReconnectionConfig(delay_s=0.05, max_delay_s=0.3),
         )  # fmt: skip
-        with contextlib.suppress(Error):  # whatever the server refuses, or whyever it is not there
+        census = self._world.census
+        # Counted twice: it comes back, perhaps before the server has noticed that it was gone.
+        with census.counted(), census.counted(), contextlib.suppress(Error):  # whatever is refused, or not there
             async with WebSocketProvider(config, dialect=self.manner.dialect) as provider:
                 self._provider = provider
                 reading = [asyncio.create_task(self._read(provider)), asyncio.create_task(self._hear(provider))]

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chaos.fanout.census import Census
 from benchmarks.chaos.fanout.client import Client
 from benchmarks.chaos.fanout.market import FanoutMarket
 from benchmarks.chaos.fanout.ours import Ours
@@ -76,6 +77,7 @@ class FanoutWorld(World):
         truth: what there was.
         clients: all, also those that have left.
         ours: programs that use ibfast's own client.
+        census: of all connections to the server.
         seen: what those that have left would go on with.
         stopped_s: when a server was stopped, the last time.
         blocked_s: for how long the loop was blocked, all in all.
@@ -89,6 +91,7 @@ class FanoutWorld(World):
         self.server: FanoutServer | None = None
         self.clients: list[Client] = []
         self.ours: list[Ours] = []
+        self.census = Census(time.monotonic)
         self.seen: list[Seen] = []
         self.stopped_s = -1e9
         self.blocked_s = 0.0
@@ -215,7 +218,8 @@ class FanoutWorld(World):
         if self.address is None:
             return None
         client = Client(len(self.clients), manner, self.address, self.truth, contract_of, self.problem)
-        client.task.add_done_callback(lambda task: self._gone(client, task))
+        number = self.census.arrive()
+        client.task.add_done_callback(lambda task: self._gone(client, number, task))
         self.clients.append(client)
         return client
 
@@ -223,8 +227,9 @@ class FanoutWorld(World):
         """Return the clients that converse."""
         return [client for client in self.clients if client.is_open and not client.left and not client.closing]
 
-    def _gone(self, client: Client, task: asyncio.Task[Any]) -> None:
-        """Judge how a client's connection has ended."""
+    def _gone(self, client: Client, number: int, task: asyncio.Task[Any]) -> None:
+        """Judge how a client's connection has ended, which has this number in the census."""
+        self.census.leave(number)
         if not task.cancelled() and task.exception() is not None:
             self.problem("exception", f"{client.name} has failed: {task.exception()!r}")
         self.seen += client.seen()
@@ -237,7 +242,7 @@ class FanoutWorld(World):
         is_revoked = time.time() >= self.revoked_s
         is_brief = self.setup.has_tokens and token == token_of("brief")
         if client.status:
-            is_full = len(self.clients) + len(self.ours) > self.setup.max_connections
+            is_full = self.census.most(number) > self.setup.max_connections
             expected = {401: is_brief and (has_expired or is_revoked), 503: is_full, -1: is_stopping or is_full}
             if not expected.get(client.status, False):
                 self.problem("cut", f"{client.name} was refused with status {client.status}")
