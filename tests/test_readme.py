@@ -217,15 +217,16 @@ def test_settings_that_are_shown_are_possible(settings: str, tmp_path: Path) -> 
 @pytest.mark.skipif(os.name != "posix", reason="the commands are for a shell")
 @pytest.mark.usefixtures("surroundings")
 def test_the_tokens_that_are_shown_are_let_in() -> None:
-    commands = TOKEN_COMMAND.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert len(commands) == 4
+    commands = [found for page in DOCUMENTS for found in TOKEN_COMMAND.findall(page.read_text(encoding="utf-8"))]
+    assert len(commands) == 5
     shell = ["sh", "-e", "-c", "\n".join(['ibfast() { "$PYTHON" -m ibfast "$@"; }', *commands])]
     environ = os.environ | {"PYTHON": sys.executable}
     wait_s = len(commands) * WATCHDOG_S
     done = subprocess.run(shell, env=environ, capture_output=True, text=True, check=True, timeout=wait_s)
     tokens = load_tokens(SecurityConfig(tokens_file="tokens.toml", jwt_secret_file="jwt.secret"))
     grants = [tokens.check(token, time.time()) for token in done.stdout.split()]
-    assert [grant.name for grant in grants if isinstance(grant, Grant)] == ["analyst", "screen", "visitor"]
+    names = [grant.name for grant in grants if isinstance(grant, Grant)]
+    assert names == ["analyst", "screen", "visitor", "prometheus"]
 
 
 def test_there_are_snippets_and_none_hides_in_indentation() -> None:
