@@ -29,6 +29,8 @@ MOST_LINES = 40
 LEAST_NODE = (20, 10)
 SIM = ("sim", "--until-eof", "--no-pacing", "--rate", "2000")
 PIPE = subprocess.PIPE
+# A program starts an interpreter or two before its own work begins.
+PROGRAM_WATCHDOG_S = 2 * WATCHDOG_S
 
 
 class Gateway(NamedTuple):
@@ -105,7 +107,7 @@ def run(name: str, *arguments: str, **settings: object) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=WATCHDOG_S,
+        timeout=PROGRAM_WATCHDOG_S,
         check=False,
     )
 
@@ -192,7 +194,7 @@ def test_gaps_reported() -> None:
         assert program.stdout.readline() == "data flows\n"
         first.process.kill()
         stack.enter_context(running_gateway(first.port))
-        printed, errors = program.communicate(timeout=WATCHDOG_S)
+        printed, errors = program.communicate(timeout=PROGRAM_WATCHDOG_S)
     assert program.returncode == 0, errors
     begin, end = printed.splitlines()
     assert int(*fields(r"CONNECTION_LOST: data may be missing after seq (\d+)", begin)) > 0
