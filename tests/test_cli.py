@@ -1,4 +1,4 @@
-"""The command line: help, mistakes, interruption; each as a process."""
+"""The command line: help, mistakes, interruption; as processes, and further mistakes by a call of what one runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from ibfast import __version__
+from ibfast.cli import main
 
 
 def ibfast(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +46,6 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("dance",),
         ("demo", "--seconds", "0"),
         ("sim", "--port", "x"),
@@ -58,8 +58,15 @@ def test_version() -> None:
         ("serve", "--port", "x"),
     ],
 )
-def test_wrong_arguments_exit_with_2(arguments: tuple[str, ...]) -> None:
-    done = ibfast(*arguments)
+def test_wrong_arguments_exit_with_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_process_without_arguments_exits_with_2() -> None:
+    done = ibfast()
     assert done.returncode == 2
     assert "usage:" in done.stderr
 

@@ -25,6 +25,7 @@ from conftest import WATCHDOG_S, Run, until
 
 from ibfast import Config, FanoutConfig, ReconnectionConfig, TlsConfig
 from ibfast import serve as serving
+from ibfast.cli import main
 from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
 from ibfast.provider import WebSocketProvider
 from ibfast.sim.gateway import Gateway
@@ -436,10 +437,22 @@ def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("--listen", "192.0.2.1:0", "--anonymous"), "--listen"),
     ],
 )
-def test_a_mistake_is_one_sentence(arguments: tuple[str, ...], complaint: str) -> None:
-    done = refused(*arguments)
+def test_a_mistake_is_one_sentence(
+    arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(("serve", *arguments)) == 1
+    shown, errors = capsys.readouterr()
+    assert complaint in errors
+    assert errors.startswith("ibfast: ")
+    assert errors.count("\n") == 1
+    assert shown == ""
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_a_mistake_of_a_process_is_one_sentence() -> None:
+    done = refused("--listen", "0.0.0.0:0", "--sim")
     assert done.returncode == 1
-    assert complaint in done.stderr.splitlines()[-1]
+    assert "security.allow_anonymous" in done.stderr.splitlines()[-1]
     assert all(line.startswith("ibfast: ") for line in done.stderr.splitlines())
     assert done.stdout == ""
 
