@@ -46,8 +46,10 @@ setup(
                 extra_link_args=LINK_ARGS,
                 include_dirs=[numpy.get_include()],
             )
-            for name in ("_ring", "_feed", "_core", "_broadcast", "_state", "_rows", "_frames", "_delta", "_audience")
+            # The largest first: the others are compiled beside it.
+            for name in ("_core", "_feed", "_delta", "_frames", "_state", "_rows", "_ring", "_audience", "_broadcast")
         ],
         compiler_directives=DIRECTIVES,
     ),
+    options={"build_ext": {"parallel": os.cpu_count()}},
 )
