@@ -17,7 +17,7 @@ from ibfast.wire import requests
 NS = 1_000_000_000
 START_NS = 1_795_445_640 * NS
 UNIVERSE = Universe.builtin(date(2026, 11, 23))
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 LENGTH_BYTES = 4
 
 

@@ -452,12 +452,15 @@ TestShortForm.settings = settings(
 
 
 def test_the_command_plays_and_tells() -> None:
-    command = [sys.executable, "-m", "benchmarks", "chaos", "--minutes", "0.05", "--at-once", "0", "--json"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert result.returncode == 0, result.stderr
-    figures = json.loads(result.stdout)
-    assert figures["found"] == {}
-    assert figures["broken"] == []
+    for minutes in ("0.05", "1"):  # a busy machine plays no world in three seconds
+        command = [sys.executable, "-m", "benchmarks", "chaos", "--minutes", minutes, "--at-once", "0", "--json"]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        assert result.returncode == 0, result.stderr
+        figures = json.loads(result.stdout)
+        assert figures["found"] == {}
+        assert figures["broken"] == []
+        if figures["worlds"]:
+            break
     assert figures["worlds"] > 0
     assert figures["requests"] > 0
 

@@ -186,8 +186,11 @@ def test_who_sleeps_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_has_every_row_twice_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "LIMIT_S", 5.0)
-    outcome = play(RESET, Doubling)
+    for limit_s in (5.0, 25.0):  # all of it is waited for in vain; a busy machine needs more to be live again
+        monkeypatch.setattr(world, "LIMIT_S", limit_s)
+        outcome = play(RESET, Doubling)
+        if outcome.live_s is not None:
+            break
     assert outcome.live_s is not None
     assert outcome.doubled > 0
     assert f"{outcome.doubled} records twice" in outcome.problems
