@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard ibfast/*.pyx ibfast/*.pxd)
 
-.PHONY: demo test lint benchmarks fuzz wheel clean
+.PHONY: demo test lint style types stubs benchmarks fuzz wheel clean
 
 demo: .venv/.installed  ## Market data from the embedded gateway, live
 	$(BIN)/ibfast demo
@@ -12,11 +12,17 @@ demo: .venv/.installed  ## Market data from the embedded gateway, live
 test: .venv/.test lint  ## Every test
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-lint: .venv/.test  ## Style and types
+lint: style types stubs  ## Style and types
+
+style: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint ibfast/*.pyx ibfast/*.pxd
+
+types: .venv/.test
 	$(BIN)/mypy
+
+stubs: .venv/.test
 	$(BIN)/python -m mypy.stubtest ibfast._core ibfast._feed ibfast._ring ibfast._broadcast ibfast._delta ibfast._audience ibfast._frames --allowlist tests/stubtest_allowlist.txt
 
 benchmarks: .venv/.test  ## Decoding, side by side with other clients
