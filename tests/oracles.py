@@ -38,9 +38,9 @@ def python_with(*requirements: str) -> Path:
         ORACLES.mkdir(exist_ok=True)
         with _locked(home.with_name(home.name + ".lock")):
             if not done.exists():
-                venv.create(home, with_pip=True, clear=True)
-                install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-                subprocess.run(install, check=True)
+                venv.create(home, clear=True)
+                pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+                subprocess.run([*pip, "install", "--quiet", "--no-compile", *requirements], check=True)
                 done.touch()
     return python
 
