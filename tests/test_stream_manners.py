@@ -21,7 +21,7 @@ from ibfast.updates import State
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "stream-protocol.md").read_text(encoding="utf-8")
-SCRIPT = (ROOT / "js" / "ibfast.js").read_text(encoding="utf-8")
+SCRIPT = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "js" / "src").rglob("*.js")))
 ((HEAD, LINES),) = re.findall(r"^\| (code \| first `subscribe`.*) \|\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
 WHATS = HEAD.split(" | ")[1:]
 CASES = [
@@ -86,7 +86,7 @@ def test_what_an_error_means(code: str, what: str, outcome: str) -> None:
 
 
 def test_constants_are_those_of_the_page_in_both() -> None:
-    script = dict(re.findall(r"^const (\w+) = (.*);$", SCRIPT, re.MULTILINE))
+    script = dict(re.findall(r"^(?:export )?const (\w+) = (.*);$", SCRIPT, re.MULTILINE))
     config = Config()
     found = {
         "requests without an answer at a time": (stream_client.MOST_UNANSWERED, int(script["MOST_UNANSWERED"])),
