@@ -1,16 +1,16 @@
 // Types of ibfast.js. Names of fields are those of docs/stream-protocol.md.
 
-
 export type Family = "quotes" | "trades" | "ticks" | "depth" | "bars" | "greeks";
 export type DataType = "TRADES" | "QUOTES" | "TICKS" | "DEPTH" | "BARS" | "GREEKS" | "ALL";
 
-/** The server, or whoever speaks in its place, has sent what the protocol does not permit. */
+/** The peer sent a message that the protocol does not permit. */
 export class ProtocolError extends Error {}
 
-/** Something was refused or has ended. */
+/** A request was refused, or something has ended. */
 export class StreamError extends Error {
   /** One of the protocol's codes; or CLOSED (by `close`), DISCONNECTED, TIMEOUT. */
   readonly code: string;
+  constructor(code: string, message: string, options?: { cause?: unknown });
 }
 
 /** What a row was made of: its `kind`. */
@@ -42,7 +42,7 @@ export const Kind: Readonly<{
 export interface Header {
   family: Family;
   symbol: string;
-  /** It tells what is, and no news. */
+  /** The row is state, and no news. */
   snapshot: boolean;
   /** The row's number in the server's feed, where the subscription is `ordered`; else 0. */
   seq: number;
@@ -157,17 +157,17 @@ export interface ColumnBatch extends BatchHeader {
 
 export type Batch = RowBatch | ColumnBatch;
 
-/** Rows were left out: those after `from_seq` up to `to_seq`. What is now follows as a snapshot. */
+/** Rows were left out: those after `from_seq` up to `to_seq`. The state follows as a snapshot. */
 export interface Lag {
   type: "lag";
   /**
-   * slow: the connection; overrun: the server's reader; incomplete: that, and the state that follows is not whole;
-   * resume: while there was no connection; queue: who iterates.
+   * What was too slow, or missing. slow: the connection; overrun: the server's reader; incomplete: the same, and the
+   * state that follows is not whole; resume: there was no connection; queue: the consumer that iterates.
    */
   reason: "slow" | "overrun" | "incomplete" | "resume" | "queue";
   from_seq: number;
   to_seq: number;
-  /** How many, null where it is not known. */
+  /** How many rows, null where it is not known. */
   rows: number | null;
   channel?: number;
 }
@@ -208,14 +208,14 @@ export type SubscriptionEvent = Batch | Lag | Gap | State | Slowed | Ended;
 
 export type ClientEvent =
   | { type: "state"; state: ClientState; reason: string }
-  /** What the server must not say, or what a callback of yours has thrown. */
+  /** The server broke the protocol, or a callback of yours has thrown. */
   | { type: "error"; error: Error }
-  /** Of everything, not of one channel. */
+  /** A gap in all channels. */
   | Gap;
 
 export type ClientState = "connecting" | "open" | "reconnecting" | "closed";
 
-/** What is wanted, in the words of the protocol. */
+/** The fields of the protocol's `subscribe`. */
 export interface SubscribeRequest {
   /** A stock; or else `contract`. */
   symbol?: string;
@@ -231,19 +231,21 @@ export interface SubscribeRequest {
 }
 
 export interface SubscribeOptions {
-  /** Rows as columns instead of objects. They are made per channel and window: of use where windows are long. */
+  /** Rows as columns instead of objects. Columns are made per channel and window: useful where windows are long. */
   columns?: boolean;
   /** 64-bit times as BigInt, beside those in microseconds (in columns instead of them). */
   bigint?: boolean;
-  /** Rows that may wait for whoever iterates (65,536). What is beyond is told as a lag; the state takes its place. */
+  /** Rows that may wait for the consumer (65,536). Rows beyond are reported as a lag; the state takes their place. */
   maxRows?: number;
-  /** Called with every event, in order; then nothing waits, and there is nothing to iterate over. */
+  /** Called with every event, in order. Then there is nothing to iterate over. */
   onEvent?: (event: SubscriptionEvent, subscription: Subscription) => void;
 }
 
 /** A channel, as the server describes it. */
 export interface ChannelDescription {
   channel: number;
+  /** What positions of the channel depend on. Each description has a new one. */
+  epoch: string;
   symbol: string;
   con_id: number;
   exchange: string;
@@ -287,22 +289,26 @@ export interface WebSocketClass {
   new (url: string, protocols: string[]): WebSocketLike;
 }
 
+/** The members of a WebSocket that the client uses. */
 export interface WebSocketLike {
   binaryType: string;
   readonly readyState: number;
+  // Browsers and the package `ws` have event types of their own.
+  // biome-ignore-start lint/suspicious/noExplicitAny: no type is assignable from all of them
   onmessage: ((event: any) => void) | null;
   onclose: ((event: any) => void) | null;
   onerror: ((event: any) => void) | null;
+  // biome-ignore-end lint/suspicious/noExplicitAny: see above
   send(text: string): void;
   close(code?: number): void;
 }
 
 export interface ConnectOptions {
-  /** What the server wants to be shown; a function is asked before each connection. */
+  /** The server's token. A function is called before each connection. */
   token?: string | (() => string | Promise<string>);
-  /** Where there is none, as in Node before 22: the class of the package `ws`. */
+  /** The class to use where there is no global one, as in Node before 22: that of the package `ws`. */
   WebSocket?: WebSocketClass;
-  /** Waits: any time up to a bound that doubles from `baseMs` (1,000) to `capMs` (60,000). False: no further tries. */
+  /** Waits of any time up to a bound that doubles from `baseMs` (1,000) to `capMs` (60,000). False: no further tries. */
   reconnect?: { baseMs?: number; capMs?: number } | false;
   onEvent?: (event: ClientEvent) => void;
 }
@@ -319,7 +325,7 @@ export class Client {
   private constructor();
   readonly state: ClientState;
   readonly welcome: Welcome | null;
-  /** Resolves when the server has taken it; rejects with a StreamError if it has not. A string is a stock's symbol. */
+  /** Resolves when the server has accepted it; rejects with a StreamError if not. A string is a stock's symbol. */
   subscribe(request: string | SubscribeRequest, options?: SubscribeOptions): Promise<Subscription>;
   list(): Promise<Record<string, unknown>[]>;
   /** At most so many bytes a second, 0: as many as there are; of later connections too. */
@@ -332,7 +338,7 @@ export class Client {
 /**
  * Connect to a server; resolves when it has bidden welcome, rejects if the first try fails.
  *
- * From then on the client connects again by itself, and resumes: what came in between follows, or is told as a lag.
+ * From then on the client connects again by itself, and resumes: missed rows follow, or are reported as a lag.
  */
 export function connect(url: string, options?: ConnectOptions): Promise<Client>;
 
@@ -353,18 +359,18 @@ export type Message =
   | { type: "clock"; class: number }
   | { type: "text"; id: number; text: string };
 
-/** The binary messages of one connection, for those who have a connection of their own. */
+/** A decoder of the binary messages of one connection, for programs that have a connection of their own. */
 export class FrameDecoder {
   /** Expect a channel, as `subscribed` describes it. */
   open(described: ChannelDescription, options?: { columns?: boolean; bigint?: boolean }): void;
   close(channel: number): void;
-  /** What a message tells. Throws; after that the decoder is of no more use. */
+  /** Return what a message says. Throws a ProtocolError; after that the decoder is of no use any more. */
   decode(message: ArrayBuffer | Uint8Array): Message;
-  /** A channel's current rows, as its snapshot would tell them. */
+  /** Return a channel's current rows, as its snapshot has them. */
   state(channel: number, seq?: number): Batch[];
 }
 
-/** Bits of a message, least significant first: what the decoder reads with. */
+/** A reader of the bits of a message, least significant first. */
 export class Bits {
   position: number;
   end: number;

@@ -1,20 +1,33 @@
-// What can go wrong: what the protocol does not permit, and what a server refuses.
+// The errors of the client: ProtocolError for what the protocol does not permit, StreamError for what a server refuses.
 
-/** The server, or whoever speaks in its place, has sent what the protocol does not permit. */
+/** The peer sent a message that the protocol does not permit. */
 export class ProtocolError extends Error {
+  /** @override */
   name = "ProtocolError";
 }
 
-/** Something was refused or has ended; `code` is one of the protocol's, or CLOSED, DISCONNECTED, TIMEOUT. */
+/** A request was refused, or something has ended. `code` is one of the protocol's, or CLOSED, DISCONNECTED, TIMEOUT. */
 export class StreamError extends Error {
+  /** @override */
   name = "StreamError";
 
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {{ cause?: unknown }} [options]
+   */
   constructor(code, message, options) {
     super(`${code}: ${message}`, options);
     this.code = code;
   }
 }
 
+/**
+ * Throw a ProtocolError.
+ *
+ * @param {string} message
+ * @returns {never}
+ */
 export function fail(message) {
   throw new ProtocolError(message);
 }

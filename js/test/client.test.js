@@ -457,6 +457,51 @@ test("an expired token is final, where there is no other", async (t) => {
   await assert.rejects(opened.client.subscribe("MSFT"), { code: "CLOSED" });
 });
 
+test("a subscription made as soon as the connection is open again is asked for once", async (t) => {
+  let client;
+  const opened = await open(t, {
+    onEvent: ({ state }) => state === "open" && client?.subscribe("MSFT").catch(() => {}),
+  });
+  client = opened.client;
+  opened.connection.drop();
+  const connection = await opened.peer.accept();
+  connection.welcome();
+  await connection.hear("subscribe");
+  const ping = client.ping();
+  connection.send({ op: "pong", id: (await connection.hear("ping")).id, data: null, time_ns: 1, positions: [] });
+  await ping;
+});
+
+test("a client that is closed while it reports a lost connection stays closed", async (t) => {
+  const states = [];
+  const opened = await open(t, {
+    onEvent: ({ type, state }) => {
+      states.push(state ?? type);
+      if (type === "error") opened.client.close();
+    },
+  });
+  opened.connection.send("no JSON");
+  await opened.connection.closed;
+  assert.deepEqual(states, ["open", "error", "closed"]);
+  assert.equal(opened.client.state, "closed");
+});
+
+test("the state takes the place of unread rows, however many tries to connect fail", async (t) => {
+  const opened = await open(t);
+  const subscription = await subscribe(opened, {}, { maxRows: 1 });
+  opened.peer.refuse = 503;
+  opened.connection.send(quotesWindow(1001));
+  opened.connection.drop();
+  for (let tries = 0; tries < 3; tries++) await opened.peer.refused();
+  opened.client.close();
+  const events = [];
+  for await (const event of subscription.events()) events.push(event);
+  assert.deepEqual(
+    events.filter(({ type }) => type === "rows").map(({ seq }) => seq),
+    [1001],
+  );
+});
+
 test("close ends the iterations and what was asked", async (t) => {
   const opened = await open(t);
   const subscription = await subscribe(opened);

@@ -106,6 +106,7 @@ function frame(opcode, payload) {
 export class Peer {
   #server = createServer((_, response) => response.writeHead(404).end());
   #connections = new Inbox();
+  #refused = new Inbox();
   #sockets = new Set();
   /** Of a handshake that is refused. */
   refuse = null;
@@ -132,8 +133,14 @@ export class Peer {
     return this.#connections.take("a connection");
   }
 
+  /** Resolve after the next handshake that is refused. */
+  refused() {
+    return this.#refused.take("a handshake");
+  }
+
   #upgrade(request, socket) {
     if (this.refuse !== null) {
+      this.#refused.put(undefined);
       socket.end(`HTTP/1.1 ${this.refuse} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
       return;
     }

@@ -1,12 +1,18 @@
-// Rows of bars.
+// Rows of bars: one row is remembered, and by how much its time has grown.
 
 import { eventOf, integer, relate, restoredInteger, xor } from "./columns.js";
 import { Place } from "./grid.js";
 import { Keyed, Timed } from "./remembered.js";
 import { I32_MAX, I32_MIN, U8 } from "./spec.js";
 
+/**
+ * @import { Bits } from "./bits.js"
+ * @import { Channel } from "./channel.js"
+ * @import { GridName } from "./grid.js"
+ */
+
 class BarRow extends Timed {
-  family = "bars";
+  family = /** @type {const} */ ("bars");
   growth = 0n;
   count = 0;
   open = new Place();
@@ -17,17 +23,34 @@ class BarRow extends Timed {
   wap = new Place();
 }
 
+/**
+ * The family `bars`.
+ *
+ * @extends {Keyed<BarRow>}
+ */
 export class Bars extends Keyed {
+  /**
+   * @override
+   * @type {Record<GridName, string[]>}
+   */
   on = { price: ["open", "high", "low", "close"], size: ["volume"], tradeSize: [] };
 
+  /** @override */
   create() {
     return new BarRow();
   }
 
+  /** @override */
   key() {
     return this.at(0);
   }
 
+  /**
+   * @override
+   * @param {Bits} bits
+   * @param {Channel} channel
+   * @param {BarRow} row
+   */
   change(bits, channel, row) {
     const news = bits.bits(9);
     if (news & 1) row.kind = integer(bits, channel, row.kind, 0, U8);
@@ -47,6 +70,12 @@ export class Bars extends Keyed {
     if (news & 256) xor(bits, row.wap);
   }
 
+  /**
+   * @override
+   * @param {Bits} bits
+   * @param {Channel} channel
+   * @param {BarRow} row
+   */
   restoreRow(bits, channel, row) {
     row.kind = restoredInteger(bits, 0, U8);
     row.count = restoredInteger(bits, I32_MIN, I32_MAX);

@@ -1,4 +1,4 @@
-// Bits of a message, and the numbers that are made of them. Nothing here knows a channel.
+// A bounded reader of bits, and the numbers that are made of them. It never reads beyond its message.
 
 import { fail } from "../errors.js";
 import { MAX_MESSAGE_BYTES } from "./spec.js";
@@ -8,7 +8,7 @@ const POWERS_OF_TWO = Array.from({ length: 54 }, (_, exponent) => Number(1n << B
 const TWO_32 = 4294967296;
 const PADDING = 16;
 
-/** Bits of a message, least significant first, read a word at a time. */
+/** A reader of the bits of a message, least significant first, a word at a time. */
 export class Bits {
   #bytes = new Uint8Array(256 + PADDING);
   #view = new DataView(this.#bytes.buffer);
@@ -16,7 +16,11 @@ export class Bits {
   position = 0;
   end = 0;
 
-  /** Begin with a message (a Uint8Array). It is copied, with zeros after it, so that words can be read at its end. */
+  /**
+   * Begin with a message. It is copied, with zeros after it, so that words can be read at its end.
+   *
+   * @param {Uint8Array} message
+   */
   load(message) {
     const size = message.length;
     if (size > MAX_MESSAGE_BYTES) fail(`a message of ${size} bytes`);
@@ -34,18 +38,23 @@ export class Bits {
     return this.position >= this.end;
   }
 
-  /** Go on at the next whole byte. */
+  /** Move to the next whole byte. */
   align() {
     this.position = (this.position + 7) & ~7;
   }
 
+  /** Return the next bit. */
   bit() {
     const at = this.position;
     this.#advance(1);
     return (this.#bytes[at >>> 3] >>> (at & 7)) & 1;
   }
 
-  /** Return a number of 0 to 32 bits. */
+  /**
+   * Return a number of 0 to 32 bits.
+   *
+   * @param {number} count
+   */
   bits(count) {
     if (count === 0) return 0;
     const word = this.#word();
@@ -53,7 +62,12 @@ export class Bits {
     return (word << (32 - count)) >>> (32 - count);
   }
 
-  /** Return an Exp-Golomb number, below 2^53. */
+  /**
+   * Return an Exp-Golomb number, below 2^53.
+   *
+   * @param {number} k
+   * @returns {number}
+   */
   eg(k) {
     const word = this.#word();
     if (word !== 0) {
@@ -68,7 +82,11 @@ export class Bits {
     return this.#longEg(k);
   }
 
-  /** Return a number below n, of 1 ≤ n < 2^31. */
+  /**
+   * Return a number below n, where 1 ≤ n < 2^31.
+   *
+   * @param {number} n
+   */
   uniform(n) {
     if (n === 1) return 0;
     const size = 32 - Math.clz32(n - 1);
@@ -77,7 +95,11 @@ export class Bits {
     return low < unused ? low : low * 2 + this.bit() - unused;
   }
 
-  /** Return a LEB128 number of whole bytes: a Number, or a BigInt where it is no safe integer. */
+  /**
+   * Return a LEB128 number of whole bytes: a Number, or a BigInt where it is no safe integer.
+   *
+   * @returns {number | bigint}
+   */
   varint() {
     let value = 0;
     for (let i = 0; i < 9; i++) {
@@ -88,23 +110,33 @@ export class Bits {
     return fail("a varint of more than 63 bits");
   }
 
+  /** Return 64 bits as a signed integer. */
   i64() {
     this.#load64();
     return scratch.getBigInt64(0, true);
   }
 
+  /** Return 64 bits as an unsigned integer. */
   u64() {
     this.#load64();
     return scratch.getBigUint64(0, true);
   }
 
-  /** Put the 64 bits of a double into a place; its n stays. */
+  /**
+   * Put the 64 bits of a double into a place. The place's n stays.
+   *
+   * @param {import("./grid.js").Place} place
+   */
   double(place) {
     this.#load64();
     place.takeScratch();
   }
 
-  /** Return the bytes that are left. */
+  /**
+   * Return the bytes that are left.
+   *
+   * @returns {Uint8Array}
+   */
   rest() {
     const bytes = this.#bytes.subarray(this.position >>> 3, this.end >>> 3);
     this.position = this.end;
@@ -116,7 +148,7 @@ export class Bits {
     scratch.setUint32(4, this.bits(32), true);
   }
 
-  /** 32 bits from here on; those after the end are zeros. */
+  /** Return the next 32 bits without moving on. Bits after the end are zeros. */
   #word() {
     const at = this.position >>> 3;
     const shift = this.position & 7;
@@ -124,11 +156,13 @@ export class Bits {
     return shift === 0 ? low | 0 : (low >>> shift) | (this.#bytes[at + 4] << (32 - shift));
   }
 
+  /** @param {number} count */
   #advance(count) {
     this.position += count;
     if (this.position > this.end) fail("a message ends in the middle");
   }
 
+  /** @param {number} k */
   #longEg(k) {
     let zeros = 0;
     let word = this.#word();
@@ -146,6 +180,7 @@ export class Bits {
     return low + (POWERS_OF_TWO[size] - POWERS_OF_TWO[k]);
   }
 
+  /** @param {number} count */
   #longVarint(count) {
     this.position -= 8 * count;
     let value = 0n;
@@ -154,12 +189,27 @@ export class Bits {
   }
 }
 
+/** Eight bytes in which doubles and integers are seen as each other's bits; nothing stays there between two calls. */
 export const scratch = new DataView(new ArrayBuffer(8));
 
+/**
+ * Return the integer behind 0, 1, 2, 3, 4 …: 0, −1, 1, −2, 2 …
+ *
+ * @param {number} v
+ */
 export function unzigzag(v) {
   return v % 2 === 0 ? v / 2 : -(v + 1) / 2;
 }
 
+/**
+ * Return a value that has to lie in a range.
+ *
+ * @template {number | bigint} T
+ * @param {T} value
+ * @param {number} least
+ * @param {number} most
+ * @param {string} what
+ */
 export function within(value, least, most, what) {
   if (!(value >= least && value <= most)) fail(`${what} is out of range`);
   return value;

@@ -5,24 +5,54 @@ import { Bars } from "./bars.js";
 import { within } from "./bits.js";
 import { Depth } from "./depth.js";
 import { Greeks } from "./greeks.js";
-import { Grid, GRIDS } from "./grid.js";
+import { GRIDS, Grid } from "./grid.js";
 import { Quotes } from "./quotes.js";
 import { I32_MAX } from "./spec.js";
 import { Ticks } from "./ticks.js";
 import { Trades } from "./trades.js";
 
+/**
+ * @import { ChannelDescription } from "../../ibfast.js"
+ * @import { Bits } from "./bits.js"
+ * @import { ColumnBatchWriter } from "./column_batch.js"
+ * @import { RowBatchWriter } from "./row_batch.js"
+ * @typedef {Quotes | Trades | Ticks | Depth | Bars | Greeks} AnyFamily
+ * @typedef {ReturnType<AnyFamily["records"]>[number]} AnyRow
+ * @typedef {RowBatchWriter | ColumnBatchWriter} BatchWriter
+ */
+
 const FAMILIES = { quotes: Quotes, trades: Trades, ticks: Ticks, depth: Depth, bars: Bars, greeks: Greeks };
 
-/** An open channel: what its description says, and its state. */
+/** A channel with its state. Every message of the channel must be read, in order. */
 export class Channel {
+  /** Set by the first state, before a row can be read. */
+  price = /** @type {Grid} */ (/** @type {unknown} */ (null));
+  size = this.price;
+  tradeSize = this.price;
+  recv_us = 0;
+  rowSeq = 0;
+  startNs = 0n;
+  offset = 0;
+  hasState = false;
+  /** k0 … k7 of the protocol. */
+  k = new Uint8Array(8);
+  side = 0;
+  /** @type {AnyFamily[]} */
+  families = [];
+  /**
+   * The one of the families that trades refer to.
+   *
+   * @type {Quotes | null}
+   */
+  quotes = null;
+
+  /**
+   * @param {ChannelDescription} described
+   * @param {{ columns?: boolean, bigint?: boolean }} options
+   */
   constructor(described, options) {
-    const { families, span_ns: span, unit_ns: unit } = described;
-    if (!Array.isArray(families) || families.length === 0 || new Set(families).size < families.length)
-      fail("a channel without families");
-    if (families.some((name) => !Object.hasOwn(FAMILIES, name))) fail(`families that are not known: ${families}`);
-    if (unit !== 1 && unit !== 1000) fail(`unit_ns of a channel: ${unit}`);
-    if (!Number.isSafeInteger(span) || span < 0 || span % unit !== 0 || span / unit >= 2 ** 31)
-      fail(`span_ns of a channel: ${span}`);
+    const { span_ns: span, unit_ns: unit } = described;
+    checkDescription(described);
     this.described = described;
     this.id = described.channel;
     this.symbol = described.symbol;
@@ -34,14 +64,10 @@ export class Channel {
     this.isOrdered = described.ordered === true;
     this.isBigint = options.bigint === true;
     this.isColumns = options.columns === true;
-    this.recv_us = 0;
-    this.rowSeq = 0;
-    this.startNs = 0n;
-    this.offset = 0;
     this.void();
   }
 
-  /** Forget the state: nothing can be read until there is a new one. */
+  /** Forget the state. Nothing can be read before the next one. */
   void() {
     this.hasState = false;
     this.k = new Uint8Array(8);
@@ -50,15 +76,26 @@ export class Channel {
     this.quotes = this.families.find((family) => family instanceof Quotes) ?? null;
   }
 
+  /** Return the recv_ns of the row that is being read. */
   recvNs() {
     return this.startNs + BigInt(this.offset * this.unit);
   }
 
+  /**
+   * Read a new ki.
+   *
+   * @param {Bits} bits
+   */
   learn(bits) {
     const i = bits.bits(3);
     this.k[i] = bits.bits(5);
   }
 
+  /**
+   * Read a new grid.
+   *
+   * @param {Bits} bits
+   */
   regrid(bits) {
     const grid = GRIDS[bits.bits(2)];
     if (grid === undefined) fail("a grid that does not exist");
@@ -66,6 +103,11 @@ export class Channel {
     for (const family of this.families) family.forget(grid);
   }
 
+  /**
+   * Read a state, to the end of its message.
+   *
+   * @param {Bits} bits
+   */
   restore(bits) {
     this.void();
     for (const grid of GRIDS) this[grid] = new Grid(bits);
@@ -77,7 +119,14 @@ export class Channel {
     this.hasState = true;
   }
 
-  /** Read a piece of a window into `batch`. */
+  /**
+   * Read a piece of a window into `batch`.
+   *
+   * @param {Bits} bits
+   * @param {{ ns: bigint, us: number }} start of the window
+   * @param {number} windowSeq
+   * @param {BatchWriter} batch
+   */
   readPiece(bits, start, windowSeq, batch) {
     const { families, k } = this;
     const last = families.length - 1;
@@ -105,16 +154,34 @@ export class Channel {
     }
   }
 
-  /** Put the current rows into `batch`. */
+  /**
+   * Put the current rows into `batch`. They have no seq there.
+   *
+   * @param {BatchWriter} batch
+   */
   writeState(batch) {
-    const rows = this.families.flatMap((family) => family.records());
+    const rows = this.families.flatMap((family) => /** @type {AnyRow[]} */ (family.records()));
     batch.reserve(rows.length);
     for (const row of rows) {
-      // A state tells no seq of its rows; and this record goes on to be remembered.
+      // The record stays in use: its seq is wanted again.
       const { seq } = row;
       row.seq = 0;
       batch.add(row);
       row.seq = seq;
     }
   }
+}
+
+/**
+ * Refuse a description that no server sends.
+ *
+ * @param {ChannelDescription} described
+ */
+function checkDescription({ families, span_ns: span, unit_ns: unit }) {
+  if (!Array.isArray(families) || families.length === 0 || new Set(families).size < families.length)
+    fail("a channel without families");
+  if (families.some((name) => !Object.hasOwn(FAMILIES, name))) fail(`families that are not known: ${families}`);
+  if (unit !== 1 && unit !== 1000) fail(`unit_ns of a channel: ${unit}`);
+  if (!Number.isSafeInteger(span) || span < 0 || span % unit !== 0 || span / unit >= 2 ** 31)
+    fail(`span_ns of a channel: ${span}`);
 }

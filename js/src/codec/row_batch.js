@@ -1,5 +1,20 @@
-// Rows of a channel as objects.
+// Rows of a channel as objects: those of one piece, or of a state.
 
+/**
+ * @import { Row, RowBatch } from "../../ibfast.js"
+ * @import { AnyRow, Channel } from "./channel.js"
+ * @import { Texts } from "./texts.js"
+ */
+
+/**
+ * What makes an object of a remembered row, by family. A literal for each: objects of one shape are fast.
+ *
+ * @type {{
+ *   [Name in AnyRow["family"]]: (
+ *     row: Extract<AnyRow, { family: Name }>, symbol: string, snapshot: boolean, texts: Texts
+ *   ) => Extract<Row, { family: Name }>
+ * }}
+ */
 const ROW_OF = {
   quotes: (row, symbol, snapshot) => ({
     family: "quotes",
@@ -93,10 +108,17 @@ const ROW_OF = {
   }),
 };
 
-/** Rows of a channel as objects. */
-export class RowBatch {
-  rows = [];
+/** Makes a batch of objects. */
+export class RowBatchWriter {
+  /** @type {Row[]} */
+  #rows = [];
 
+  /**
+   * @param {Channel} channel
+   * @param {Texts} texts
+   * @param {number} seq with the batch, all rows up to here have come
+   * @param {boolean} isSnapshot
+   */
   constructor(channel, texts, seq, isSnapshot) {
     this.channel = channel;
     this.texts = texts;
@@ -104,19 +126,33 @@ export class RowBatch {
     this.isSnapshot = isSnapshot;
   }
 
-  reserve() {}
+  /** @param {number} _count how many rows come */
+  reserve(_count) {}
 
+  /**
+   * Add a remembered row as it is now.
+   *
+   * @param {AnyRow} row
+   */
   add(row) {
-    const made = ROW_OF[row.family](row, this.channel.symbol, this.isSnapshot, this.texts);
+    // The table's types pair each family with its row, which a lookup by row.family does not keep.
+    const make = /** @type {(...values: any[]) => Row} */ (ROW_OF[row.family]);
+    const made = make(row, this.channel.symbol, this.isSnapshot, this.texts);
     if (this.channel.isBigint) {
       made.recv_ns = row.recv_ns;
-      if (row.event_ns !== undefined) made.event_ns = row.event_ns;
+      if ("event_us" in made) made.event_ns = /** @type {{ event_ns?: bigint }} */ (row).event_ns;
     }
-    this.rows.push(made);
+    this.#rows.push(made);
   }
 
+  /**
+   * Return the batch; none if it has no rows and is no snapshot.
+   *
+   * @returns {RowBatch[]}
+   */
   finish() {
-    const { channel, seq, isSnapshot, rows } = this;
+    const { channel, seq, isSnapshot } = this;
+    const rows = this.#rows;
     if (rows.length === 0 && !isSnapshot) return [];
     return [
       {
