@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard ibfast/*.pyx ibfast/*.pxd)
 
-.PHONY: demo test lint style types stubs benchmarks fuzz wheel clean
+.PHONY: demo test lint lint-js style types stubs benchmarks fuzz wheel clean
 
 demo: .venv/.installed  ## Market data from the embedded gateway, live
 	$(BIN)/ibfast demo
@@ -12,7 +12,7 @@ demo: .venv/.installed  ## Market data from the embedded gateway, live
 test: .venv/.test lint  ## Every test
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-lint: style types stubs  ## Style and types
+lint: style types stubs lint-js  ## Style and types
 
 style: .venv/.test
 	$(BIN)/ruff check .
@@ -25,6 +25,10 @@ types: .venv/.test
 stubs: .venv/.test
 	$(BIN)/python -m mypy.stubtest ibfast._core ibfast._feed ibfast._ring ibfast._broadcast ibfast._delta ibfast._audience ibfast._frames --allowlist tests/stubtest_allowlist.txt
 
+lint-js:  ## Style and types of the JavaScript client
+	@if ! command -v npm >/dev/null; then echo "js/ is not checked, as there is no npm"; \
+	else $(MAKE) --no-print-directory js/node_modules/.installed && npm --prefix js run lint && npm --prefix js run types; fi
+
 benchmarks: .venv/.test  ## Decoding, side by side with other clients
 	$(BIN)/python -m benchmarks decode
 
@@ -35,7 +39,7 @@ wheel: .venv/.installed
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv .oracles build dist ibfast.egg-info ibfast/*.so ibfast/_*.c
+	rm -rf .venv .node js/node_modules .oracles build dist ibfast.egg-info ibfast/*.so ibfast/_*.c
 
 .venv/.installed: $(SOURCES)
 	$(PYTHON) -m venv .venv
@@ -45,4 +49,8 @@ clean:
 
 .venv/.test: .venv/.installed
 	$(BIN)/python -m pip install --quiet --group test --group lint
+	touch $@
+
+js/node_modules/.installed: js/package.json js/package-lock.json
+	npm --prefix js ci --no-audit --no-fund --loglevel error
 	touch $@

@@ -142,10 +142,17 @@ test("a grid that does not exist", () => {
 test("a number stays when its grid changes, and the next one is on the new grid", () => {
   const decoder = ticks();
   assert.equal(rowsOf(decoder, tick(window(1), 1, PRICE).zigzag(1250, 0))[0].price, 12.5);
-  const writer = window(2, SEQ + 2).bits(1, 1).bits(6, 4).bits(0, 2).grid(5, 1);
+  const writer = window(2, SEQ + 2)
+    .bits(1, 1)
+    .bits(6, 4)
+    .bits(0, 2)
+    .grid(5, 1);
   tick(writer, 1);
   tick(writer, 1, PRICE).zigzag(26, 0);
-  assert.deepEqual(rowsOf(decoder, writer).map((row) => row.price), [12.5, 13]);
+  assert.deepEqual(
+    rowsOf(decoder, writer).map((row) => row.price),
+    [12.5, 13],
+  );
 });
 
 test("descriptions of channels that can't be", () => {

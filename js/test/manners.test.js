@@ -21,8 +21,8 @@ const CASES = lines.flatMap(([codes, ...outcomes]) =>
 const ASKED = {
   "first `subscribe`": (client) => [client.subscribe("MSFT"), "subscribe"],
   "`subscribe` of what was live before": null,
-  "`update`": (client, subscription) => [subscription.update(50), "update"],
-  "`unsubscribe`": (client, subscription) => [subscription.unsubscribe(), "unsubscribe"],
+  "`update`": (_client, subscription) => [subscription.update(50), "update"],
+  "`unsubscribe`": (_client, subscription) => [subscription.unsubscribe(), "unsubscribe"],
   "`list`, `ping`, `limit`": (client) => [client.list(), "list"],
 };
 

@@ -71,60 +71,56 @@ function compare(recorded, decoder) {
   assert.deepEqual(batches.map(shown).sort(byPlace), recorded.batches.sort(byPlace));
 }
 
-test(
-  "rows are those of the Python decoder, to the bit",
-  { skip: path === undefined && "there is no IBFAST_RECORDING" },
-  () => {
-    assert.ok(sessions.length > 0);
-    for (const [i, { channels, messages }] of sessions.entries()) {
-      const decoder = decoderOf(channels, { columns: true, bigint: true });
-      for (const [j, recorded] of messages.entries()) {
-        try {
-          compare(recorded, decoder);
-        } catch (error) {
-          error.message = `session ${i}, message ${j} (${recorded.hex.slice(0, 80)}): ${error.message}`;
-          throw error;
-        }
+test("rows are those of the Python decoder, to the bit", {
+  skip: path === undefined && "there is no IBFAST_RECORDING",
+}, () => {
+  assert.ok(sessions.length > 0);
+  for (const [i, { channels, messages }] of sessions.entries()) {
+    const decoder = decoderOf(channels, { columns: true, bigint: true });
+    for (const [j, recorded] of messages.entries()) {
+      try {
+        compare(recorded, decoder);
+      } catch (error) {
+        error.message = `session ${i}, message ${j} (${recorded.hex.slice(0, 80)}): ${error.message}`;
+        throw error;
       }
     }
-  },
-);
+  }
+});
 
-test(
-  "objects have the values of columns, in the order of the rows",
-  { skip: path === undefined && "there is no IBFAST_RECORDING" },
-  () => {
-    let rows = 0;
-    for (const { channels, messages } of sessions) {
-      const objects = decoderOf(channels, { bigint: true });
-      const columns = decoderOf(channels, { columns: true, bigint: true });
-      for (const { hex, refused, untold } of messages) {
-        if (refused !== undefined || untold !== undefined) break;
-        let message;
-        try {
-          message = objects.decode(bytesOf(hex));
-        } catch {
-          break;
-        }
-        const batches = columns.decode(bytesOf(hex)).batches ?? [];
-        for (const { channel, rows: own } of message.batches ?? []) {
-          const parts = batches.filter((batch) => batch.channel === channel && batch.length > 0);
-          assert.equal(
-            own.length,
-            parts.reduce((sum, { length }) => sum + length, 0),
-          );
-          for (const { family, length, columns: values } of parts) {
-            for (let i = 0; i < length; i++) {
-              const row = own[values.order[i]];
-              assert.equal(row.family, family);
-              for (const name of Object.keys(values))
-                if (name !== "order") assert.ok(Object.is(row[name], values[name][i]), name);
-              rows++;
-            }
+test("objects have the values of columns, in the order of the rows", {
+  skip: path === undefined && "there is no IBFAST_RECORDING",
+}, () => {
+  let rows = 0;
+  for (const { channels, messages } of sessions) {
+    const objects = decoderOf(channels, { bigint: true });
+    const columns = decoderOf(channels, { columns: true, bigint: true });
+    for (const { hex, refused, untold } of messages) {
+      if (refused !== undefined || untold !== undefined) break;
+      let message;
+      try {
+        message = objects.decode(bytesOf(hex));
+      } catch {
+        break;
+      }
+      const batches = columns.decode(bytesOf(hex)).batches ?? [];
+      for (const { channel, rows: own } of message.batches ?? []) {
+        const parts = batches.filter((batch) => batch.channel === channel && batch.length > 0);
+        assert.equal(
+          own.length,
+          parts.reduce((sum, { length }) => sum + length, 0),
+        );
+        for (const { family, length, columns: values } of parts) {
+          for (let i = 0; i < length; i++) {
+            const row = own[values.order[i]];
+            assert.equal(row.family, family);
+            for (const name of Object.keys(values))
+              if (name !== "order") assert.ok(Object.is(row[name], values[name][i]), name);
+            rows++;
           }
         }
       }
     }
-    assert.ok(rows > 0);
-  },
-);
+  }
+  assert.ok(rows > 0);
+});

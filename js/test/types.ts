@@ -1,6 +1,6 @@
 // A program that must compile: `npm run types` (with TypeScript installed) checks the types by it.
 
-import { connect, FrameDecoder, Kind, StreamError, type Row, type SubscriptionEvent } from "../ibfast.js";
+import { connect, FrameDecoder, Kind, type Row, StreamError, type SubscriptionEvent } from "../ibfast.js";
 
 function midpoint(row: Row): number {
   return row.family === "quotes" ? (row.bid + row.ask) / 2 : NaN;
