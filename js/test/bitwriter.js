@@ -49,6 +49,12 @@ export class BitWriter {
     return this.bits(rest, 8);
   }
 
+  /** UTF-8. */
+  text(value) {
+    for (const byte of new TextEncoder().encode(value)) this.u8(byte);
+    return this;
+  }
+
   grid(step, decimals) {
     return this.bits(step, 16).bits(decimals, 4);
   }
