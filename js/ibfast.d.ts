@@ -308,7 +308,7 @@ export interface ConnectOptions {
   token?: string | (() => string | Promise<string>);
   /** The class to use where there is no global one, as in Node before 22: that of the package `ws`. */
   WebSocket?: WebSocketClass;
-  /** Waits of any time up to a bound that doubles from `baseMs` (1,000) to `capMs` (60,000). False: no further tries. */
+  /** Random waits up to a bound that doubles from `baseMs` (1,000) to `capMs` (60,000). False: no further tries. */
   reconnect?: { baseMs?: number; capMs?: number } | false;
   onEvent?: (event: ClientEvent) => void;
 }

@@ -70,7 +70,7 @@ def test_its_own_tests(node: str, tmp_path: Path) -> None:
     tests = sorted(str(path) for path in (JS / "test").glob("*.test.js"))
     command = [node, WEB_SOCKET, "--test", *tests]
     environment = os.environ | {"IBFAST_RECORDING": str(file)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^\S (pass|fail|skipped) (\d+)$", done.stdout, re.MULTILINE))
     assert (int(counts["pass"]) >= 40, counts["fail"], counts["skipped"]) == (True, "0", "0")

@@ -38,7 +38,7 @@ function fitted(seq) {
   return String(BigInt.asUintN(53, BigInt(seq)));
 }
 
-/** Return a message with every seq below 2^53, as bytes and as what it says. A window's seq follows from the clock's. */
+/** Return a message with every seq below 2^53, and what it says then. A window's seq follows from the clock's. */
 function fitting({ hex, says }) {
   const bytes = bytesOf(hex);
   const last = says.message === "lag" ? "to" : "seq";

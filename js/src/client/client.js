@@ -44,7 +44,7 @@ export class Client {
   /**
    * @param {string} url
    * @param {api.ConnectOptions} options
-   * @param {Deferred<api.Client>} opened is resolved when the server has bidden welcome, rejected if the first try fails
+   * @param {Deferred<api.Client>} opened is settled when the server has bidden welcome, or the first try has failed
    */
   constructor(url, options, opened) {
     this.#url = url;

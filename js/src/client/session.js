@@ -24,8 +24,7 @@ import { Transport } from "./transport.js";
  * @property {() => number} limit max_bytes_per_s, 0: none
  * @property {(welcome: Welcome) => void} onWelcome
  * @property {(event: ClientEvent) => void} onEvent gets what concerns no single subscription
- * @property {(error: ProtocolError | StreamError) => void} onLost is called when the session is of no use any more; must
- *   call `end`
+ * @property {(error: ProtocolError | StreamError) => void} onLost the session is of no use any more; must call `end`
  */
 
 const PROTOCOL_VERSION = 1;

@@ -9,6 +9,7 @@ import { GREEKS } from "./greeks.js";
  * @typedef {ColumnBatch["columns"][string]} Values
  * @typedef {(i: number, row: any, place: number, texts: Texts) => void} Write
  * @typedef {{ name: string, values: Values, write: Write }} Column
+ * @typedef {Uint8ArrayConstructor | Int32ArrayConstructor | Uint32ArrayConstructor} Integers
  */
 
 const TEXT = "text";
@@ -17,7 +18,7 @@ const DOUBLE = "double";
 /**
  * The columns of a family that not every family has, and what they are made of.
  *
- * @type {Record<Family, Record<string, string | Uint8ArrayConstructor | Int32ArrayConstructor | Uint32ArrayConstructor>>}
+ * @type {Record<Family, Record<string, string | Integers>>}
  */
 const FIELDS = {
   quotes: { attribs: Uint32Array, event: TIME, bid: DOUBLE, ask: DOUBLE, bid_size: DOUBLE, ask_size: DOUBLE },
