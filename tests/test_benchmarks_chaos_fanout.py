@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import Run
+from websockets.asyncio.client import ClientConnection, connect
 
-from benchmarks.chaos.fanout import rest
+from benchmarks.chaos.fanout import rest, socket_client
 from benchmarks.chaos.fanout.books import LEVEL, Book
 from benchmarks.chaos.fanout.census import NOTICED_S, Census
 from benchmarks.chaos.fanout.kinds import KINDS
 from benchmarks.chaos.fanout.play import ACTIONS, NOT_OF_PROCESSES, Plan, do, plan_of, played
-from benchmarks.chaos.fanout.socket_client import Manner
+from benchmarks.chaos.fanout.socket_client import Manner, SocketClient
 from benchmarks.chaos.fanout.tracks import Track
 from benchmarks.chaos.fanout.truth import Generation, Record, Row
 from benchmarks.chaos.fanout.wire import Bookmark, Bookmarks, Form, JsonWire, Lag, News, State, WireError
@@ -209,6 +212,26 @@ async def fill_with_pages(world: FanoutWorld) -> None:
 
 def test_who_finds_no_room_beside_pages_was_not_cut() -> None:
     assert "cut" not in asyncio.run(sabotaged(fill_with_pages)).kinds
+
+
+class Lost(ClientConnection):
+    """A connection that is reset before anything is asked, as those are that a server has not accepted when it ends."""
+
+    async def handshake(self, *args: Any) -> None:
+        self.transport.abort()
+        await self.wait_closed()
+        await super().handshake(*args)
+
+
+def test_a_connection_that_is_lost_before_the_handshake_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = SocketClient(0, Manner(), server.getsockname())
+            await client.task
+            assert client.status == -1
+
+    monkeypatch.setattr(socket_client, "connect", partial(connect, create_connection=Lost))
+    run(test())
 
 
 # --- the judge of a channel ---

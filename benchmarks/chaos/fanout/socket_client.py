@@ -84,7 +84,7 @@ class SocketClient:
         except InvalidStatus as refused:
             self.status = refused.response.status_code
             return
-        except (OSError, TimeoutError, EOFError, InvalidHandshake):
+        except (OSError, TimeoutError, EOFError, InvalidHandshake, ConnectionClosed):  # closed: before it could ask
             self.status = -1
             return
         try:
