@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import Run
+from conftest import Run, until
 from fanout_client import TOKEN, client_of, serving, token_of
 from fanout_desk import Desk
 from test_fanout_hostile import HANDSHAKE, frame
@@ -122,5 +122,26 @@ def test_nothing_follows_the_end_of_a_subscription_but_what_is_of_others(run: Ru
             await client.ask("ping")
             assert [message["op"] for message in client.heard[seen:]] == ["pong"]
             assert answer["subscription"] == 2
+
+    run(test())
+
+
+def test_a_handshake_that_meets_the_servers_end_is_answered(run: Run) -> None:
+    async def test() -> None:
+        async with serving() as (server, _):
+            turn = server.turns.run
+
+            async def until_the_end(*args: Any) -> Any:
+                judged = await turn(*args)
+                while server._server.is_serving():
+                    await asyncio.sleep(0)
+                return judged
+
+            server.turns.run = until_the_end  # type: ignore[method-assign]
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(f"{HANDSHAKE}\r\n".encode())
+            await until(lambda: any(connection.grant is not None for connection in server.connections))
+        assert b" 503 " in await reader.read()
+        writer.close()
 
     run(test())

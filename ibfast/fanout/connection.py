@@ -492,7 +492,10 @@ class Connection(ServerConnection):
         """Close, with this code unless either side has said one; and wait until it is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                await self.close(code, reason)
+                if self.protocol.state is State.CONNECTING:
+                    await self.wait_closed()  # the library answers the handshake with 503 when the server stops
+                else:
+                    await self.close(code, reason)
         self.transport.abort()
 
     async def ended(self) -> None:
