@@ -214,6 +214,32 @@ def test_who_finds_no_room_beside_pages_was_not_cut() -> None:
     assert "cut" not in asyncio.run(sabotaged(fill_with_pages)).kinds
 
 
+async def stop_beside_a_handshake(world: FanoutWorld) -> None:
+    """Have the server stop while a client waits for the answer to its handshake: it may say so."""
+    server = world.server
+    assert server is not None
+    run = server.turns.run
+
+    async def run_late(*args: Any) -> Any:
+        done = await run(*args)
+        while server._server.is_serving():
+            await asyncio.sleep(0)
+        return done
+
+    server.turns.run = run_late  # type: ignore[method-assign]
+    client = world.come(Manner("json"))
+    assert client is not None
+    while not any(each.session is None and each.grant is not None for each in server.connections):
+        await asyncio.sleep(0)
+    await world.stop_server()
+    await asyncio.wait([client.task])
+    assert client.status == 503
+
+
+def test_who_is_refused_by_a_server_that_stops_was_not_cut() -> None:
+    assert "cut" not in asyncio.run(sabotaged(stop_beside_a_handshake)).kinds
+
+
 class Lost(ClientConnection):
     """A connection that is reset before anything is asked, as those are that a server has not accepted when it ends."""
 

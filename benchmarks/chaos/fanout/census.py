@@ -43,6 +43,10 @@ class Census:
         finally:
             self.leave(number)
 
+    def begun_s(self, number: int) -> float:
+        """Return when a connection was begun."""
+        return self._lives[number][0]
+
     def most(self, number: int) -> int:
         """Return how many there can have been beside a connection while it lasted, and it."""
         first_s, last_s = self._lives[number]

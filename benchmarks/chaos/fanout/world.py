@@ -243,7 +243,11 @@ class FanoutWorld(World):
         is_brief = self.setup.has_tokens and token == token_of("brief")
         if client.status:
             is_full = self.census.most(number) > self.setup.max_connections
-            expected = {401: is_brief and (has_expired or is_revoked), 503: is_full, -1: is_stopping or is_full}
+            # Who is in the handshake while the server stops is told so by 503.
+            met_stop = self.address is None or self.stopped_s >= self.census.begun_s(number)
+            expected = {
+                401: is_brief and (has_expired or is_revoked), 503: is_full or met_stop, -1: is_stopping or is_full,
+            }  # fmt: skip
             if not expected.get(client.status, False):
                 self.problem("cut", f"{client.name} was refused with status {client.status}")
             return
