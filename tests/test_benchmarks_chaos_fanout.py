@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -28,7 +29,7 @@ from benchmarks.chaos.fanout.wire import Bookmark, Bookmarks, Form, JsonWire, La
 from benchmarks.chaos.fanout.world import FanoutSetup, FanoutWorld
 from benchmarks.chaos.steps import Step
 from benchmarks.chaos.world import Verdict
-from ibfast.enums import Kind
+from ibfast.enums import GapCause, Kind, Scope
 from ibfast.fanout.frames import text_frame
 
 DATA_TYPES = ("TRADES", "QUOTES", "TICKS", "DEPTH", "BARS", "ALL")
@@ -142,6 +143,20 @@ async def raise_in_a_callback(world: FanoutWorld) -> None:
     asyncio.get_running_loop().call_soon(lambda: 1 / 0)
 
 
+def interrupt(world: FanoutWorld) -> None:
+    for each in world.truth.generations:
+        world.user.feed.add_gap(
+            time.time_ns(), Scope.LINK, GapCause.LINK_LOST, instrument=each.instrument,
+            req_id=each.subscription.req_id, first_seq=1,
+        )  # fmt: skip
+
+
+async def keep_gaps_back(world: FanoutWorld) -> None:
+    assert world.server is not None
+    world.server._tell_gaps = lambda: None  # type: ignore[method-assign]
+    interrupt(world)
+
+
 async def cut_somebody(world: FanoutWorld) -> None:
     connections(world)[0].transport.abort()
 
@@ -155,11 +170,13 @@ async def cut_somebody(world: FanoutWorld) -> None:
         (forget_a_window, "left"),
         (forget_to_release, "left"),
         (raise_in_a_callback, "exception"),
+        (keep_gaps_back, "gap"),
         (cut_somebody, "cut"),
     ],
 )
 def test_what_is_wrong_is_found(sabotage: Sabotage, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "LEAVE_S", 1.0)
+    monkeypatch.setattr(rest, "GAPS_S", 0.5)
     assert kind in KINDS
     assert kind in asyncio.run(sabotaged(sabotage)).kinds
 
@@ -174,6 +191,24 @@ async def sabotaged(sabotage: Sabotage) -> Verdict:
         await sabotage(world)
         await asyncio.sleep(0.3)
         return await world.verdict()
+
+
+def test_a_gap_may_be_told_a_moment_after_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    untold, looks = rest.Rest._untold, [0]
+
+    def look(*args: Any) -> Any:
+        looks[0] += 1
+        return untold(*args)
+
+    async def tell_late(world: FanoutWorld) -> None:
+        assert world.server is not None
+        tell = world.server._tell_gaps
+        world.server._tell_gaps = lambda: tell() if looks[0] else None  # type: ignore[method-assign]
+        interrupt(world)
+
+    monkeypatch.setattr(rest.Rest, "_untold", look)
+    assert asyncio.run(sabotaged(tell_late)).problems == []
+    assert looks[0] > 1
 
 
 def test_connections_are_counted_that_may_be_there_at_once() -> None:

@@ -32,6 +32,8 @@ SILENT_S = 4.0
 STATES_S = 5.0
 STATE_S = 2.0
 """So long a state is told wrongly before that is a problem: the source may just change it."""
+GAPS_S = 5.0
+"""A gap is told in the server's next round; one may have begun just now."""
 SHOWN = 5
 GAP_FIELDS = ("first_seq", "last_seq", "first_ns", "last_ns")
 HTTP_S = 10.0
@@ -65,9 +67,7 @@ class Rest:
             client.ask("list")
             client.ask("ping", data=client.number)
         await self._until(self._unanswered, DRAIN_S, "answer")
-        for client in world.open_clients():
-            for text in self._untold(client):
-                world.problem("gap", f"{client.name}: {text}")
+        await self._until(self._untold_gaps, GAPS_S, "gap")
         await self._look_at_pages()
 
     async def _until(self, against: Callable[[], Iterable[str]], within_s: float, kind: str) -> None:
@@ -136,6 +136,12 @@ class Rest:
         ]
         self._untrue_since = {text: self._untrue_since.get(text, now_s) for text in texts}
         yield from texts
+
+    def _untold_gaps(self) -> Iterator[str]:
+        """Say what is told wrongly of interruptions; the source may just be in one."""
+        self._world.truth.look()
+        for client in self._world.open_clients():
+            yield from (f"{client.name}: {text}" for text in self._untold(client))
 
     def _untold(self, client: Client) -> Iterator[str]:
         """Say which interruptions of the source were not told, or never were."""
