@@ -17,6 +17,7 @@ import pytest
 from conftest import Run
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.chaos import report
 from benchmarks.chaos.fanout import rest, socket_client
 from benchmarks.chaos.fanout.books import LEVEL, Book
 from benchmarks.chaos.fanout.census import NOTICED_S, Census
@@ -157,6 +158,13 @@ async def keep_gaps_back(world: FanoutWorld) -> None:
     interrupt(world)
 
 
+async def let_a_stranger_in(world: FanoutWorld) -> None:
+    assert world.address is not None
+    host, port = world.address
+    stranger = await connect(f"ws://{host}:{port}/stream", proxy=None)
+    world._stack.push_async_callback(stranger.close)
+
+
 async def cut_somebody(world: FanoutWorld) -> None:
     connections(world)[0].transport.abort()
 
@@ -171,12 +179,14 @@ async def cut_somebody(world: FanoutWorld) -> None:
         (forget_to_release, "left"),
         (raise_in_a_callback, "exception"),
         (keep_gaps_back, "gap"),
+        (let_a_stranger_in, "pages"),
         (cut_somebody, "cut"),
     ],
 )
 def test_what_is_wrong_is_found(sabotage: Sabotage, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "LEAVE_S", 1.0)
     monkeypatch.setattr(rest, "GAPS_S", 0.5)
+    monkeypatch.setattr(rest, "PAGES_S", 0.5)
     assert kind in KINDS
     assert kind in asyncio.run(sabotaged(sabotage)).kinds
 
@@ -191,6 +201,14 @@ async def sabotaged(sabotage: Sabotage) -> Verdict:
         await sabotage(world)
         await asyncio.sleep(0.3)
         return await world.verdict()
+
+
+def test_the_story_says_who_is_there_when_pages_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "LEAVE_S", 1.0)
+    monkeypatch.setattr(rest, "PAGES_S", 0.5)
+    story = report.told(GENTLE, asyncio.run(sabotaged(let_a_stranger_in)))
+    assert story.count("there is client") == 2
+    assert story.count("the server has connection of") >= 3
 
 
 def test_a_gap_may_be_told_a_moment_after_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,17 @@ class Rest:
             await asyncio.sleep(PAGES_S / 10)
         for text in found:
             self._world.problem("pages", text)
+        if found:
+            self._note_who_is_there()
+
+    def _note_who_is_there(self) -> None:
+        """Have the story say who is connected, by the clients and by the server."""
+        world = self._world
+        ours = [f"{each.name}, connected: {each.is_connected}, {each.subscription!r}" for each in world.ours]
+        for name in (*(client.name for client in world.open_clients()), *ours):
+            world.note(f"there is {name}")
+        for text in left_by(world.server) if world.server is not None else ():
+            world.note(f"the server has {text}")
 
     async def _untrue_pages(self) -> AsyncIterator[str]:
         world = self._world
