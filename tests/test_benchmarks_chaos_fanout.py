@@ -488,6 +488,19 @@ def test_an_answer_that_is_read_late_is_of_what_there_was_when_it_was_written() 
     assert found(anew.take(told(40), 50)) == {"surplus"}
 
 
+def test_an_empty_state_may_be_of_several_until_rows_come() -> None:
+    track = with_successor(replace(track_of(), is_void=True, may_begin=True), opened_seq=0)
+    assert found(track.take_state(State(0, 5, []))) == set()
+    assert len(track.generations) == 2
+    assert found(track.take(told(10), 10)) == set()
+    assert len(track.generations) == 1
+    assert found(track.take(told(20, 25), 30)) == {"value"}
+    successor = with_successor(replace(track_of(), is_void=True, may_begin=True), opened_seq=0)
+    assert found(successor.take_state(State(0, 5, []))) == set()
+    assert found(successor.take([], 10)) == set()
+    assert found(successor.take(told(20), 20)) == {"surplus"}
+
+
 def test_what_is_resumed_is_of_what_the_client_had() -> None:
     before = track_of().seen()
     assert before is not None

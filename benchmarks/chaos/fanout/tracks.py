@@ -126,9 +126,10 @@ class Track:
 
     # --- what must come ---
 
-    def rows(self, after_seq: int, up_to_seq: int) -> list[Row]:
-        """Return its rows of the rings, in order."""
-        parts = [self.generation.rows(family, kinds, after_seq, up_to_seq) for family, kinds in self.kinds.items()]
+    def rows(self, after_seq: int, up_to_seq: int, generation: Generation | None = None) -> list[Row]:
+        """Return its rows of the rings, in order; by default as they are if the newest generation serves it."""
+        serving = generation or self.generation
+        parts = [serving.rows(family, kinds, after_seq, up_to_seq) for family, kinds in self.kinds.items()]
         filled = [part for part in parts if part]
         if len(filled) == 1:
             return filled[0]
@@ -138,11 +139,11 @@ class Track:
         """Return how many rows there are."""
         return len(self.rows(after_seq, up_to_seq)) if up_to_seq > after_seq else 0
 
-    def expected(self, up_to_seq: int) -> list[Told] | None:
+    def expected(self, up_to_seq: int, generation: Generation | None = None) -> list[Told] | None:
         """Return what must come to bring it up to a sequence number; None where several things may."""
         if not self.is_judged or up_to_seq <= self.seq:
             return []
-        rows = self.rows(self.seq, up_to_seq)
+        rows = self.rows(self.seq, up_to_seq, generation)
         if self.is_conflated:
             if "depth" in self.kinds:
                 return None
@@ -157,6 +158,7 @@ class Track:
             yield self._problem("early row", f"{rows[:SHOWN]} before the state")
         if not self.is_judged:
             return
+        self._keep(lambda each: self.expected(seq, each) in (None, rows))
         expected = self.expected(seq)
         if expected is None or self.is_incomplete:
             yield from self._take_freely(rows, seq)
@@ -204,7 +206,9 @@ class Track:
                 self.book.take(row[3], {name: row[place] for name, place in DEPTH.items()})
 
     def _against_book(self, seq: int) -> Iterator[Problem]:
-        assert self.book is not None
+        book = self.book
+        assert book is not None
+        self._keep(lambda each: self._told_book(each, seq).sides == book.sides)
         true = self._told_book(self.generation, seq)
         if true.sides != self.book.sides:
             yield self._problem("book", f"after seq {seq}: {_difference(self.book, true)}")
@@ -246,20 +250,19 @@ class Track:
 
         A client that reads late gets the answer when its channel is over, and there is another one already.
         """
-        self.generations = [each for each in self.generations if each.opened_seq <= seq] or self.generations
+        self._keep(lambda each: each.opened_seq <= seq)
+
+    def _keep(self, fits: Callable[[Generation], bool]) -> None:
+        """Leave out the generations that do not fit, unless none does."""
+        if len(self.generations) > 1:
+            self.generations = list(filter(fits, self.generations)) or self.generations
 
     def _against_state(self, state: State) -> str:
-        """Say what is wrong with a state, and keep the generation of which it is right."""
+        """Say what is wrong with a state, and keep the generations of which it is right: an empty one fits several."""
         if self.is_incomplete:
             return ""
-        found = ""
-        for generation in reversed(self.generations):
-            differs = self._state_differs(generation, state)
-            if not differs:
-                self.generations = [generation]
-                return ""
-            found = found or differs
-        return found
+        self._keep(lambda each: not self._state_differs(each, state))
+        return self._state_differs(self.generation, state)
 
     def _state_differs(self, generation: Generation, state: State) -> str:
         for family, kinds in self.kinds.items():
@@ -289,6 +292,7 @@ class Track:
                 yield self._problem("lag", f"what has come up to {self.seq} is told as left out: {lag}")
             elif self.count(self.seq, lag.from_seq) and not self.is_conflated:
                 yield self._problem("lag", f"it begins too late, {self.seq} has come: {lag}")
+        self._keep(lambda each: lag.count in (None, len(self.rows(lag.from_seq, lag.to_seq, each))))
         if lag.count is not None and lag.count != self.count(lag.from_seq, lag.to_seq) and not self.is_lost:
             yield self._problem("lag", f"it counts {lag}, and there are {self.count(lag.from_seq, lag.to_seq)}")
         may_be = self.generation.has_wrapped
