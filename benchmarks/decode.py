@@ -35,7 +35,7 @@ from typing import Any
 
 from benchmarks import stream
 from benchmarks.peers.worker import Events
-from tests.oracles import ASYNC_CLIENT, NEW_CLIENT, python_with
+from tests.support.oracles import ASYNC_CLIENT, NEW_CLIENT, python_with
 
 PEERS = Path(__file__).parent / "peers"
 BUILD = Path(__file__).parent.parent / "build" / "benchmarks"

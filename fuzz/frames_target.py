@@ -1,7 +1,7 @@
 """What must hold for any messages of the stream protocol: the compiled decoder and a second one agree on every one.
 
 The rule of the file: plain checks, no fuzzer. The first byte of an input chooses the channels (those of a file of
-tests/vectors); the rest are messages, each behind its length, so that a fuzzer need not guess it.
+tests/support/vectors); the rest are messages, each behind its length, so that a fuzzer need not guess it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from fuzz.target import payloads_of
 from ibfast._frames import FrameDecoder
 from ibfast.fanout.binary import ChannelSpec
-from tests.delta_reference import Reference, are_agreed
+from tests.support.delta_reference import Reference, are_agreed
 
 VECTORS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
-    for path in sorted((Path(__file__).parents[1] / "tests" / "vectors").glob("*.json"))
+    for path in sorted((Path(__file__).parents[1] / "tests" / "support" / "vectors").glob("*.json"))
 }
 CHANNELS = [
     {

@@ -1,5 +1,5 @@
 """Write fuzz/corpus: one input for each message of the tick path and each dialect, from the embedded gateway's codec;
-and fuzz/frames_corpus, from the messages of the stream protocol in tests/vectors.
+and fuzz/frames_corpus, from the messages of the stream protocol in tests/support/vectors.
 
 python -m fuzz.make_corpus
 """

@@ -15,8 +15,8 @@ import numpy as np
 
 from ibfast import Kind
 from ibfast.errors import ProtocolError
-from tests.decoded import Decoded
-from tests.streams import RAW_ID_SINCE
+from tests.support.decoded import Decoded
+from tests.support.streams import RAW_ID_SINCE
 
 VERSIONS = (157, 176, 200, 201, 206, 226)
 HEAD_NBYTES = 3

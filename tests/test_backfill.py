@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
-from conversations import AAPL, small_feed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +42,8 @@ from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
 from ibfast.stream import DataType, Stream, wanted
 from ibfast.wire.requests import HistoricalBars, HistoricalTicks, MarketDepth, TickByTick
+from tests.support.conversations import AAPL, small_feed
+from tests.support.loops import Run, until
 
 NS = 1_000_000_000
 T0 = 1_700_000_000

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from conversations import ONCE, small_feed
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.book import ALIVE_S, NS
@@ -29,6 +27,8 @@ from ibfast.sim.universe import Universe
 from ibfast.store import Sent, Store
 from ibfast.supervisor import Supervisor
 from ibfast.wire.requests import HeadTimestamp, HistoricalBars, TickByTick
+from tests.support.conversations import ONCE, small_feed
+from tests.support.loops import Run, until
 
 SYMBOLS, KINDS = 15, ("TRADES", "MIDPOINT", "BID", "ASK")
 SIXTY = SYMBOLS * len(KINDS)

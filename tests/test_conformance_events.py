@@ -9,13 +9,13 @@ import json
 from pathlib import Path
 
 import pytest
-from message_samples import normalized, official_calls
-from oracles import NEW_CLIENT, Oracle
-from test_wire_responses import split_id
 
 from ibfast.enums import INCOMING_PROTOBUF_SINCE, Incoming
 from ibfast.sim import codec
 from ibfast.wire import protobuf, requests, responses, schema
+from tests.support.message_samples import normalized, official_calls
+from tests.support.oracles import NEW_CLIENT, Oracle
+from tests.test_wire_responses import split_id
 
 CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 # Recorded without their server version; the layouts are those of this one.

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decoded import Decoded
-from official_rows import assert_rows, expected_rows, official_client
-from streams import (
+
+from tests.support.decoded import Decoded
+from tests.support.official_rows import assert_rows, expected_rows, official_client
+from tests.support.streams import (
     PROTOBUF_OFFSET,
     Message,
     framed,
     parse_protobuf,
     parse_text,
 )
-from tick_streams import MAKERS
+from tests.support.tick_streams import MAKERS
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
 VERSION_OF_TEXT = 165

@@ -13,10 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from conversations import ONCE
-from peer import Caller, Peer, Script
-from streams import framed
 
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.errors import ConnectError, NotConnectedError
@@ -24,6 +20,10 @@ from ibfast.protocol import State
 from ibfast.sim.gateway import Gateway
 from ibfast.wire.requests import CurrentTimeInMillisRequest
 from ibfast.wire.responses import CurrentTimeInMillis, ManagedAccounts, NextValidId
+from tests.support.conversations import ONCE
+from tests.support.loops import Run, until
+from tests.support.peer import Caller, Peer, Script
+from tests.support.streams import framed
 
 SOON_S = 0.3
 """A time-out that a test waits for."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, ROOT, python_with
 
 from ibfast import Contract, Option, Stock
+from tests.support.oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, ROOT, python_with
 
 IBAPI = """
 from ibapi.contract import Contract

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from decoded import Decoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import (
+
+from ibfast.errors import ProtocolError
+from tests.support.decoded import Decoded
+from tests.support.streams import (
     TICK_BY_TICK,
     TICK_PRICE,
     bytes_field,
@@ -20,9 +22,7 @@ from streams import (
     protobuf_payload,
     text_payload,
 )
-from tick_streams import random_messages
-
-from ibfast.errors import ProtocolError
+from tests.support.tick_streams import random_messages
 
 VERSIONS = (157, 176, 200, 201, 206, 226)
 BROKEN_FRAMES = (b"\0\0\0\0", b"\x01\0\0\0", b"\xff\xff\xff\xff", b"\x80\0\0\0abc")

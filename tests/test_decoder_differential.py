@@ -6,13 +6,14 @@ Each official client runs in a process and environment of its own; `official_row
 from __future__ import annotations
 
 import pytest
-from decoded import Decoded
-from official_rows import assert_rows, expected_rows, official_client
-from oracles import NEW_CLIENT, OLD_CLIENT
-from streams import (
+
+from tests.support.decoded import Decoded
+from tests.support.official_rows import assert_rows, expected_rows, official_client
+from tests.support.oracles import NEW_CLIENT, OLD_CLIENT
+from tests.support.streams import (
     framed,
 )
-from tick_streams import random_messages
+from tests.support.tick_streams import random_messages
 
 BATCH = 5_000
 CASES = [

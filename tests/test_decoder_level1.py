@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from decoded import Decoded, assert_row, decode, equal
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import (
+
+from ibfast import Decoder, Feed, Kind
+from tests.support.decoded import Decoded, assert_row, decode, equal
+from tests.support.streams import (
     TICK_BY_TICK,
     TICK_GENERIC,
     TICK_OPTION,
@@ -23,8 +25,6 @@ from streams import (
     protobuf_payload,
     text_payload,
 )
-
-from ibfast import Decoder, Feed, Kind
 
 NAN = math.nan
 BID_SIZE, BID, ASK, ASK_SIZE, LAST, LAST_SIZE, HIGH, LOW, VOLUME, CLOSE, OPEN = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14

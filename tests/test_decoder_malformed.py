@@ -7,9 +7,13 @@ import struct
 
 import numpy as np
 import pytest
-from decoded import Decoded, decode
-from malformed import MARKER, marker, quarantined
-from streams import (
+
+from ibfast import Decoder, Feed
+from ibfast._core import QUARANTINE_BYTES
+from ibfast.errors import ProtocolError
+from tests.support.decoded import Decoded, decode
+from tests.support.malformed import MARKER, marker, quarantined
+from tests.support.streams import (
     BAR_UPDATE,
     MARKET_DEPTH,
     MARKET_DEPTH_L2,
@@ -29,11 +33,7 @@ from streams import (
     protobuf_payload,
     text_payload,
 )
-from tick_streams import MAKERS, random_messages
-
-from ibfast import Decoder, Feed
-from ibfast._core import QUARANTINE_BYTES
-from ibfast.errors import ProtocolError
+from tests.support.tick_streams import MAKERS, random_messages
 
 NO_INSTRUMENT = 0xFFFFFFFF
 TEXT_VERSIONS = (157, 200, 201, 226)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from decoded import Decoded, decode
-from malformed import MARKER, marker, quarantined
-from streams import (
+
+from ibfast.errors import ProtocolError
+from tests.support.decoded import Decoded, decode
+from tests.support.malformed import MARKER, marker, quarantined
+from tests.support.streams import (
     BAR_UPDATE,
     MARKET_DEPTH,
     MARKET_DEPTH_L2,
@@ -23,9 +25,7 @@ from streams import (
     protobuf_payload,
     varint,
 )
-from tick_streams import MAKERS
-
-from ibfast.errors import ProtocolError
+from tests.support.tick_streams import MAKERS
 
 PROTOBUF_MALFORMED = {
     "a varint that does not end": int_field(1, 1) + varint(2 << 3) + b"\xff" * 6,

@@ -15,10 +15,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from decoded import Decoded, decode, same_numbers
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import (
+
+from tests.support.decoded import Decoded, decode, same_numbers
+from tests.support.streams import (
     TICK_GENERIC,
     TICK_PRICE,
     TICK_SIZE,
@@ -28,7 +29,7 @@ from streams import (
     protobuf_payload,
     text_payload,
 )
-from tick_streams import UNSET_TEXTS
+from tests.support.tick_streams import UNSET_TEXTS
 
 ASCII_ID, RAW_ID, PROTOBUF = 176, 201, 226
 UNSET_DOUBLE = 1.7976931348623157e308

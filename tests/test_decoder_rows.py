@@ -8,8 +8,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from decoded import RINGS, Decoded, assert_row, decode
-from streams import (
+
+from ibfast import Decoder, Feed, Kind
+from ibfast.times import parse_bar_time
+from tests.support.decoded import RINGS, Decoded, assert_row, decode
+from tests.support.streams import (
     BAR_UPDATE,
     MARKET_DEPTH,
     MARKET_DEPTH_L2,
@@ -28,9 +31,6 @@ from streams import (
     protobuf_payload,
     text_payload,
 )
-
-from ibfast import Decoder, Feed, Kind
-from ibfast.times import parse_bar_time
 
 NAN = math.nan
 NS_PER_S = 10**9

@@ -18,8 +18,8 @@ from ibfast._feed import DTYPES
 from ibfast._frames import FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
-from tests.delta_reference import Reference, are_agreed
-from tests.delta_streams import (
+from tests.support.delta_reference import Reference, are_agreed
+from tests.support.delta_streams import (
     FAR_NS,
     MS,
     START_NS,
@@ -34,7 +34,7 @@ from tests.delta_streams import (
     plain_rows,
     random_rows,
 )
-from tests.stream_reference import ReferenceDecoder
+from tests.support.stream_reference import ReferenceDecoder
 
 SPANS_NS = (0, 1 * MS, 10 * MS, 250 * MS)
 grids = st.builds(Grids, *(st.tuples(st.sampled_from((1, 5, 25, 100)), st.integers(0, 6)) for _ in range(3)))

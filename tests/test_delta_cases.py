@@ -1,6 +1,6 @@
 """The vectors are worth something: a decoder with a plausible mistake does not get through them.
 
-The rule of the file: a mistake is one change of the text of the second decoder, `tests/stream_reference.py`.
+The rule of the file: a mistake is one change of the text of the second decoder, `tests/support/stream_reference.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests import stream_reference
-from tests.delta_vectors import FOLDER, said
+from tests.support import stream_reference
+from tests.support.delta_vectors import FOLDER, said
 
 SOURCE = Path(stream_reference.__file__).read_text(encoding="utf-8")
 FILES = ("books", "full_book", "states")

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from ibfast import Kind
 from ibfast._feed import DTYPES
 from ibfast.fanout.binary import FAMILIES, ChannelSpec
-from tests.delta_streams import FAR_NS, MS, START_NS, Gathered, encoded, encoder_of, expected, plain, random_rows
+from tests.support.delta_streams import (
+    FAR_NS,
+    MS,
+    START_NS,
+    Gathered,
+    encoded,
+    encoder_of,
+    expected,
+    plain,
+    random_rows,
+)
 
 SPAN_NS = 250 * MS
 BOOK_COLUMNS = ("price", "size", "market_maker")

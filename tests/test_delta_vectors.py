@@ -11,9 +11,9 @@ import pytest
 from ibfast._frames import FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import ChannelSpec
-from tests.delta_streams import plain
-from tests.delta_vectors import FOLDER, fields, said
-from tests.stream_reference import ReferenceDecoder, RefusedError
+from tests.support.delta_streams import plain
+from tests.support.delta_vectors import FOLDER, fields, said
+from tests.support.stream_reference import ReferenceDecoder, RefusedError
 
 FILES = sorted(FOLDER.glob("*.json"))
 

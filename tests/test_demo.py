@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, until
 
 from ibfast.demo import DemoOptions
 from ibfast.demo import demo as run_demo
@@ -18,6 +17,7 @@ from ibfast.errors import NotConnectedError
 from ibfast.sim.codec import TickPrice
 from ibfast.sim.gateway import Gateway
 from ibfast.wire.requests import MarketData
+from tests.support.loops import Run, until
 
 RECORDED = Path(__file__).parents[2] / "shared" / "ticks" / "ib_recorded_20220107.csv.gz"
 HEADER = "ts_ns,symbol,kind,price,size,bid,ask,bid_size,ask_size\n"

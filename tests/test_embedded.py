@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run
 
 import ibfast
 from ibfast import Config, IBKRConnectionManager
 from ibfast.embedded import HOST, Simulation, embedded_gateway
+from tests.support.loops import Run
 
 PACKAGE = Path(ibfast.__file__).parent
 TIMEOUT_S = 60.0

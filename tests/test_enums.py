@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from oracles import NEW_CLIENT, Oracle
 
 from ibfast.enums import (
     INCOMING_PROTOBUF_SINCE,
@@ -13,6 +12,7 @@ from ibfast.enums import (
     TickType,
 )
 from ibfast.wire.schema import INCOMING
+from tests.support.oracles import NEW_CLIENT, Oracle
 
 NEVER_PROTOBUF = {Outgoing.VERIFY_AND_AUTH_REQUEST, Outgoing.VERIFY_AND_AUTH_MESSAGE}
 # The official client sends these as protobuf at once, without looking into its own table.

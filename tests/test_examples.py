@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import WATCHDOG_S
 
 import ibfast
+from tests.support.loops import WATCHDOG_S
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

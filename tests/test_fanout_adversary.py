@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_auditor import NEVER, Auditor, Truth, auditing
-from fanout_client import serving
-from fanout_desk import Desk
 
 from ibfast.fanout.channels import INTERVALS_MS
 from ibfast.fanout.positions import class_of, position_of
 from ibfast.fanout.server import FanoutServer
+from tests.support.fanout_auditor import NEVER, Auditor, Truth, auditing
+from tests.support.fanout_client import serving
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run, until
 
 SYMBOLS = ("AAPL", "MSFT", "NVDA")
 DIALECTS = ("json", "binary")

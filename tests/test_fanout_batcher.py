@@ -8,8 +8,6 @@ from typing import Any
 
 import orjson
 import pytest
-from fanout_auditor import Truth
-from fanout_desk import Desk, no_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +21,8 @@ from ibfast.fanout.dialect import Dialect
 from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.ledger import Since
 from ibfast.fanout.positions import seq_of
+from tests.support.fanout_auditor import Truth
+from tests.support.fanout_desk import Desk, no_fault
 
 SYMBOLS = ("AAPL", "MSFT")
 KINDS = frozenset({Kind.L1_LAST})

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
-from fanout_binary_client import BinaryClient, binary_client
-from fanout_client import serving
-from fanout_desk import Desk
 
 from ibfast.fanout.positions import position_of
+from tests.support.fanout_binary_client import BinaryClient, binary_client
+from tests.support.fanout_client import serving
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run, until
 
 ODD_PRICES = [0.01, 231.05, 231.06, 0.1 + 0.2, 1e-300, 12345.678901234, -0.0, float("nan"), 1.7976931348623157e308]
 

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_binary_client import BinaryClient, binary_client
-from fanout_client import client_of, serving
-from fanout_desk import Desk
 
 from ibfast.enums import Kind
 from ibfast.fanout.positions import seq_of
 from ibfast.fanout.server import FanoutServer
+from tests.support.fanout_binary_client import BinaryClient, binary_client
+from tests.support.fanout_client import client_of, serving
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run, until
 
 INSERT, UPDATE, DELETE = range(3)
 ASK, BID = 0, 1

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from conftest import Run, until
-from fanout_client import TOKEN, JsonClient, client_of, serving, token_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from ibfast.fanout.server import FanoutServer
+from tests.support.fanout_client import TOKEN, JsonClient, client_of, serving, token_of
+from tests.support.loops import Run, until
 
 End = Callable[[FanoutServer], contextlib.AbstractAsyncContextManager[None]]
 

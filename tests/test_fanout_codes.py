@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
-from fanout_client import BEARER, TOKEN, JsonClient, client_of, serving, token_of
-from fanout_desk import Desk
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
@@ -23,6 +20,9 @@ from ibfast.errors import FeedError, NotConnectedError, RequestError
 from ibfast.fanout.messages import Code
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.tokens import Tokens
+from tests.support.fanout_client import BEARER, TOKEN, JsonClient, client_of, serving, token_of
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run
 
 PROTOCOL = Path(__file__).parents[1] / "docs" / "stream-protocol.md"
 SUBSCRIBE: Mapping[str, Any] = {"op": "subscribe", "symbol": "AAPL", "data_type": "TRADES"}

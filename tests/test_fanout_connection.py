@@ -12,9 +12,6 @@ from typing import Any
 
 import orjson
 import pytest
-from conftest import Run, errors_logged, until
-from fanout_client import JsonClient, client_of, rows_of, serving
-from fanout_desk import Desk
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.frames import Close, Frame, Opcode
@@ -26,6 +23,9 @@ from ibfast.fanout.positions import position_of, seq_of
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.session import Session
 from ibfast.fanout.turns import Turns
+from tests.support.fanout_client import JsonClient, client_of, rows_of, serving
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run, errors_logged, until
 
 MANY = 5000
 """Trades, of 150 bytes each: more than the sockets' buffers and the backlog hold."""

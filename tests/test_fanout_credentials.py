@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import Run, until
-from fanout_client import JsonClient, client_of, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -20,6 +18,8 @@ from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.tokens import Grant
+from tests.support.fanout_client import JsonClient, client_of, serving
+from tests.support.loops import Run, until
 
 NOW_S = 1_000.0
 FIRST, SECOND, THIRD = "a" * 40, "b" * 40, "c" * 40

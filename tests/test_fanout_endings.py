@@ -8,14 +8,14 @@ import time
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_client import TOKEN, client_of, serving, token_of
-from fanout_desk import Desk
-from test_fanout_hostile import HANDSHAKE, frame
 
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import RequestError
 from ibfast.policy.subscription import SubscriptionState
+from tests.support.fanout_client import TOKEN, client_of, serving, token_of
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run, until
+from tests.test_fanout_hostile import HANDSHAKE, frame
 
 CLOSE_FRAME = 0x88
 

@@ -10,9 +10,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Run, errors_logged, until
-from fanout_auditor import Auditor, Truth, auditing
-from fanout_client import client_of, rows_of, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +20,9 @@ from ibfast.fanout.faults import SPAN_S, Faults
 from ibfast.fanout.gauges import Tally
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.subscriber import Subscriber
+from tests.support.fanout_auditor import Auditor, Truth, auditing
+from tests.support.fanout_client import client_of, rows_of, serving
+from tests.support.loops import Run, errors_logged, until
 
 AAPL = 0
 ENCODERS = {"json": json_dialect._JsonEncoder, "binary": binary_dialect._BinaryEncoder}

@@ -8,14 +8,14 @@ import urllib.request
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_client import client_of, serving
 from prometheus_client import generate_latest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from ibfast.fanout.server import FanoutServer
+from tests.support.fanout_client import client_of, serving
+from tests.support.loops import Run, until
 
 
 def samples(server: FanoutServer) -> dict[str, float]:

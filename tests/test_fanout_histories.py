@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from conftest import Run, until
-from fanout_client import JsonClient, client_of, rows_of, serving
-from fanout_desk import Desk, no_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +22,9 @@ from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.ledger import Since
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.turns import Turns
+from tests.support.fanout_client import JsonClient, client_of, rows_of, serving
+from tests.support.fanout_desk import Desk, no_fault
+from tests.support.loops import Run, until
 
 RESUMED = 3000
 """Rows that are missed: many pieces of them."""

@@ -6,14 +6,14 @@ import contextlib
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_client import BEARER, client_of, serving, token_of
 
 from ibfast.fanout import holders
 from ibfast.fanout.holders import Holders
 from ibfast.fanout.messages import RefusedError
 from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.turns import Turns
+from tests.support.fanout_client import BEARER, client_of, serving, token_of
+from tests.support.loops import Run, until
 
 
 def test_subscriptions_count_over_all_connections(run: Run) -> None:

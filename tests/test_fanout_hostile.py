@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import LOOPS, WATCHDOG_S, errors_logged, until
-from fanout_client import JsonClient, client_of, rows_of, serving
-from fanout_desk import Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +24,9 @@ from ibfast.fanout.messages import READERS
 from ibfast.fanout.server import FanoutServer
 from ibfast.provider import WebSocketProvider
 from ibfast.updates import LagTotals
+from tests.support.fanout_client import JsonClient, client_of, rows_of, serving
+from tests.support.fanout_desk import Desk
+from tests.support.loops import LOOPS, WATCHDOG_S, errors_logged, until
 
 HANDSHAKE = (
     "GET /stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from fanout_desk import Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from ibfast.fanout.dialect import Audience, Encoder
 from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.positions import position_of
 from ibfast.feed import Feed
+from tests.support.fanout_desk import Desk
 
 KINDS = frozenset({Kind.L1_LAST, Kind.L1_QUOTE, Kind.PRICE, Kind.DEPTH, Kind.DEPTH_RESET})
 NS = 1_700_000_000_123_456_789

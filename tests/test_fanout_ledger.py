@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fanout_desk import Desk, no_fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from ibfast.enums import Kind
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.ledger import Ledger, Since
 from ibfast.fanout.state import ChannelState
+from tests.support.fanout_desk import Desk, no_fault
 
 CAPACITY = 32
 BEGINNING = Since(1, 0)

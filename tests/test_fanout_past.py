@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fanout_desk import Desk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast.enums import GapCause, Kind, Scope
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.past import gaps_after, is_complete, reaches, rows_between
+from tests.support.fanout_desk import Desk
 
 CAPACITY = 16
 KINDS = frozenset({Kind.L1_LAST, Kind.L1_QUOTE, Kind.PRICE})

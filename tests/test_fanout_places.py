@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import Run
-from fanout_client import client_of, serving
 
 from ibfast.fanout.batcher import Lane
+from tests.support.fanout_client import client_of, serving
+from tests.support.loops import Run
 
 SUBSCRIPTIONS = 100
 

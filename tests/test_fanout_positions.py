@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_client import JsonClient, client_of, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ibfast.fanout.channels import INTERVALS_MS, UNITS, interval_class
 from ibfast.fanout.positions import CLASSES, Epoch, class_of, position_of, seq_of
+from tests.support.fanout_client import JsonClient, client_of, serving
+from tests.support.loops import Run, until
 
 WANTED = {"symbol": "AAPL", "data_type": "TRADES"}
 SECOND = {"interval_ms": 1000}

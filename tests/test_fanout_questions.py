@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_client import BEARER, client_of, serving, token_of
 
 from ibfast.contracts import Contract
 from ibfast.fanout import questions
 from ibfast.fanout.messages import Code, RefusedError
 from ibfast.fanout.questions import MOST_OPEN, MOST_PER_OWNER, MOST_VAIN, VAIN_S, ContractQuestions
+from tests.support.fanout_client import BEARER, client_of, serving, token_of
+from tests.support.loops import Run, until
 
 
 class Gateway:

@@ -7,9 +7,6 @@ import contextlib
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_client import client_of, rows_of, serving
-from fanout_desk import Desk
 
 from ibfast import Config, ConnectionPool, Feed, IBKRConnectionManager
 from ibfast.config import FanoutConfig, PacingConfig, ReconnectionConfig
@@ -23,6 +20,9 @@ from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
+from tests.support.fanout_client import client_of, rows_of, serving
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run, until
 
 
 def prices(rows: list[dict[str, Any]]) -> list[float]:

@@ -13,11 +13,8 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import Run, errors_logged, until
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fanout_client import BEARER, client_of, serving, token_of
-from fanout_desk import CON_IDS, contract_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -28,6 +25,9 @@ from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 from ibfast.feed import Feed
+from tests.support.fanout_client import BEARER, client_of, serving, token_of
+from tests.support.fanout_desk import CON_IDS, contract_of
+from tests.support.loops import Run, errors_logged, until
 
 TOKEN = "t" * 40
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_client import JsonClient, client_of, serving
-from fanout_desk import Desk, contract_of
 
 from ibfast.errors import RequestError
 from ibfast.fanout.server import FanoutServer
+from tests.support.fanout_client import JsonClient, client_of, serving
+from tests.support.fanout_desk import Desk, contract_of
+from tests.support.loops import Run, until
 
 CAPACITY = 64
 ASK, INSERT = 0, 0

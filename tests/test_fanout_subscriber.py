@@ -6,14 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from fanout_client import JsonClient, client_of, rows_of, serving
-from fanout_desk import Desk
 
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.histories import ENCODED_ROWS
 from ibfast.fanout.positions import seq_of
 from ibfast.fanout.server import FanoutServer
+from tests.support.fanout_client import JsonClient, client_of, rows_of, serving
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run, until
 
 
 async def left_at(server: FanoutServer, desk: Desk, rows: int = 10, **request: Any) -> dict[str, Any]:

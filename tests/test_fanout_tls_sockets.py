@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import Run, errors_logged, until
-from fanout_client import JsonClient, serving
-from fanout_desk import Desk
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from ibfast.fanout.server import MOST_REFUSED, FanoutServer
+from tests.support.fanout_client import JsonClient, serving
+from tests.support.fanout_desk import Desk
+from tests.support.loops import Run, errors_logged, until
 
 AUTHORITY = trustme.CA()
 

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Callable
 
 import pytest
-from conftest import Run, errors_logged
 
 from ibfast.fanout.turns import Turns
+from tests.support.loops import Run, errors_logged
 
 
 def turns_of(pieces: int) -> Turns:

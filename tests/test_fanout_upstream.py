@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
-from fanout_desk import Desk, contract_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +16,8 @@ from ibfast.contracts import Contract
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.fanout.messages import Code, RefusedError
 from ibfast.fanout.upstream import Upstreams
+from tests.support.fanout_desk import Desk, contract_of
+from tests.support.loops import Run, until
 
 AAPL = Contract(symbol="AAPL", sec_type="STK", exchange="SMART", currency="USD")
 AAPL_BY_ID = Contract(con_id=1)

@@ -7,7 +7,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from fanout_desk import Desk
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -19,6 +18,7 @@ from ibfast.fanout.upstream import Upstream, Upstreams
 from ibfast.policy.subscription import Subscription
 from ibfast.stream import Stream
 from ibfast.wire.requests import MarketData
+from tests.support.fanout_desk import Desk
 
 AAPL = Contract(1, "AAPL", "STK", exchange="SMART", currency="USD")
 DATA_TYPES = ("TRADES", "QUOTES", "ALL", "DEPTH")

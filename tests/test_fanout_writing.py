@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 import trustme
-from conftest import Run, until
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
@@ -28,6 +27,7 @@ from websockets.protocol import State
 
 from ibfast._broadcast import GONE, REFUSED, WriteSet
 from ibfast.fanout.writing import Audience, Broadcaster, Writer
+from tests.support.loops import Run, until
 
 HOST = "127.0.0.1"
 TEXT, BINARY, CLOSE = 1, 2, 8

@@ -17,11 +17,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from decoded import Decoded
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import TICK_BY_TICK, TICK_GENERIC, TICK_OPTION, TICK_PRICE, TICK_SIZE, TICK_STRING, framed, text_payload
-from tick_streams import random_messages
 
 import ibfast
 from ibfast import Contract, Decoder, Feed, Kind, TickType
@@ -29,6 +26,18 @@ from ibfast.contracts import ComboLeg, Stock
 from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import FeedError
 from ibfast.feed import ACTIVITY, NO_INSTRUMENT, RINGS, FeedView
+from tests.support.decoded import Decoded
+from tests.support.streams import (
+    TICK_BY_TICK,
+    TICK_GENERIC,
+    TICK_OPTION,
+    TICK_PRICE,
+    TICK_SIZE,
+    TICK_STRING,
+    framed,
+    text_payload,
+)
+from tests.support.tick_streams import random_messages
 
 VERSION = 176
 HEADER = ["seq", "recv_ns", "instrument", "req_id", "kind"]

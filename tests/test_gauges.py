@@ -7,8 +7,6 @@ import sys
 import time
 from types import FrameType
 
-from conftest import Run, until
-from conversations import AAPL, small_feed
 from prometheus_client.parser import text_string_to_metric_families
 
 from ibfast import Config, IBKRConnectionManager
@@ -17,6 +15,8 @@ from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
 from ibfast.wire.requests import MarketData
+from tests.support.conversations import AAPL, small_feed
+from tests.support.loops import Run, until
 
 SYMBOLS = [f"SYM{number:03}" for number in range(16)]
 LOOKED_AT_BY_THE_LOOP = ("ibfast.policy.pacing", "ibfast.policy.heartbeat")

@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run
-from conversations import AAPL, MSFT, answer_details, bars_of, session, trade
-from peer import Caller
 
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import HeartbeatConfig
@@ -60,6 +57,9 @@ from ibfast.wire.responses import (
 )
 from ibfast.wire.responses import HeadTimestamp as HeadTimestampMessage
 from ibfast.wire.responses import HistoricalTicks as HistoricalTicksMessage
+from tests.support.conversations import AAPL, MSFT, answer_details, bars_of, session, trade
+from tests.support.loops import Run
+from tests.support.peer import Caller
 
 VERSIONS = (157, 176, 200, 201, 213, 226)
 IMPATIENT_S = 0.05

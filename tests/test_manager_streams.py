@@ -11,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
-from conversations import AAPL, MSFT, answer_details, bars_of, session, small_feed, trade
-from peer import Caller, Peer
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import ReconnectionConfig
@@ -45,6 +42,9 @@ from ibfast.wire.responses import (
     HistoricalData,
     HistoricalDataEnd,
 )
+from tests.support.conversations import AAPL, MSFT, answer_details, bars_of, session, small_feed, trade
+from tests.support.loops import Run, until
+from tests.support.peer import Caller, Peer
 
 IMPATIENT_S = 0.05
 CALL = replace(AAPL, con_id=7, sec_type="OPT", last_trade_date="20270115", strike=250.0, right="C")

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ibfast.errors import CircuitOpenError, ConfigError, Error
 from ibfast.policy.breaker import BreakerState, CircuitBreaker, Permit, Transition
-from tests.conftest import Run
+from tests.support.loops import Run
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 OPEN_S = 30.0

@@ -15,7 +15,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from conftest import Run, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from ibfast import Config, ConnectionPool, Feed
@@ -34,6 +33,7 @@ from ibfast.sim.universe import Universe
 from ibfast.store import Store
 from ibfast.stream import Stream
 from ibfast.wire import requests
+from tests.support.loops import Run, until
 
 SYMBOLS = [f"SYM{number:03}" for number in range(24)]
 SPEED = 20.0

@@ -14,14 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import (
-    TICK_BY_TICK,
-    bytes_field,
-    framed,
-    int_field,
-    protobuf_payload,
-    text_payload,
-)
 
 from ibfast import Feed
 from ibfast.contracts import Stock
@@ -43,6 +35,14 @@ from ibfast.wire.responses import (
     NextValidId,
     Response,
     Unreadable,
+)
+from tests.support.streams import (
+    TICK_BY_TICK,
+    bytes_field,
+    framed,
+    int_field,
+    protobuf_payload,
+    text_payload,
 )
 
 NEXT_VALID_ID, ERROR, MANAGED_ACCOUNTS, CURRENT_TIME = 9, 4, 15, 49

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
-from stream_peer import CON_ID, EPOCH, StreamPeer, Visitor, at, channel_of, piece, trade
 
 from ibfast import Config, ReconnectionConfig, Stock
 from ibfast.errors import AuthError, ConnectError, Error, LoopError, NotConnectedError, StreamError
 from ibfast.provider import WebSocketProvider
 from ibfast.sim.gateway import Gateway
 from ibfast.updates import Lag, LagTotals, State, Trade
+from tests.support.loops import Run, until
+from tests.support.stream_peer import CON_ID, EPOCH, StreamPeer, Visitor, at, channel_of, piece, trade
 
 TOKEN = "geheim-geheim"
 SOON = ReconnectionConfig(delay_s=0.001, max_delay_s=0.002)

@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
-from conftest import WATCHDOG_S, Run, until
-from fanout_client import TOKEN, serving, token_of
-from fanout_desk import Desk
 
 from ibfast import Config, Feed, PacingConfig, ReconnectionConfig, TlsConfig
 from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
@@ -25,6 +22,9 @@ from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
 from ibfast.updates import Lag, LagTotals, Quote, State, Trade
+from tests.support.fanout_client import TOKEN, serving, token_of
+from tests.support.fanout_desk import Desk
+from tests.support.loops import WATCHDOG_S, Run, until
 
 SERVED = ("binary", "json")
 SOON = ReconnectionConfig(delay_s=0.001, max_delay_s=0.002)

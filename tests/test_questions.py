@@ -11,10 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Run
-from conversations import AAPL, answer_details, bars_of, session
-from peer import Caller
-from streams import framed
 
 from ibfast import IBKRConnectionManager
 from ibfast.contracts import ComboLeg, Contract, ContractDetails
@@ -33,6 +29,10 @@ from ibfast.wire.requests import (
 from ibfast.wire.responses import ContractData, ContractDataEnd, HistoricalData, HistoricalDataEnd
 from ibfast.wire.responses import HeadTimestamp as HeadTimestampMessage
 from ibfast.wire.responses import HistoricalTicks as HistoricalTicksMessage
+from tests.support.conversations import AAPL, answer_details, bars_of, session
+from tests.support.loops import Run
+from tests.support.peer import Caller
+from tests.support.streams import framed
 
 VERSIONS = (157, 176, 195, 200, 201)
 

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import prometheus_client
 import pytest
-from conftest import WATCHDOG_S
 
 from ibfast import Config, Feed, SecurityConfig
 from ibfast.fanout.token_files import load_tokens
 from ibfast.fanout.tokens import Grant
+from tests.support.loops import WATCHDOG_S
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast import Reader, RingBuffer
 from ibfast.errors import FeedError
 from ibfast.ring import CONTROL_BYTES
+from tests.support.loops import Run, until
 
 ROW = np.dtype([("n", "u8"), ("value", "f8")])
 JOIN_S = 30.0

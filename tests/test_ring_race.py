@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from streams import TICK_BY_TICK, framed, text_payload
 
 from ibfast import Decoder, Feed, Reader, RingBuffer
+from tests.support.streams import TICK_BY_TICK, framed, text_payload
 
 JOIN_S = 60.0
 ROW = np.dtype([("position", "u8"), ("check", "u8", 7)])

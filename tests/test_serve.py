@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import WATCHDOG_S, Run, until
 
 from ibfast import Config, FanoutConfig, ReconnectionConfig, TlsConfig
 from ibfast import serve as serving
@@ -29,6 +28,7 @@ from ibfast.cli import main
 from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
 from ibfast.provider import WebSocketProvider
 from ibfast.sim.gateway import Gateway
+from tests.support.loops import WATCHDOG_S, Run, until
 
 IBFAST = [sys.executable, "-u", "-m", "ibfast"]
 ANYWHERE = ("--listen", "127.0.0.1:0")

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run
-from streams import TICK_BY_TICK, framed, text_payload
 
 from ibfast import Contract, Decoder, Feed, Reader
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError
 from ibfast.feed import HEADER, FeedView
 from ibfast.segment import Segment
+from tests.support.loops import Run
+from tests.support.streams import TICK_BY_TICK, framed, text_payload
 
 VERSION = 176
 CAPACITY = 1 << 10

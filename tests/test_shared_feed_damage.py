@@ -21,7 +21,7 @@ from ibfast import Decoder, Feed
 from ibfast.errors import FeedError
 from ibfast.feed import HEADER, RINGS, FeedView, _Layout
 from ibfast.segment import Segment
-from tests.streams import TICK_BY_TICK, framed, text_payload
+from tests.support.streams import TICK_BY_TICK, framed, text_payload
 
 VERSION = 176
 BOUNDS = (16, 8, 64)

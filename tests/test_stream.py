@@ -6,8 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from conftest import Run
-from streams import TICK_BY_TICK, TICK_PRICE, TICK_SIZE, framed, text_payload
 
 from ibfast import Decoder, Feed, Kind, TickType
 from ibfast.contracts import Contract, Option, Stock
@@ -28,6 +26,8 @@ from ibfast.wire.requests import (
     RealTimeBars,
     TickByTick,
 )
+from tests.support.loops import Run
+from tests.support.streams import TICK_BY_TICK, TICK_PRICE, TICK_SIZE, framed, text_payload
 
 AAPL = Stock("AAPL")
 EUREX = Contract(symbol="FDAX", sec_type="FUT", exchange="EUREX")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_peer import CON_ID, EPOCH, at, channel_of, piece, trade
 
 from ibfast import Contract, Future, GapCause, Kind, Scope
 from ibfast._feed import DTYPES
@@ -33,6 +32,7 @@ from ibfast.stream_client import (
     Wish,
 )
 from ibfast.updates import Arrival, Batch, Gap, Lag, State
+from tests.support.stream_peer import CON_ID, EPOCH, at, channel_of, piece, trade
 
 
 def quote(bid: float = 231.0) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_peer import channel_of
 
 from ibfast import stream_client, stream_link, stream_socket
 from ibfast.config import Config
 from ibfast.errors import StreamError
 from ibfast.stream_client import Answer, Later, Output, Reply, StreamClient
 from ibfast.updates import State
+from tests.support.stream_peer import channel_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "stream-protocol.md").read_text(encoding="utf-8")

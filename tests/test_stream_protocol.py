@@ -9,8 +9,6 @@ from typing import Any
 
 import orjson
 import pytest
-from conftest import Run
-from fanout_client import client_of, serving
 
 from ibfast._feed import DTYPES
 from ibfast.enums import Kind
@@ -28,6 +26,8 @@ from ibfast.fanout.messages import (
     RefusedError,
     parse,
 )
+from tests.support.fanout_client import client_of, serving
+from tests.support.loops import Run
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "stream-protocol.md").read_text(encoding="utf-8")

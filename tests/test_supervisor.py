@@ -17,10 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
-from conversations import AAPL, MSFT, QUICK, answer_details, kept, names, small_feed, stays, trade
-from peer import Caller, Peer
-from streams import framed
 
 from ibfast import Config, ErrorHandler, IBKRConnectionManager
 from ibfast.config import AuthConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
@@ -46,6 +42,10 @@ from ibfast.wire.requests import (
     TickByTick,
 )
 from ibfast.wire.responses import CurrentTimeInMillis, ErrorMessage, ManagedAccounts, NextValidId
+from tests.support.conversations import AAPL, MSFT, QUICK, answer_details, kept, names, small_feed, stays, trade
+from tests.support.loops import Run, until
+from tests.support.peer import Caller, Peer
+from tests.support.streams import framed
 
 NERVOUS = HeartbeatConfig(interval_s=0.1, timeout_s=0.1)
 

@@ -13,9 +13,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from conftest import Run, until
-from conversations import AAPL, QUICK, answer_details, kept, names, small_feed, stays, trade
-from peer import Caller, Peer, Script
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import ReconnectionConfig
@@ -26,6 +23,9 @@ from ibfast.wire.requests import (
     TickByTick,
 )
 from ibfast.wire.responses import ManagedAccounts, NextValidId
+from tests.support.conversations import AAPL, QUICK, answer_details, kept, names, small_feed, stays, trade
+from tests.support.loops import Run, until
+from tests.support.peer import Caller, Peer, Script
 
 # --- who owns the connection ---
 

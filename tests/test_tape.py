@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ibfast.errors import Error
 from ibfast.tape import Tape
+from tests.support.loops import Run
 
 
 def test_who_comes_late_is_told_by_how_much(run: Run) -> None:

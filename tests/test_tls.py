@@ -21,9 +21,7 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import Run
 from cryptography.hazmat.primitives import serialization
-from peer import Caller, Peer
 
 from ibfast import Feed
 from ibfast.connection import Connection, open_connection
@@ -32,6 +30,8 @@ from ibfast.protocol import Protocol, State
 from ibfast.tls import TlsConfig, explain
 from ibfast.wire.requests import CurrentTimeInMillisRequest
 from ibfast.wire.responses import CurrentTimeInMillis
+from tests.support.loops import Run
+from tests.support.peer import Caller, Peer
 
 PATIENCE_S = 20.0
 SOON_S = 0.3

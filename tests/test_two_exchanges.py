@@ -19,11 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, until
-from conversations import AAPL, answer_details, session
-from fanout_binary_client import BinaryClient, binary_client
-from fanout_client import BEARER, JsonClient, client_of, rows_of, serving, token_of
-from peer import Caller
 
 from ibfast import Config, Feed, IBKRConnectionManager, PacingConfig, WebSocketProvider
 from ibfast.config import FanoutConfig
@@ -36,6 +31,11 @@ from ibfast.sim.ticks import Depth, TickPrice
 from ibfast.sim.universe import Universe
 from ibfast.updates import Trade
 from ibfast.wire.requests import MarketData, MarketDepth
+from tests.support.conversations import AAPL, answer_details, session
+from tests.support.fanout_binary_client import BinaryClient, binary_client
+from tests.support.fanout_client import BEARER, JsonClient, client_of, rows_of, serving, token_of
+from tests.support.loops import Run, until
+from tests.support.peer import Caller
 
 AT = {exchange: replace(AAPL, exchange=exchange) for exchange in ("SMART", "ISLAND")}
 BID, LAST = 1, 4

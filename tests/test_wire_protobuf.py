@@ -5,10 +5,10 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import NEW_CLIENT, Oracle, OracleError
 
 from ibfast.errors import DecodeError
 from ibfast.wire import protobuf, schema
+from tests.support.oracles import NEW_CLIENT, Oracle, OracleError
 
 SCALARS = {
     "double": st.floats(allow_nan=False),

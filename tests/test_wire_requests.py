@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, Oracle
-from wire_samples import ALL_VERSIONS, VERSIONS, all_requests, official_call, with_strike
 
 from ibfast.contracts import Contract, Stock
 from ibfast.errors import UnsupportedError
 from ibfast.wire import requests
+from tests.support.oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, Oracle
+from tests.support.wire_samples import ALL_VERSIONS, VERSIONS, all_requests, official_call, with_strike
 
 OLD_VERSION = 157
 ASYNC_VERSIONS = tuple(version for version in VERSIONS if version <= 178)

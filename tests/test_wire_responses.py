@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from message_samples import all_messages, normalized, official_calls
-from oracles import NEW_CLIENT, Oracle, OracleError
-from wire_samples import ALL_VERSIONS
 
 from ibfast.enums import INCOMING_PROTOBUF_SINCE, UNSET_DOUBLE, UNSET_INTEGER, Incoming
 from ibfast.errors import DecodeError, UnsupportedError
 from ibfast.sim import codec
 from ibfast.wire import protobuf, responses, schema
 from ibfast.wire.text import UNSET
+from tests.support.message_samples import all_messages, normalized, official_calls
+from tests.support.oracles import NEW_CLIENT, Oracle, OracleError
+from tests.support.wire_samples import ALL_VERSIONS
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import orjson
 
 from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
-from tests.oracles import python_with
+from tests.support.oracles import python_with
 
 PEERS = ("msgpack==1.2.4", "zstandard==0.25.0")
 EMPTY_BLOCK = b"\x00\x00\xff\xff"

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.decode import BUILD
-from tests.oracles import python_with
+from tests.support.oracles import python_with
 
 HERE = Path(__file__).parent
 SERVERS = HERE / "servers"

@@ -1,5 +1,5 @@
 // A recording of frames, with the rows that the Python side makes of them: to the bit the same here. Its path is in
-// IBFAST_RECORDING; tests/test_js_client.py makes one.
+// IBFAST_RECORDING; tests/js/test_client.py makes one.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";

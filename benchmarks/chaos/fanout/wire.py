@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 from benchmarks.chaos.fanout.truth import FAMILIES, HEADER, TEXTS, Row
 from ibfast.enums import Kind
 from ibfast.feed import Feed
-from tests.stream_reference import ReferenceDecoder
+from tests.support.stream_reference import ReferenceDecoder
 
 CLASSES = 16
 """Classes of channels: a position is CLASSES · seq + class."""
