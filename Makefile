@@ -2,7 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := pyproject.toml setup.py $(wildcard ibfast/*.pyx ibfast/*.pxd)
+CYTHON := $(shell find ibfast -name '*.pyx' -o -name '*.pxd')
+STUBBED := $(shell find ibfast -name '*.pyi' | sed 's/\.pyi$$//; s|/|.|g' | sort)
+SOURCES := pyproject.toml setup.py $(CYTHON)
 
 .PHONY: demo test lint lint-js style types stubs benchmarks fuzz wheel clean
 
@@ -17,13 +19,13 @@ lint: style types stubs lint-js  ## Style and types
 style: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint ibfast/*.pyx ibfast/*.pxd
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint $(CYTHON)
 
 types: .venv/.test
 	$(BIN)/mypy
 
 stubs: .venv/.test
-	$(BIN)/python -m mypy.stubtest ibfast._core ibfast._feed ibfast._ring ibfast._broadcast ibfast._delta ibfast._audience ibfast._frames --allowlist tests/stubtest_allowlist.txt
+	$(BIN)/python -m mypy.stubtest $(STUBBED) --allowlist tests/stubtest_allowlist.txt
 
 lint-js:  ## Style and types of the JavaScript client
 	@if ! command -v npm >/dev/null; then echo "js/ is not checked, as there is no npm"; \
@@ -39,7 +41,8 @@ wheel: .venv/.installed
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv .node js/node_modules .oracles build dist ibfast.egg-info ibfast/*.so ibfast/_*.c
+	rm -rf .venv .node js/node_modules .oracles build dist ibfast.egg-info
+	find ibfast -name '*.so' -delete -o -name '_*.c' -delete
 
 .venv/.installed: $(SOURCES)
 	$(PYTHON) -m venv .venv

@@ -5,6 +5,7 @@ IBFAST_DEBUG=1 turns every check of Cython back on and the optimiser off.
 
 import os
 import sys
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
@@ -39,15 +40,15 @@ setup(
     ext_modules=cythonize(
         [
             Extension(
-                f"ibfast.{name}",
-                [f"ibfast/{name}.pyx"],
+                ".".join(path.with_suffix("").parts),
+                [str(path)],
                 define_macros=MACROS,
                 extra_compile_args=COMPILE_ARGS,
                 extra_link_args=LINK_ARGS,
                 include_dirs=[numpy.get_include()],
             )
             # The largest first: the others are compiled beside it.
-            for name in ("_core", "_feed", "_delta", "_frames", "_state", "_rows", "_ring", "_audience", "_broadcast")
+            for path in sorted(Path("ibfast").rglob("*.pyx"), key=lambda path: -path.stat().st_size)
         ],
         compiler_directives=DIRECTIVES,
     ),

@@ -33,7 +33,7 @@ rm -rf "$build/source"
 mkdir -p "$build/source"
 cp -r pyproject.toml setup.py ibfast tests fuzz "$build/source"
 cd "$build/source"
-rm -f ibfast/_*.c ibfast/_*.so
+find ibfast -name '_*.c' -delete -o -name '_*.so' -delete
 "../venv/bin/python" setup.py --quiet build_ext --inplace --force
 
 # Python's own allocator would hide small objects from ASan; its memory at exit is no leak.

@@ -1,43 +1,84 @@
 """Market data of Interactive Brokers, decoded into lock-free rings of numpy records."""
 
 import logging
+from typing import TYPE_CHECKING
 
-from ibfast._core import Decoder
-from ibfast.config import (
-    AuthConfig,
-    BreakerConfig,
-    Config,
-    FanoutConfig,
-    HeartbeatConfig,
-    PacingConfig,
-    ReconnectionConfig,
-    SecurityConfig,
-    SessionConfig,
-    TlsConfig,
-)
-from ibfast.contracts import Contract, Forex, Future, Index, Option, Stock
-from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
-from ibfast.feed import Feed
-from ibfast.manager import IBKRConnectionManager
-from ibfast.monitor import ConnectionMonitor, Health
-from ibfast.policy.auth import AuthManager
-from ibfast.policy.breaker import CircuitBreaker
-from ibfast.policy.calendar import MaintenanceCalendar
-from ibfast.policy.codes import Severity
-from ibfast.policy.error_handler import ErrorHandler
-from ibfast.policy.heartbeat import HeartbeatMonitor
-from ibfast.policy.pacing import RateLimiter
-from ibfast.policy.reconnection import Reconnection
-from ibfast.policy.session import SessionManager
-from ibfast.policy.subscription import SubscriptionState
-from ibfast.pool import ConnectionPool
-from ibfast.provider import WebSocketProvider
-from ibfast.ring import Reader, RingBuffer
+from ibfast.lazy import lazily
 
 # What a program does not ask to see must not appear on its standard error.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ibfast._core import Decoder
+    from ibfast.config import (
+        AuthConfig,
+        BreakerConfig,
+        Config,
+        FanoutConfig,
+        HeartbeatConfig,
+        PacingConfig,
+        ReconnectionConfig,
+        SecurityConfig,
+        SessionConfig,
+        TlsConfig,
+    )
+    from ibfast.contracts import Contract, Forex, Future, Index, Option, Stock
+    from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
+    from ibfast.feed import Feed
+    from ibfast.manager import IBKRConnectionManager
+    from ibfast.monitor import ConnectionMonitor, Health
+    from ibfast.policy.auth import AuthManager
+    from ibfast.policy.breaker import CircuitBreaker
+    from ibfast.policy.calendar import MaintenanceCalendar
+    from ibfast.policy.codes import Severity
+    from ibfast.policy.error_handler import ErrorHandler
+    from ibfast.policy.heartbeat import HeartbeatMonitor
+    from ibfast.policy.pacing import RateLimiter
+    from ibfast.policy.reconnection import Reconnection
+    from ibfast.policy.session import SessionManager
+    from ibfast.policy.subscription import SubscriptionState
+    from ibfast.pool import ConnectionPool
+    from ibfast.provider import WebSocketProvider
+    from ibfast.ring import Reader, RingBuffer
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "ibfast._core": ("Decoder",),
+            "ibfast.config": (
+                "AuthConfig",
+                "BreakerConfig",
+                "Config",
+                "FanoutConfig",
+                "HeartbeatConfig",
+                "PacingConfig",
+                "ReconnectionConfig",
+                "SecurityConfig",
+                "SessionConfig",
+                "TlsConfig",
+            ),
+            "ibfast.contracts": ("Contract", "Forex", "Future", "Index", "Option", "Stock"),
+            "ibfast.enums": ("GapCause", "Kind", "MarketDataType", "Scope", "TickType"),
+            "ibfast.feed": ("Feed",),
+            "ibfast.manager": ("IBKRConnectionManager",),
+            "ibfast.monitor": ("ConnectionMonitor", "Health"),
+            "ibfast.policy.auth": ("AuthManager",),
+            "ibfast.policy.breaker": ("CircuitBreaker",),
+            "ibfast.policy.calendar": ("MaintenanceCalendar",),
+            "ibfast.policy.codes": ("Severity",),
+            "ibfast.policy.error_handler": ("ErrorHandler",),
+            "ibfast.policy.heartbeat": ("HeartbeatMonitor",),
+            "ibfast.policy.pacing": ("RateLimiter",),
+            "ibfast.policy.reconnection": ("Reconnection",),
+            "ibfast.policy.session": ("SessionManager",),
+            "ibfast.policy.subscription": ("SubscriptionState",),
+            "ibfast.pool": ("ConnectionPool",),
+            "ibfast.provider": ("WebSocketProvider",),
+            "ibfast.ring": ("Reader", "RingBuffer"),
+        },
+    )
 
 __all__ = [
     "AuthConfig",

@@ -3,6 +3,8 @@
 
 The rule of the file: it is done once for all connections with the same channels, and copies finished bytes. No asyncio,
 no socket, no clock.
+
+No I/O, no clock, no asyncio.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize

@@ -3,6 +3,8 @@
 # The rule of the file: a byte fills from its lowest bit on. A writer's memory has room for what is written before
 # `writer_room` is asked for again. A reader may look `READER_SLACK` bytes beyond its message, which the caller
 # provides; it never stops by itself: `failed` stays set, and all that is read from then on is meaningless.
+#
+# No I/O, no clock, no asyncio.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc

@@ -3,7 +3,9 @@
 
 The rule of the file: what a frame is depends on its own id only, never on the session. A handler reads a message's
 fields into values and passes them to a `write_*` function of `_feed.pxd`; it returns a status, and a frame whose
-status is not OK has written nothing. Sans-I/O: no socket, no asyncio, no clock.
+status is not OK has written nothing.
+
+No I/O, no clock, no asyncio.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize

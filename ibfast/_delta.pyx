@@ -3,6 +3,8 @@
 
 The rule of the file: all here is done once, however many read. Who gets which pieces is `_audience`'s business, rows
 and bits of one channel are `_rows`'. No asyncio, no socket, no clock.
+
+No I/O, no clock, no asyncio.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize

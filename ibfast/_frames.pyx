@@ -2,6 +2,8 @@
 """The receiving side of the stream protocol: messages of a connection to rows.
 
 The rule of the file: whatever comes ends in rows or in a ProtocolError. No asyncio, no socket, no clock.
+
+No I/O, no clock, no asyncio.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer

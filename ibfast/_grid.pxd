@@ -2,6 +2,8 @@
 #
 # The rule of the file: |n·step| is below 2^51, so that the product is exact and the value the same everywhere. On the
 # grid means equal to the bit.
+#
+# No I/O, no clock, no asyncio.
 
 from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t, uint64_t

@@ -2,6 +2,8 @@
 #
 # The rule of the file: values in, rows out (by the `write_*` functions of _feed.pxd), and here alone is decided what a
 # value means: which of IB's numbers say "not computed", which string ticks are numbers in truth.
+#
+# No I/O, no clock, no asyncio.
 
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint32_t

@@ -6,6 +6,8 @@
 #   ≤ 19 digits, or more           Lemire, "Number parsing at a gigabyte per second", 2021 (Eisel-Lemire), with the
 #                                  128-bit powers of five that `_core` computes at import
 #   undecided (about 1 in 10^15)   NUMBER_UNDECIDED: the caller asks CPython's own correctly rounded parser
+#
+# No I/O, no clock, no asyncio.
 
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t, uint64_t

@@ -3,6 +3,8 @@
 # The rule of the file: presence is explicit. What is absent keeps the value that it had before the loop; fields with
 # other numbers are skipped; a field of another wire type than its number says condemns the message. A loop compares
 # whole tags (number and wire type at once), which the compiler makes one jump of.
+#
+# No I/O, no clock, no asyncio.
 
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint32_t

@@ -3,6 +3,8 @@
 
 The rule of the file: a row that is read is bounded in bits (`READER_SLACK`), whatever it says; every number is checked
 before it is used. No Python object is touched here.
+
+No I/O, no clock, no asyncio.
 """
 
 from libc.math cimport fabs

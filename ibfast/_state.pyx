@@ -2,6 +2,8 @@
 """A channel's state: what is remembered of each family, the book, snapshots; `_state.pxd` says what it is.
 
 The rule of the file: whatever is read is checked before it is used. `state_of_spec` alone touches Python objects.
+
+No I/O, no clock, no asyncio.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t

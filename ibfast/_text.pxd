@@ -2,6 +2,8 @@
 #
 # The rule of the file: read all fields, then look at the status once, then write. Most messages begin with a version
 # field that means nothing any more. Empty numbers are absent; so are empty integers, with the value given here.
+#
+# No I/O, no clock, no asyncio.
 
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t

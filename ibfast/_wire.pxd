@@ -2,6 +2,8 @@
 #
 # The rule of the file: no read passes `end`, and the first thing that does not parse sets `status` and stays there, so
 # that a handler reads all its fields and looks at the status once. A value read after a failure means nothing.
+#
+# No I/O, no clock, no asyncio.
 
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t

@@ -2,6 +2,8 @@
 
 The rule of the file: values only, and Python's own ones: numpy's are converted. A contract is frozen and hashable, so
 that it can be a key; fields carry IB's names in snake_case. Nothing here knows how a contract is written on the wire.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

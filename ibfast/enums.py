@@ -2,6 +2,8 @@
 
 The rule of the file: a number that IB gave out stands here once, under IB's own name, and nowhere else in the
 Python code. The compiled decoder keeps the few it needs in its own enums; a test compares them with these.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

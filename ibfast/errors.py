@@ -19,6 +19,8 @@
 
 The rule of the file: an exception carries what a program needs to act on as attributes, as it was sent; its text is for
 people, and fit to be logged.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

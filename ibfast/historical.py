@@ -2,6 +2,8 @@
 
 The rule of the file: what ibfast can't read, or what IB does not have, is refused with the list of what is possible.
 Source: https://interactivebrokers.github.io/tws-api/historical_bars.html (its lists are closed), and IBKR Campus.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Record layouts of what is asked for once: historical bars and ticks.
 
 Times are int64 nanoseconds UTC; absent numbers are NaN. Every field of every row is aligned, as polars and C want it.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """What was used lately, within a bound.
 
 The rule of the file: the weight of all that is kept never exceeds the bound; what has not been used for longest goes.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """How often the same kind of thing is logged, whoever causes it.
 
 The rule of the file: times in, decisions out; `now_s` never decreases. Kinds are named by the program, so they are few.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: to measure costs next to nothing, to expose costs what it costs. It knows prometheus-client's
 families of samples; it knows no registry, no connection and no clock.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

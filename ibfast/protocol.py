@@ -5,6 +5,8 @@ or `send` the caller writes `data_to_send()` to the socket and handles `events()
 
     HELLO ──version──▶ START ──nextValidId and managedAccounts──▶ READY
       └────────────────────┴── end of stream, garbage ──▶ CLOSED ◀┘
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: it is the door. What passes is exactly a bool, an int, a float or a str, so that everything behind
 it can be compared, hashed, sent and stored; what can't be meant is refused with its name.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: whatever a peer has written may reach a terminal or a log file, so it can neither end a line nor
 control a terminal, and it is short. What a program compares or stores stays as it was sent.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

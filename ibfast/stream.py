@@ -2,6 +2,8 @@
 
 The rule of the file: a stream reads the feed like any other reader; it sees its own subscription's rows of one ring,
 and it knows neither socket nor protocol. Streams that need the same request share one market-data line.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

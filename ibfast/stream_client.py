@@ -1,8 +1,10 @@
 """The client's side of the stream protocol: what is wanted in, messages out; messages in, rows and events out.
 
-The rule of the file: sans-I/O. It knows no socket, no loop and no clock, and outlives every connection: `connected` and
+The rule of the file: it knows no socket, no loop and no clock, and outlives every connection: `connected` and
 `disconnected` tell of these. What a server may not say is a ProtocolError, after which the connection is of no use.
 docs/stream-protocol.md is the law.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """What a stream's client asks about the session as a whole, and what it tells its owner.
 
 The rule of the file: a question is answered once, or its connection ends before; what is to hold for every connection
-is asked for anew on each. Sans-I/O.
+is asked for anew on each.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

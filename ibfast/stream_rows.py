@@ -2,6 +2,8 @@
 
 The rule of the file: one connection's state, no more. It knows neither requests nor subscriptions, only channels. What
 can't be read is a ProtocolError.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """One connection of a stream's client: its subscriptions, its channels, and up to where everything has come.
 
-The rule of the file: what dies with a connection stands here; what is to outlive it goes into the `Wish`. Sans-I/O.
+The rule of the file: what dies with a connection stands here; what is to outlive it goes into the `Wish`.
 What has come is known by the class of a channel's windows, since a window says up to where its class is complete, and
 by snapshots and lags of the channel itself.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

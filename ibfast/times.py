@@ -1,6 +1,8 @@
 """Times and time zones as gateways write them; times become int64 nanoseconds UTC.
 
 The rule of the file: no clock and no local zone; a text that names no zone is read in the one that the caller gives.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

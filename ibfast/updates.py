@@ -2,6 +2,8 @@
 
 The rule of the file: values only. It knows the records, and neither messages nor sockets. An update has the fields of
 its family; those of the other families can be read too and are absent: NaN, 0 or "".
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

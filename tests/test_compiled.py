@@ -12,7 +12,8 @@ import pytest
 
 import ibfast
 
-SOURCES = sorted([*Path(ibfast.__file__).parent.glob("*.pyx"), *Path(ibfast.__file__).parent.glob("*.pxd")])
+PACKAGE = Path(ibfast.__file__).parent
+SOURCES = sorted([*PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")])
 NOGIL_FUNCTION = re.compile(r"^( *)cdef [^\n]*\([^()]*(?:\([^()]*\)[^()]*)*\)[^\n:]*\bnogil:\n", re.MULTILINE)
 WITH_GIL = re.compile(r"^ *with gil:", re.MULTILINE)
 
@@ -60,10 +61,10 @@ cdef int number(const char *p, double *out) noexcept nogil:
         return status
 """
     assert [head.split("(")[0] for head in functions_with_both(source)] == ["cdef int parse", "cdef int number"]
-    assert len(NOGIL_FUNCTION.findall(Path(SOURCES[0].parent, "_number.pxd").read_text())) > 5
+    assert len(NOGIL_FUNCTION.findall(next(PACKAGE.rglob("_number.pxd")).read_text())) > 5
 
 
-MODULES = sorted(Path(ibfast.__file__).parent.glob("*.so"))
+MODULES = sorted(PACKAGE.rglob("*.so"))
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("readelf"), reason="needs readelf")

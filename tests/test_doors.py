@@ -7,6 +7,7 @@ docs/architecture.md.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -20,43 +21,14 @@ ROOT = Path(ibfast.__file__).parent
 NETWORK = {"asyncio", "socket", "selectors", "ssl", "uvloop", "websockets"}
 CLOCKS = {"time"}
 ABOVE_THE_FEED = {
-    f"ibfast.{name}"
-    for name in (
-        "protocol",
-        "connection",
-        "link",
-        "outbox",
-        "questions",
-        "stream",
-        "owner",
-        "backfill",
-        "lines",
-        "book",
-        "gauges",
-        "reactions",
-        "supervisor",
-        "manager",
-        "pool",
-        "store",
-        "monitor",
-        "updates",
-        "tape",
-        "stream_rows",
-        "stream_session",
-        "stream_client",
-        "stream_readers",
-        "stream_socket",
-        "stream_questions",
-        "stream_link",
-        "stream_subscription",
-        "engine",
-        "provider",
-        "cli",
-        "embedded",
-        "serve",
-        "demo",
-    )
-}
+    "ibfast.protocol", "ibfast.connection", "ibfast.link", "ibfast.outbox", "ibfast.questions", "ibfast.stream",
+    "ibfast.owner", "ibfast.backfill", "ibfast.lines", "ibfast.book", "ibfast.gauges", "ibfast.reactions",
+    "ibfast.supervisor", "ibfast.manager", "ibfast.pool", "ibfast.store", "ibfast.monitor", "ibfast.updates",
+    "ibfast.tape", "ibfast.stream_rows", "ibfast.stream_session", "ibfast.stream_client",
+    "ibfast.stream_readers", "ibfast.stream_socket", "ibfast.stream_questions", "ibfast.stream_link",
+    "ibfast.stream_subscription", "ibfast.engine", "ibfast.provider", "ibfast.cli", "ibfast.embedded",
+    "ibfast.serve", "ibfast.demo",
+}  # fmt: skip
 
 
 def module_name(path: Path) -> str:
@@ -86,15 +58,13 @@ def cython_imports(path: Path) -> set[str]:
 
 
 PYTHON = {module_name(path): path for path in ROOT.rglob("*.py")}
-COMPILED = {path.stem: [path, *path.parent.glob(f"{path.stem}.pxd")] for path in ROOT.glob("*.pyx")}
-HEADERS = {module_name(path): path for path in ROOT.glob("*.pxd")}
-MODULES = set(PYTHON) | set(HEADERS) | {f"ibfast.{name}" for name in COMPILED}
+CYTHON = sorted([*ROOT.rglob("*.pyx"), *ROOT.rglob("*.pxd")])
+COMPILED = {module_name(path) for path in CYTHON if path.suffix == ".pyx"}
+MODULES = set(PYTHON) | {module_name(path) for path in CYTHON}
 
 IMPORTS = {name: python_imports(path) for name, path in PYTHON.items()}
-for header, path in HEADERS.items():
-    IMPORTS[header] = cython_imports(path) | IMPORTS.get(header, set())
-for stem, paths in COMPILED.items():
-    IMPORTS[f"ibfast.{stem}"] = set().union(*map(cython_imports, paths))
+for source in CYTHON:
+    IMPORTS.setdefault(module_name(source), set()).update(cython_imports(source))
 
 
 def reached_from(*names: str) -> set[str]:
@@ -118,7 +88,7 @@ def roots(names: set[str]) -> set[str]:
 
 
 def test_the_graph_was_read() -> None:
-    assert {"_core", "_feed", "_ring"} <= set(COMPILED)
+    assert {"ibfast._core", "ibfast._feed", "ibfast._ring"} <= COMPILED
     assert "ibfast._feed" in IMPORTS["ibfast._core"]
     assert "ibfast._atomic" in IMPORTS["ibfast._ring"]
     assert "ibfast.protocol" in IMPORTS["ibfast.manager"]
@@ -129,7 +99,7 @@ def test_the_graph_was_read() -> None:
                 assert name in MODULES, f"{name} is imported and not there"
 
 
-@pytest.mark.parametrize("module", [f"ibfast.{name}" for name in ("_core", "_feed", "_ring")])
+@pytest.mark.parametrize("module", ["ibfast._core", "ibfast._feed", "ibfast._ring"])
 def test_compiled_code_knows_no_loop_and_nothing_above_it(module: str) -> None:
     reached = reached_from(module)
     assert not roots(reached) & (NETWORK | {"threading", "logging"})
@@ -149,7 +119,7 @@ def test_what_is_sans_io_imports_no_network_and_no_clock(module: str) -> None:
 
 
 def test_the_wire_is_at_the_bottom() -> None:
-    below = {f"ibfast.{name}" for name in ("contracts", "enums", "errors", "history", "scalars", "times")}
+    below = {"ibfast.contracts", "ibfast.enums", "ibfast.errors", "ibfast.history", "ibfast.scalars", "ibfast.times"}
     for module in within("ibfast.wire"):
         own = {name for name in IMPORTS[module] if name.startswith("ibfast.") and not name.startswith("ibfast.wire")}
         assert own <= below, module
@@ -177,14 +147,19 @@ def test_the_simulator_shares_no_code_with_the_client_it_answers() -> None:
 
 
 def test_nothing_below_imports_the_manager() -> None:
-    importers = {name for name, names in IMPORTS.items() if "ibfast.manager" in names}
+    faces = {name for name, path in PYTHON.items() if path.name == "__init__.py"}
+    importers = {name for name, names in IMPORTS.items() if "ibfast.manager" in names} - faces
     assert importers <= {
         "ibfast", "ibfast.cli", "ibfast.demo", "ibfast.pool", "ibfast.engine", "ibfast.provider", "ibfast.serve",
     }  # fmt: skip
 
 
 STREAM_CLIENT = {
-    f"ibfast.{name}" for name in ("stream_client", "stream_questions", "stream_session", "stream_rows", "updates")
+    "ibfast.stream_client",
+    "ibfast.stream_questions",
+    "ibfast.stream_session",
+    "ibfast.stream_rows",
+    "ibfast.updates",
 }
 
 
@@ -192,7 +167,7 @@ def test_a_stream_s_client_is_sans_io_and_knows_of_the_server_its_codec_alone() 
     for module in STREAM_CLIENT:
         assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS), module
     reached = reached_from(*STREAM_CLIENT)
-    assert {name for name in reached if name.startswith("ibfast.fanout")} == {
+    assert {name for name in reached if name.startswith("ibfast.fanout")} <= {
         "ibfast.fanout.binary", "ibfast.fanout.positions",
     }  # fmt: skip
     assert not reached & {"ibfast.manager", "ibfast.feed", "ibfast.ring"}
@@ -215,11 +190,9 @@ def test_policies_are_pure(module: str) -> None:
 
 
 FANOUT_ADAPTERS = {
-    f"ibfast.fanout.{name}"
-    for name in (
-        "bell", "connection", "questions", "server", "server_tls", "session", "token_cli", "turns", "upstream",
-        "writing",
-    )
+    "ibfast.fanout.bell", "ibfast.fanout.connection", "ibfast.fanout.questions", "ibfast.fanout.server",
+    "ibfast.fanout.server_tls", "ibfast.fanout.session", "ibfast.fanout.token_cli", "ibfast.fanout.turns",
+    "ibfast.fanout.upstream", "ibfast.fanout.writing",
 }  # fmt: skip
 """They act: on sockets, at the gateway, in turns of the loop, on the command line."""
 
@@ -246,7 +219,7 @@ def test_what_writes_to_sockets_knows_nothing_of_what_it_writes() -> None:
 
 def test_the_fanout_meets_the_session_at_the_feed() -> None:
     """What it wants of a session, it says itself: it imports neither manager nor pool."""
-    session = {f"ibfast.{name}" for name in ("manager", "pool", "supervisor", "connection", "protocol")}
+    session = {"ibfast.manager", "ibfast.pool", "ibfast.supervisor", "ibfast.connection", "ibfast.protocol"}
     assert not reached_from(*within("ibfast.fanout")) & session
 
 
@@ -289,3 +262,31 @@ def test_the_package_imports_no_optional_library_at_once() -> None:
             "__future__",
         }
         assert roots(at_once) <= known, module
+
+
+ALONE = """
+import importlib, os, sys, traceback
+
+for name in ("jwt", "numpy", "orjson", "prometheus_client", "rich.live", "uvloop", "websockets.asyncio.server"):
+    importlib.import_module(name)
+assert not any(name.partition(".")[0] == "ibfast" for name in sys.modules)
+for name in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            print(f"{name} alone:", traceback.format_exc(), flush=True)
+            os._exit(1)
+        os._exit(0)
+    os.waitpid(child, 0)
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_every_module_can_be_imported_alone() -> None:
+    """Each in a process that has imported no other one; what others have made is there already, to save time."""
+    modules = sorted((set(PYTHON) | COMPILED) - {"ibfast.__main__"})
+    command = [sys.executable, "-W", "error", "-c", ALONE, *modules]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == "done\n"

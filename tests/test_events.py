@@ -17,7 +17,7 @@ from ibfast.policy.silence import StreamState
 
 PACKAGE = Path(ibfast.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "events.md"
-EMITTERS = sorted({*PACKAGE.glob("*.py"), *(PACKAGE / "policy").glob("*.py")})
+EMITTERS = sorted({*PACKAGE.glob("*.py"), *(PACKAGE / "policy").rglob("*.py"), *(PACKAGE / "connection").rglob("*.py")})
 ROW = re.compile(r"\| `(?P<name>\w+)` \| (?P<fields>[^|]*)\| [^|]+ \| (?P<level>\w+) \|")
 FIELD = re.compile(r"`(\w+)`")
 

@@ -110,7 +110,7 @@ C_NAME = re.compile(r"^ {4}([A-Z][A-Z0-9_]*) = (\d+)$", re.MULTILINE)
     ],
 )
 def test_the_numbers_of_c_and_python_agree(file: str, prefix: str, enum: type[IntEnum], count: int) -> None:
-    pairs = C_NAME.findall((SOURCES / file).read_text())
+    pairs = C_NAME.findall(next(SOURCES.rglob(file)).read_text())
     numbers = {name.removeprefix(prefix): int(value) for name, value in pairs if name.startswith(prefix)}
     assert numbers == {name: enum[name] for name in numbers}
     assert len(numbers) == count

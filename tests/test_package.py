@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
+SOURCES = (".py", ".pyx", ".pxd", ".pyi")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -32,14 +33,17 @@ def test_the_sdist_has_the_sources_and_no_generated_code(tmp_path: Path) -> None
     with tarfile.open(sdist) as file:
         names = file.getnames()
     assert generated_code(names) == []
-    sources = {path.name for path in (CHECKOUT / "ibfast").iterdir() if path.suffix in (".py", ".pyx", ".pxd", ".pyi")}
-    assert sources <= {Path(name).name for name in names}
+    sources = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "ibfast").rglob("*") if path.suffix in SOURCES}
+    assert sources <= {name.partition("/")[2] for name in names}
 
 
 def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, CHECKOUT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("ibfast-*.whl")
-    assert generated_code(zipfile.ZipFile(wheel).namelist()) == []
+    names = zipfile.ZipFile(wheel).namelist()
+    assert generated_code(names) == []
+    kept = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "ibfast").rglob("*") if path.suffix in SOURCES}
+    assert {*kept, "ibfast/py.typed"} <= set(names)
     venv.create(tmp_path / "env", with_pip=True)
     scripts = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
     run(scripts / "python", "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)

@@ -2,6 +2,8 @@
 
 The rule of the file: sizes and times in, decisions out; `now_s` never decreases. Frames are shared by all who wait for
 them, so that a slow subscriber costs references and not copies.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

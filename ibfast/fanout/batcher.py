@@ -5,6 +5,8 @@ is published whenever this code runs. It is told when a window ends; it knows no
 
 A fault ends nothing but the work on what it is about: a channel, an audience, or a lane. Its subscribers are told what
 they have lost by it before they are sent a sequence number that is beyond.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The binary dialect around the compiled codec (`ibfast._delta`): what a channel is, its grids, and the rare messages.
 
 The rule of the file: a `ChannelSpec` says all that both sides must agree on before the first bit; the stream protocol
-(docs/stream-protocol.md, "Channels" and "Binary messages") says the same in words. Pure: no socket, no clock.
+(docs/stream-protocol.md, "Channels" and "Binary messages") says the same in words.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

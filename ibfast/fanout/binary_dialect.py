@@ -2,6 +2,8 @@
 
 The rule of the file: no work per subscriber but one call that splices; texts are told to all of a lane, since to know
 who needs which would cost more. The format is the business of `_delta`, and of docs/stream-protocol.md.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

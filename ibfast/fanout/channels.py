@@ -2,6 +2,8 @@
 
 The rule of the file: values only. A channel says everything that its encoded form depends on, so that all who want the
 same share one encoder, whoever they are.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

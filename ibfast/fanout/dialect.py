@@ -2,6 +2,8 @@
 
 The rule of the file: types only. An encoder serves all channels of one window length; the work of a window is done per
 channel, and what is left per subscriber is the splicing of finished pieces.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

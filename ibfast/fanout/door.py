@@ -2,6 +2,8 @@
 
 The rule of the file: a request and the time in, a grant or a page that says why not out. The client learns no more than
 that it was refused; why is logged and counted, without the token.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

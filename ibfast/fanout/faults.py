@@ -1,6 +1,8 @@
 """Faults of the server's own: each is counted, logged at a bounded rate, and ends nothing but what it is about.
 
 The rule of the file: it knows neither sockets nor channels. Whoever calls decides what a fault is about.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

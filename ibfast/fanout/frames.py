@@ -2,6 +2,8 @@
 
 The rule of the file: bytes in, bytes out. A deflated frame refers to nothing before it (permessage-deflate without
 context takeover), so that everybody who has negotiated that can read it.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

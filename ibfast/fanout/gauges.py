@@ -2,6 +2,8 @@
 
 The rule of the file: counting costs an addition; everything else is looked up when somebody asks. It knows no socket
 and decides nothing.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

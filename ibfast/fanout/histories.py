@@ -2,6 +2,8 @@
 
 The rule of the file: every step is a small piece of work, for `turns`. A history grows with the rings and is never
 wrong: it is complete up to what it was read to, or says that it lost rows. What nobody reads is forgotten by its size.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: counts and times in, decisions out. Nobody holds anything together who needs no token: each
 connection of an anonymous client is a holder of its own.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

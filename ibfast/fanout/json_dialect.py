@@ -2,6 +2,8 @@
 
 The rule of the file: rows are encoded once per channel and window. What is left per audience is to put a head before
 each piece, with the channel's number there.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

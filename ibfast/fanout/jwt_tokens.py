@@ -6,6 +6,8 @@ is a parameter. Imported only where JWTs are configured, because PyJWT takes lon
 
 A token says who (`sub`), until when (`exp`), for whom (`aud`), by whom (`iss`), perhaps from when (`nbf`, `iat`), and
 in the claim `ibfast` the permissions, in the words of `Permissions`: {"symbols": ["AAPL"], "data_types": ["TRADES"]}.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The rule of the file: whole, or said not to be. A state begins with the gateway's subscription and takes every row
 since, however short the rings' memory is. They are read in the thread that fills the feed, and late: when somebody
 asks, or before they come round.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: counts, times and addresses in, decisions out; `now_s` never decreases. Everything kept is bounded
 by what is permitted, not by what is tried.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

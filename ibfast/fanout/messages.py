@@ -2,6 +2,8 @@
 
 The rule of the file: text in, values or a `RefusedError` with a code out; and values in, text out. It knows no
 connection and no feed. docs/stream-protocol.md is the law.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

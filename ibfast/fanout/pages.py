@@ -3,6 +3,8 @@ Prometheus.
 
 The rule of the file: a request in, a page out, and the same page whoever serves it; it knows no socket. What names
 instruments needs the permission `metrics`.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

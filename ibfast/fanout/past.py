@@ -2,6 +2,8 @@
 
 The rule of the file: exact or said not to be. Rows are looked at where they lie, so the caller is in the thread that
 fills the feed, or nothing is filled meanwhile.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The rule of the file: what is not permitted is refused, and what is not understood is an error, never skipped. It judges
 a contract as IB has resolved it, since a client may write any symbol beside a con_id. It knows neither tokens nor
 connections.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: a connection is admitted to frames only when it was told all that they build on. It is admitted
 once for each window, however much has changed since the last one: to admit it costs as much as it has subscriptions.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

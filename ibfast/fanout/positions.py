@@ -2,6 +2,8 @@
 
 The rule of the file: values only. A position names its class, and an epoch all that a position depends on, so that a
 pair that does not belong together is found out by looking at the pair.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Settings of who may reach the fan-out, as whom, and how much of it.
 
 The rule of the file: settings that exist are possible; files are named here and read elsewhere.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: rows in, rows out, in the ring's dtypes; it knows no dialect. Rows from history are no state,
 since what is old must not look fresh.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

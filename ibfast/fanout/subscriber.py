@@ -2,6 +2,8 @@
 
 The rule of the file: everything that is left out is told, with its range, before anything newer is sent; and a
 channel's rows come exactly once. It writes to an outlet that takes everything; when that can't take more, it is told.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """One subscription of a connection: what was asked for, what serves it, and what it was not sent.
 
 The rule of the file: values; what becomes of them is `subscriber`'s business.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The rule of the file: no token, and nothing that a token is checked against, ever stands in a text, an error or a repr;
 static tokens are known by their digests, and all of them are compared, in constant time. The clock is a parameter: Unix
 time in seconds. Where tokens come from is the business of `token_files`.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

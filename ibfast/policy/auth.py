@@ -6,6 +6,8 @@ Accounts are shown masked wherever a log may see them.
 Kinds of accounts, by the letters of their ids: U a client's, F an advisor's master account, I a broker's; a D before
 these makes it a paper account (DU, DF, DI). An A at the end names all accounts under a master. One login shows one
 account, or several: https://interactivebrokers.github.io/tws-api/managed_accounts.html
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

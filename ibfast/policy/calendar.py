@@ -3,6 +3,8 @@
 The rule of the file: only windows that the user names. IB restarts its servers at hours that depend on the region and
 have changed over the years, and a window at the wrong hour would hide a real outage. Times of day are those on the
 wall of the window's zone, lengths are elapsed time. It knows nothing of connections.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Checks of settings, in the same words everywhere: the field, its value, the remedy.
 
 The rule of the file: a policy that exists has valid settings; what is wrong is said when it is made.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: `now_s` is a parameter, and nothing is sent here. The gateway answers once a second on each
 connection and drops every other question, without an error. Answers look alike and come in the order of the questions.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ never come from a gateway and are not in the table.
 
 Source: https://interactivebrokers.github.io/tws-api/message_codes.html and its successor,
 https://ibkrcampus.com/docs/tws-api/doc/error-handling/error-codes; what those leave out was seen on the wire.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """What a session has decided, until it is carried out.
 
 The rule of the file: values. Who decides is `session`, who carries it out the supervisor.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

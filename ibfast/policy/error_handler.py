@@ -2,6 +2,8 @@
 
 The rule of the file: it judges and it tells. Acting on a rule is the session's business; logging is the caller's. A
 callback that raises harms neither the session nor the other callbacks.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

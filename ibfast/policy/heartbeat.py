@@ -3,6 +3,8 @@
 The rule of the file: three clocks that prove different things are never mixed: bytes on the socket (the peer's machine
 lives), the round trip of reqCurrentTime (its server lives), and the silence of each stream against its own cadence (the
 data lives). Time counts only while somebody looks: after a blocked event loop everything gets one more chance.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

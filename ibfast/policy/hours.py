@@ -2,6 +2,8 @@
 
 The rule of the file: no guess. What the text does not say, what can't be read and what lies outside of its days is
 unknown (None), and nothing here raises: a strange text must not cost the stream that it describes.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

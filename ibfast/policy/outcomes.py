@@ -1,6 +1,8 @@
 """Windows over the outcomes of calls: the last so many, or those of the last so many seconds.
 
 The rule of the file: memory is bounded by the settings, never by the load. It draws no conclusion from what it counts.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The rule of the file: `now_s` is a parameter, of one monotonic clock for all that share an account, and never
 decreases. The caller sends what `due` returns, asks again at `next_s`, and says what has ended; nothing is guessed.
 The limits themselves are `RULES` in `pacing_rules`.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

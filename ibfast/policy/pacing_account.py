@@ -2,6 +2,8 @@
 
 The rule of the file: it says which connections count against the limits, and keeps what they have in common. When a
 request may be sent is decided in `pacing`.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """What IB's errors teach about the limits.
 
 The rule of the file: an error changes limits and counts, never a request.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ The rule of the file: sums of weights and times; which request counts for what i
 slide: every weight ends a fixed time after it was counted. No token or leaky bucket stands in for a window, since
 those let through bursts that break it; where a rule spreads its requests, the burst is bounded besides.
 `now_s` never decreases.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

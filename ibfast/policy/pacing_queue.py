@@ -7,6 +7,8 @@ move, however many wait. A ticket that waits at a meter keeps later ones of ever
 holds up nothing elsewhere. The request rate of each connection is a gate of its own, behind which its ready lines wait.
 
 The queue changes counts, never tickets: on copies of it the future can be played.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ key: all requests together, or those of one instrument, of one source, or identi
 
 Source: https://www.interactivebrokers.com/campus/ibkr-api-page/twsapi-doc/ (pacing limitations, market-data lines,
 tick-by-tick, market depth, historical data limitations). Numbers derive from the account's market-data lines.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ The rule of the file: a late message proves little, a prompt one that its way is
 by an unknown offset, so the age of a message is compared with the least age that its source has shown. The gateway's
 clock may also be set, so only its latest ages count. It must not know
 what is asked, nor what is done about a slow link.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: it is told what became of an attempt and answers when the next one is due; it connects nothing,
 and the times are parameters. It knows a calendar of planned outages, but neither sockets nor what the link carries.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

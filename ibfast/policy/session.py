@@ -8,6 +8,8 @@ restored only when its first data has come.
        ▲  ╲        │                      │
        │   ╲▶ WAITING (no line)           ├─▶ SUSPENDED (another session has the data)
        └── connection lost ───────────────┘        any ─▶ REFUSED, ENDED
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

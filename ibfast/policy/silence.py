@@ -3,6 +3,8 @@
 The rule of the file: a verdict only gets worse while nothing comes, and data ends it at once. Time in which nothing
 could have been seen (market closed, stream suspended, connection down, event loop blocked) is not silence, and no
 cadence is learned from it. It knows no clock and no socket: who counts messages, calls.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """A subscription: what is asked for, how it fares, and what it has missed; the same one over any number of connections.
 
 The rule of the file: values and their meaning. What becomes of a subscription is decided in `session`.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: one layout serves both directions. Stocks and everything else that is not a bond share one layout,
 bonds have their own.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

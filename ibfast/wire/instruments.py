@@ -2,6 +2,8 @@
 
 The rule of the file: for each direction there is one order of fields, and both sides, the client's and the embedded
 gateway's, use it.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

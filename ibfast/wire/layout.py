@@ -4,6 +4,8 @@ The rule of the file: a message is a dataclass, and its `Layout` says once in wh
 dialects and what they are called in protobuf. Clients and the embedded gateway go by the same layouts, in opposite
 directions; a field is read as the type it is annotated with (annotations are strings here, for no module of messages
 evaluates them). What is not flat, lists of bars say, is written elsewhere.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ the schema, which has no cycles.
 
 google's protobuf package does not serve here: it allows one version per process, which the ibapi of the same process
 pins, and it refuses strings that are not valid UTF-8, which gateways do send.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The rule of the file: for each dtype of `history` one function per dialect reads an array, and beside it one writes it
 for the embedded gateway. Prices and sizes that are absent or unset are NaN, where IB's client shows 0.0 and an unset
 decimal. Bars of quotes have a volume, a WAP and a count of -1, "not there": NaN, and -1 as the count.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

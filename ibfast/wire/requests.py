@@ -2,6 +2,8 @@
 
 A request is a frozen dataclass, written by its layout; the embedded gateway reads requests by the same layouts. A
 *payload* is the content of one frame: the message id and the body, without the length prefix.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The rule of the file: a message is a frozen dataclass; what has no class of its own becomes `Other` and keeps all its
 fields. Values are those that IB's own client shows, its defaults included; a number that it shows as unset is NaN.
 Prices and ticks that stream never come here: compiled code decodes them.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Data only. A message is written as its fields, `name:number:type`, separated by blanks. The types are protobuf's
 scalars, `map` (string to string) and the names of other messages; `*` marks a repeated field.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The rule of the file: a reader never runs past its message, and a field that does not parse is a DecodeError that names
 the field. Which field stands where is for others to know.
+
+No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations
