@@ -29,7 +29,7 @@ from collections import deque
 from typing import NamedTuple
 
 from ibfast.errors import ProtocolError
-from ibfast.times import parse_bar_time
+from ibfast.wire.times import parse_bar_time
 from ibfast.wire.text import unescape
 
 cdef extern from "Python.h":

@@ -30,8 +30,8 @@ from ibfast.policy.checks import (
     require_zone,
 )
 from ibfast.settings import SECRET, load_settings, sections_of
-from ibfast.times import zone_of
 from ibfast.tls import TlsConfig
+from ibfast.wire.times import zone_of
 
 __all__ = [
     "AuthConfig",

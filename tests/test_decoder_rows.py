@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ibfast import Decoder, Feed, Kind
-from ibfast.times import parse_bar_time
+from ibfast.wire.times import parse_bar_time
 from tests.support.decoded import RINGS, Decoded, assert_row, decode
 from tests.support.streams import (
     BAR_UPDATE,

@@ -16,7 +16,7 @@ from datetime import date, datetime, time, timedelta
 from enum import IntEnum
 
 from ibfast.policy.checks import is_whole, require, require_zone
-from ibfast.times import zone_of
+from ibfast.wire.times import zone_of
 
 __all__ = ["MaintenanceCalendar", "Window", "WindowKind"]
 

@@ -11,7 +11,7 @@ import math
 from typing import TypeGuard
 
 from ibfast.errors import ConfigError
-from ibfast.times import zone_of
+from ibfast.wire.times import zone_of
 
 __all__ = ["is_number", "is_whole", "require", "require_seconds", "require_share", "require_whole", "require_zone"]
 

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
-from ibfast.times import zone_of
+from ibfast.wire.times import zone_of
 
 __all__ = ["TradingHours", "exchange_zone"]
 

@@ -30,7 +30,6 @@ from ibfast.sim.ticks import (
     TickSize,
     TickString,
 )
-from ibfast.times import NS_PER_S
 from ibfast.wire import protobuf, requests, responses, schema, text
 from ibfast.wire.details import details_to_protobuf, write_details
 from ibfast.wire.instruments import contract_to_protobuf
@@ -38,6 +37,7 @@ from ibfast.wire.layout import Layout, read_protobuf, read_text, write_protobuf,
 from ibfast.wire.records import Records, bars_to_protobuf, ticks_to_protobuf, write_bars, write_ticks
 from ibfast.wire.requests import Request
 from ibfast.wire.responses import Response
+from ibfast.wire.times import NS_PER_S
 
 __all__ = [
     "DatedBars",

@@ -23,8 +23,8 @@ from ibfast.history import (
 from ibfast.sim.channel import midpoint
 from ibfast.sim.events import Quote, Source, Trade
 from ibfast.sim.instruments import Instrument
-from ibfast.times import parse_bar_time, zone_of
 from ibfast.wire.requests import HistoricalBars, HistoricalTicks
+from ibfast.wire.times import parse_bar_time, zone_of
 
 __all__ = [
     "BAR_SECONDS",

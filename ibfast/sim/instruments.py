@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.times import zone_of
+from ibfast.wire.times import zone_of
 
 __all__ = ["Hours", "Instrument", "builtin_instruments", "recorded_con_id", "recorded_stock", "synthetic_stock"]
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from ibfast.enums import UNSET_INTEGER
 from ibfast.errors import DecodeError
 from ibfast.history import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
-from ibfast.times import NS_PER_S, parse_bar_time, seconds_to_ns
 from ibfast.wire.text import FieldReader, parse_size, price_or_nan, size_to_field
+from ibfast.wire.times import NS_PER_S, parse_bar_time, seconds_to_ns
 
 __all__ = [
     "Records",

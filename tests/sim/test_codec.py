@@ -19,7 +19,7 @@ from ibfast.wire import requests, responses
 from tests.support.message_samples import all_messages, epochs_ns, same
 from tests.support.oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, Oracle
 from tests.support.wire_samples import ALL_VERSIONS, all_requests, texts
-from tests.test_wire_responses import FIELDS, decode, split_id
+from tests.wire.test_responses import FIELDS, decode, split_id
 
 SIZE_TYPES = {
     TickType.BID: TickType.BID_SIZE,

@@ -19,8 +19,8 @@ from ibfast.sim import history
 from ibfast.sim.events import Quote, Trade
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
-from ibfast.times import parse_bar_time
 from ibfast.wire.requests import HistoricalBars, HistoricalTicks
+from ibfast.wire.times import parse_bar_time
 
 NS = 1_000_000_000
 NEW_YORK = ZoneInfo("America/New_York")

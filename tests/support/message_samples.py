@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import UNSET_INTEGER, ServerVersion
 from ibfast.history import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
-from ibfast.times import NS_PER_S, parse_bar_time
 from ibfast.wire import responses
+from ibfast.wire.times import NS_PER_S, parse_bar_time
 from tests.support.wire_samples import con_ids, numbers, official_contract, texts
 
 ids = st.integers(-1, 2**31 - 2)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ibfast import Kind
-from ibfast.times import parse_bar_time
+from ibfast.wire.times import parse_bar_time
 from tests.support.decoded import Decoded, same_numbers
 from tests.support.oracles import NEW_CLIENT, Oracle
 from tests.support.streams import (

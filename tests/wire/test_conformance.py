@@ -15,9 +15,9 @@ from ibfast.sim import codec
 from ibfast.wire import protobuf, requests, responses, schema
 from tests.support.message_samples import normalized, official_calls
 from tests.support.oracles import NEW_CLIENT, Oracle
-from tests.test_wire_responses import split_id
+from tests.wire.test_responses import split_id
 
-CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
+CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures"
 # Recorded without their server version; the layouts are those of this one.
 UNTOLD_VERSION = 173
 TICK_PATH = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.times import NS_PER_S, parse_bar_time, seconds_to_ns, zone_of
+from ibfast.wire.times import NS_PER_S, parse_bar_time, seconds_to_ns, zone_of
 
 NEW_YORK = ZoneInfo("America/New_York")
 OPEN_NS = 1_704_810_600 * NS_PER_S  # 2024-01-09 09:30 in New York
@@ -121,7 +121,7 @@ def test_a_name_means_the_clock_of_its_place_in_july_too(name, hours):
 def test_all_names_of_the_table_are_known_to_the_database_that_ibfast_requires():
     program = (
         "import zoneinfo; zoneinfo.reset_tzpath(())\n"
-        "from ibfast import times\n"
+        "from ibfast.wire import times\n"
         "for name in times._ZONES: times.zone_of(name)\n"
         "print(len(times._ZONES))"
     )
@@ -131,7 +131,7 @@ def test_all_names_of_the_table_are_known_to_the_database_that_ibfast_requires()
 def test_a_missing_database_is_named():
     program = (
         "import sys, zoneinfo; zoneinfo.reset_tzpath(()); sys.modules['tzdata'] = None\n"
-        "from ibfast import times, config\n"
+        "from ibfast import config; from ibfast.wire import times\n"
         "for ask in (lambda: times.zone_of('EST'), lambda: times.parse_bar_time('20260705 08:30:00 CST', None),\n"
         "            config.Config):\n"
         "    try: ask()\n"
