@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     )
     from ibfast.contracts import Contract, Forex, Future, Index, Option, Stock
     from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
-    from ibfast.feed import Feed
+    from ibfast.feed.feed import Feed
+    from ibfast.feed.ring import Reader, RingBuffer
     from ibfast.manager import IBKRConnectionManager
     from ibfast.monitor import ConnectionMonitor, Health
     from ibfast.policy.auth import AuthManager
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from ibfast.policy.subscription import SubscriptionState
     from ibfast.pool import ConnectionPool
     from ibfast.provider import WebSocketProvider
-    from ibfast.ring import Reader, RingBuffer
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -61,7 +61,7 @@ else:
             ),
             "ibfast.contracts": ("Contract", "Forex", "Future", "Index", "Option", "Stock"),
             "ibfast.enums": ("GapCause", "Kind", "MarketDataType", "Scope", "TickType"),
-            "ibfast.feed": ("Feed",),
+            "ibfast.feed.feed": ("Feed",),
             "ibfast.manager": ("IBKRConnectionManager",),
             "ibfast.monitor": ("ConnectionMonitor", "Health"),
             "ibfast.policy.auth": ("AuthManager",),
@@ -76,7 +76,7 @@ else:
             "ibfast.policy.subscription": ("SubscriptionState",),
             "ibfast.pool": ("ConnectionPool",),
             "ibfast.provider": ("WebSocketProvider",),
-            "ibfast.ring": ("Reader", "RingBuffer"),
+            "ibfast.feed.ring": ("Reader", "RingBuffer"),
         },
     )
 

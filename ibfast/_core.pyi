@@ -3,8 +3,8 @@ from typing import NamedTuple
 
 from typing_extensions import Buffer, disjoint_base
 
-from ibfast._feed import FeedCore
-from ibfast.feed import Feed
+from ibfast.feed._feed import FeedCore
+from ibfast.feed.feed import Feed
 
 QUARANTINE_SIZE: int
 QUARANTINE_BYTES: int

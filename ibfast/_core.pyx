@@ -14,7 +14,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ibfast._feed cimport FeedCore
+from ibfast.feed._feed cimport FeedCore
 from ibfast._number cimport LARGEST_POWER, NUMBER_BAD, NUMBER_OK, NUMBER_UNDECIDED, SMALLEST_POWER, parse_number
 from ibfast._proto cimport decode_proto
 from ibfast._text cimport decode_text

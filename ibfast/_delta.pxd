@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 cimport cython
 
 from ibfast._bits cimport writer_t
-from ibfast._records cimport depth_t
+from ibfast.feed._records cimport depth_t
 from ibfast._rows cimport pen_t, text_log_t
 from ibfast._state cimport FAMILIES, MOST_LINES, book_t, state_t
 

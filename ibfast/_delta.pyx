@@ -22,14 +22,14 @@ from ibfast._frames cimport (
     CLASSES, GAP_BITS, SEQ_FIRST_K, SEQ_STEP_K, SNAPSHOT, grown, grown_with_zeros, put_frame_header,
 )
 from ibfast._grid cimport grid_t
-from ibfast._records cimport KIND_DEPTH_RESET, depth_t, tick_t
+from ibfast.feed._records cimport KIND_DEPTH_RESET, depth_t, tick_t
 from ibfast._rows cimport WISH_GRIDS, floor_to, pen_free, pen_init, put_k, put_row
 from ibfast._state cimport (
     CODEC_OK, DEPTH, FAMILIES, GRIDS, K_COUNT, K_TIME, MOST_LEVELS, book_difference, book_t, change_book, column_bit,
     grids_of_spec, line_of_row, put_state, row_bytes, state_free, state_of_spec, state_t,
 )
 
-from ibfast._feed import DTYPES as _DTYPES
+from ibfast.feed._feed import DTYPES as _DTYPES
 from ibfast._state import FAMILY_NAMES as _NAMES
 
 __all__ = ["Encoder"]

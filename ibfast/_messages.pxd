@@ -9,12 +9,12 @@ from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memchr
 
-from ibfast._feed cimport (
+from ibfast.feed._feed cimport (
     TEXT_EMPTY, TICK_DELAYED_HALTED, TICK_DELAYED_LAST_TIMESTAMP, TICK_HALTED, TICK_LAST_TIMESTAMP, TICK_RT_TRD_VOLUME,
     TICK_RT_VOLUME, feed_t, intern, is_no_data, known, source, source_t, write_bar, write_greeks, write_halted,
     write_level1_price, write_level1_size, write_quote, write_rt_volume, write_tick, write_trade,
 )
-from ibfast._records cimport (
+from ibfast.feed._records cimport (
     KIND_ALL_LAST, KIND_BID_ASK, KIND_GENERIC, KIND_LAST, KIND_MIDPOINT, KIND_PRICE, KIND_SIZE, KIND_STRING, bar_t,
     greeks_t,
 )

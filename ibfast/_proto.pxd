@@ -10,14 +10,14 @@ from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memset
 
-from ibfast._feed cimport feed_t, intern, write_depth
+from ibfast.feed._feed cimport feed_t, intern, write_depth
 from ibfast._messages cimport (
     ABSENT_COUNT, ATTRIB_SMART_DEPTH, IN_HISTORICAL_DATA_UPDATE, IN_MARKET_DEPTH, IN_MARKET_DEPTH_L2, IN_REAL_TIME_BARS,
     IN_TICK_BY_TICK, IN_TICK_GENERIC, IN_TICK_OPTION_COMPUTATION, IN_TICK_PRICE, IN_TICK_SIZE, IN_TICK_STRING,
     TBT_ALL_LAST, TBT_BID_ASK, TBT_LAST, TBT_MIDPOINT, write_bar_message, write_generic_message, write_last_message,
     write_option_message, write_price_message, write_quote_message, write_size_message, write_string_message,
 )
-from ibfast._records cimport (
+from ibfast.feed._records cimport (
     KIND_DEPTH, KIND_DEPTH_L2, KIND_OPTION, KIND_REALTIME_BAR, KIND_UPDATE_BAR, bar_t, depth_t, greeks_t,
 )
 from ibfast._wire cimport (

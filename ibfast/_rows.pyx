@@ -20,7 +20,7 @@ from ibfast._grid cimport (
     MOST_PLACE, NAN_BITS, PLACE_K, POWERS, bits_of, double_of, find_place, get_grid, grid_t, number_t, put_grid,
     rounded, set_place,
 )
-from ibfast._records cimport depth_t, greeks_t, tick_t
+from ibfast.feed._records cimport depth_t, greeks_t, tick_t
 from ibfast._state cimport (
     AS_DOUBLE, AS_EVENT, AS_INTEGER, AS_PRICE, AS_SIZE, CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, DEPTH, GREEKS, GRIDS,
     K_OTHER, K_PRICE, K_SIZE_STEP, MOST_COLUMNS, POSITION, PRICE_GRID, QUOTES, SIZE_GRID, TICKS, TRADES, change_grid,

@@ -8,7 +8,7 @@ from libc.string cimport memset
 
 from ibfast._bits cimport reader_t, writer_t
 from ibfast._grid cimport double_of, grid_t, number_t
-from ibfast._records cimport bar_t, depth_t, greeks_t, quote_t, tick_t, trade_t
+from ibfast.feed._records cimport bar_t, depth_t, greeks_t, quote_t, tick_t, trade_t
 
 
 cdef enum:

@@ -17,7 +17,7 @@ from ibfast._bits cimport (
 from ibfast._grid cimport (
     NAN_BITS, bits_of, double_of, get_grid, get_state_number, grid_init, grid_t, put_grid, put_state_number,
 )
-from ibfast._records cimport KIND_DEPTH_RESET, bar_t, depth_t, greeks_t, tick_t
+from ibfast.feed._records cimport KIND_DEPTH_RESET, bar_t, depth_t, greeks_t, tick_t
 
 
 cdef enum:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
-from ibfast.feed import BACKFILL_KINDS, Feed
+from ibfast.feed.feed import BACKFILL_KINDS, Feed
 from ibfast.history import HISTORICAL_BAR
 from ibfast.owner import Owner
 from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState

@@ -29,11 +29,11 @@ from ibfast.embedded import Simulation, embedded_gateway
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import ConfigError, ConnectError, RequestError, StreamError
 from ibfast.fanout.server import FanoutServer
-from ibfast.feed import Feed
+from ibfast.feed.feed import Feed
+from ibfast.feed.ring import Reader
 from ibfast.manager import IBKRConnectionManager
 from ibfast.protocol import Protocol
 from ibfast.provider import WebSocketProvider
-from ibfast.ring import Reader
 from ibfast.stream import Stream
 
 __all__ = ["DemoOptions", "demo"]

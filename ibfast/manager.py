@@ -21,7 +21,7 @@ from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import NotConnectedError, copy_of
-from ibfast.feed import Feed
+from ibfast.feed.feed import Feed
 from ibfast.log_rate import LogRate
 from ibfast.monitor import ConnectionMonitor, Health
 from ibfast.outbox import Outbox

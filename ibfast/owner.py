@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind
-from ibfast.feed import Feed
+from ibfast.feed.feed import Feed
 from ibfast.monitor import ConnectionMonitor
 from ibfast.outbox import Outbox
 from ibfast.policy.error_handler import ErrorHandler

@@ -20,7 +20,7 @@ from ibfast.config import Config
 from ibfast.contracts import Contract
 from ibfast.enums import MarketDataType
 from ibfast.errors import ConfigError, NotConnectedError
-from ibfast.feed import Feed
+from ibfast.feed.feed import Feed
 from ibfast.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, feed_of, limits_of
 from ibfast.monitor import STATE_EVENT, Event, Health
 from ibfast.policy.pacing import AccountLimits

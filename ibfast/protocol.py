@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ibfast._core import Decoder
 from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import ClientIdInUseError, ConnectError, DecodeError, NotConnectedError, ProtocolError
-from ibfast.feed import Feed
+from ibfast.feed.feed import Feed
 from ibfast.shown import shown
 from ibfast.wire import requests, responses
 from ibfast.wire.requests import Request, StartApi

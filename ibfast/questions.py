@@ -21,7 +21,7 @@ from ibfast.config import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import Error, NotConnectedError, RequestError
-from ibfast.feed import Feed
+from ibfast.feed.feed import Feed
 from ibfast.historical import MOST_TICKS, check_bars, check_kind, check_ticks
 from ibfast.history import HISTORICAL_BAR
 from ibfast.lately import Lately

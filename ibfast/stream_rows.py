@@ -15,12 +15,12 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast._feed import DTYPES
 from ibfast._frames import FrameDecoder
 from ibfast.enums import Kind
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import ChannelSpec
 from ibfast.fanout.positions import CLASSES, class_of, seq_of
+from ibfast.feed._feed import DTYPES
 from ibfast.updates import FAMILIES, TEXT_FIELDS, Arrival, Batch, Texts
 
 __all__ = ["DIALECTS", "ChannelInfo", "JsonRows", "LagOf", "Received", "Rows", "number_of", "text_of", "whole_of"]

@@ -26,7 +26,7 @@ from ibfast.backfill import Backfiller, Source, bar_page, bar_step, range_of, ro
 from ibfast.config import BreakerConfig, PacingConfig, ReconnectionConfig, SessionConfig
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError, NotConnectedError, RequestError
-from ibfast.feed import BACKFILL_KINDS, NO_INSTRUMENT, Feed
+from ibfast.feed.feed import BACKFILL_KINDS, NO_INSTRUMENT, Feed
 from ibfast.history import (
     HISTORICAL_BAR,
     HISTORICAL_TICK_BID_ASK,

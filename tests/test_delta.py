@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from ibfast._audience import Audience
 from ibfast._delta import Encoder
-from ibfast._feed import DTYPES
 from ibfast._frames import FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.feed._feed import DTYPES
 from tests.support.delta_reference import Reference, are_agreed
 from tests.support.delta_streams import (
     FAR_NS,

@@ -88,9 +88,9 @@ def roots(names: set[str]) -> set[str]:
 
 
 def test_the_graph_was_read() -> None:
-    assert {"ibfast._core", "ibfast._feed", "ibfast._ring"} <= COMPILED
-    assert "ibfast._feed" in IMPORTS["ibfast._core"]
-    assert "ibfast._atomic" in IMPORTS["ibfast._ring"]
+    assert {"ibfast._core", "ibfast.feed._feed", "ibfast.feed._ring"} <= COMPILED
+    assert "ibfast.feed._feed" in IMPORTS["ibfast._core"]
+    assert "ibfast.feed._atomic" in IMPORTS["ibfast.feed._ring"]
     assert "ibfast.protocol" in IMPORTS["ibfast.manager"]
     assert "ibfast.sim.desk" in reached_from("ibfast.sim.gateway")
     for names in IMPORTS.values():
@@ -99,17 +99,17 @@ def test_the_graph_was_read() -> None:
                 assert name in MODULES, f"{name} is imported and not there"
 
 
-@pytest.mark.parametrize("module", ["ibfast._core", "ibfast._feed", "ibfast._ring"])
+@pytest.mark.parametrize("module", ["ibfast._core", "ibfast.feed._feed", "ibfast.feed._ring"])
 def test_compiled_code_knows_no_loop_and_nothing_above_it(module: str) -> None:
     reached = reached_from(module)
     assert not roots(reached) & (NETWORK | {"threading", "logging"})
-    assert not reached & (ABOVE_THE_FEED | {"ibfast.feed", "ibfast.ring", "ibfast"})
+    assert not reached & (ABOVE_THE_FEED | {"ibfast.feed.feed", "ibfast.feed.ring", "ibfast"})
     assert not any(name.startswith("ibfast.sim") for name in reached)
 
 
 def test_a_ring_knows_no_record_and_no_wire() -> None:
-    assert {name for name in reached_from("ibfast._ring") if name.startswith("ibfast.")} == {
-        "ibfast._atomic", "ibfast.errors", "ibfast.shown",
+    assert {name for name in reached_from("ibfast.feed._ring") if name.startswith("ibfast.")} == {
+        "ibfast.feed._atomic", "ibfast.errors", "ibfast.shown",
     }  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def test_the_simulator_uses_public_modules_only() -> None:
 
 def test_the_simulator_shares_no_code_with_the_client_it_answers() -> None:
     """It is the other side of the wire: no decoder, no feed, no session of ours in it."""
-    client = {"ibfast", "ibfast.feed", "ibfast.ring", "ibfast.segment", "ibfast._core"} | ABOVE_THE_FEED
+    client = {"ibfast", "ibfast.feed.feed", "ibfast.feed.ring", "ibfast.feed.segment", "ibfast._core"} | ABOVE_THE_FEED
     assert not reached_from(*within("ibfast.sim")) & client
 
 
@@ -177,7 +177,7 @@ def test_a_stream_s_client_is_sans_io_and_knows_of_the_server_its_codec_alone() 
     assert {name for name in reached if name.startswith("ibfast.fanout")} <= {
         "ibfast.fanout.binary", "ibfast.fanout.positions",
     }  # fmt: skip
-    assert not reached & {"ibfast.manager", "ibfast.feed", "ibfast.ring"}
+    assert not reached & {"ibfast.manager", "ibfast.feed.feed", "ibfast.feed.ring"}
 
 
 def test_the_socket_of_a_stream_s_client_is_one_file_s_business() -> None:

@@ -7,7 +7,7 @@ import pytest
 from ibfast.contracts import Contract
 from ibfast.enums import Kind
 from ibfast.fanout.channels import DATA_TYPES, FAMILIES, HEADER, INTERVALS_MS, STRUCTURE, Channel, fields_of, taps_of
-from ibfast.feed import BACKFILL_KINDS, Feed
+from ibfast.feed.feed import BACKFILL_KINDS, Feed
 
 STOCK = Contract(1, "AAPL", "STK", exchange="SMART", currency="USD")
 OPTION = Contract(2, "AAPL", "OPT", exchange="SMART", currency="USD")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import ibfast
-from ibfast.feed import ACTIVITY
+from ibfast.feed.feed import ACTIVITY
 from ibfast.history import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
 
 HISTORY = {

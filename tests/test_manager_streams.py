@@ -17,7 +17,7 @@ from ibfast.config import ReconnectionConfig
 from ibfast.contracts import ComboLeg, Contract
 from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
-from ibfast.feed import NO_INSTRUMENT
+from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.protocol import Arrival
 from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice

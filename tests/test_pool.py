@@ -21,7 +21,7 @@ from ibfast import Config, ConnectionPool, Feed
 from ibfast.config import AuthConfig, BreakerConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConfigError, NotConnectedError
-from ibfast.feed import NO_INSTRUMENT
+from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.manager import IBKRConnectionManager
 from ibfast.monitor import Event
 from ibfast.policy.subscription import FLOWING, SubscriptionState

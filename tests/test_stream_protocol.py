@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from ibfast._feed import DTYPES
 from ibfast.enums import Kind
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import ChannelSpec
@@ -26,6 +25,7 @@ from ibfast.fanout.messages import (
     RefusedError,
     parse,
 )
+from ibfast.feed._feed import DTYPES
 from tests.support.fanout_client import client_of, serving
 from tests.support.loops import Run
 
@@ -92,7 +92,7 @@ def test_keys_of_a_contract() -> None:
 def test_bits_of_attribs() -> None:
     kinds = [kind for names, _ in table("`kind` | bits") for kind in words(names)]
     assert set(kinds) <= set(Kind.__members__)
-    assert "ATTRIB_DELAYED = 0x100" in (ROOT / "ibfast" / "_records.pxd").read_text()
+    assert "ATTRIB_DELAYED = 0x100" in (ROOT / "ibfast" / "feed" / "_records.pxd").read_text()
     assert "ATTRIB_SMART_DEPTH = 1" in (ROOT / "ibfast" / "_messages.pxd").read_text()
 
 

@@ -22,7 +22,7 @@ from ibfast import Config, ErrorHandler, IBKRConnectionManager
 from ibfast.config import AuthConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConnectError, NotConnectedError
-from ibfast.feed import NO_INSTRUMENT
+from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.policy.pacing_rules import MARGIN_S
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ibfast import Kind
-from ibfast._feed import DTYPES
+from ibfast.feed._feed import DTYPES
 from ibfast.updates import (
     CLASSES,
     FAMILIES,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast import Kind
-from ibfast._feed import DTYPES
+from ibfast.feed._feed import DTYPES
 from ibfast.sim.events import Event, Quote
 from ibfast.sim.instruments import recorded_con_id
 from ibfast.sim.replay import TickFile

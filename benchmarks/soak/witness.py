@@ -26,7 +26,7 @@ from benchmarks.soak import child
 from benchmarks.soak.latency import Latencies
 from benchmarks.soak.market import NS, Timetable, price_of
 from ibfast import Feed, Kind
-from ibfast.feed import NO_INSTRUMENT, FeedView
+from ibfast.feed.feed import NO_INSTRUMENT, FeedView
 
 RINGS = ("trades", "quotes", "depth")
 NUMBERED = {

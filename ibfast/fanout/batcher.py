@@ -21,8 +21,8 @@ from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Audience, Dialect, Encoder, Members, Outlet, Rows
 from ibfast.fanout.faults import OnFault
 from ibfast.fanout.ledger import Keeps, Ledger, Since
-from ibfast.feed import Feed
-from ibfast.ring import Reader
+from ibfast.feed.feed import Feed
+from ibfast.feed.ring import Reader
 
 __all__ = ["Batcher", "Lane", "Loss", "Seat"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ibfast.ring import RingBuffer
+from ibfast.feed.ring import RingBuffer
 
 __all__ = ["Bell"]
 

@@ -20,7 +20,7 @@ from ibfast.fanout.binary import ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.fanout.channels import Channel, interval_class
 from ibfast.fanout.dialect import Audience, Encoder, Replay, Rows
 from ibfast.fanout.past import newest_rows, rows_between
-from ibfast.feed import FeedView
+from ibfast.feed.feed import FeedView
 
 __all__ = ["BinaryDialect"]
 

@@ -18,7 +18,7 @@ from ibfast.fanout.batcher import Batcher, Lane, Seat
 from ibfast.fanout.dialect import Replay, Rows
 from ibfast.fanout.past import is_complete, own_kinds, reader_after
 from ibfast.fanout.state import joined
-from ibfast.ring import Reader
+from ibfast.feed.ring import Reader
 
 __all__ = ["Histories", "History", "Recall"]
 

@@ -16,7 +16,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ibfast._feed import DTYPES
 from ibfast.enums import Kind
 from ibfast.fanout.channels import HEADER, STRUCTURE, Channel, interval_class
 from ibfast.fanout.dialect import Audience, Encoder, Replay, Rows
@@ -24,7 +23,8 @@ from ibfast.fanout.frames import deflated_text_frame, text_frame
 from ibfast.fanout.messages import encode
 from ibfast.fanout.positions import position_of
 from ibfast.fanout.state import ChannelState, by_instrument
-from ibfast.feed import FeedView
+from ibfast.feed._feed import DTYPES
+from ibfast.feed.feed import FeedView
 
 __all__ = ["JsonDialect"]
 

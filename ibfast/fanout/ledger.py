@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast._feed import DTYPES
 from ibfast.enums import Kind
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Rows
 from ibfast.fanout.faults import OnFault
 from ibfast.fanout.past import reaches, rows_between
 from ibfast.fanout.state import IS_OLD, KEYED, ChannelState, by_instrument
-from ibfast.feed import Feed
-from ibfast.ring import Reader
+from ibfast.feed._feed import DTYPES
+from ibfast.feed.feed import Feed
+from ibfast.feed.ring import Reader
 
 __all__ = ["Keeps", "Ledger", "Since"]
 

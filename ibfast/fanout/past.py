@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.state import joined
-from ibfast.feed import FeedView
-from ibfast.ring import Reader, RingBuffer
+from ibfast.feed.feed import FeedView
+from ibfast.feed.ring import Reader, RingBuffer
 
 __all__ = ["gaps_after", "is_complete", "newest_rows", "own_kinds", "reaches", "reader_after", "rows_between"]
 

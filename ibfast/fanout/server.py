@@ -54,8 +54,8 @@ from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Source, Upstreams
 from ibfast.fanout.writing import Audience as Members
 from ibfast.fanout.writing import Broadcaster, Writer
-from ibfast.feed import Feed
-from ibfast.ring import Reader
+from ibfast.feed.feed import Feed
+from ibfast.feed.ring import Reader
 from ibfast.wire_log import wire_logger
 
 __all__ = ["FanoutServer"]

@@ -27,7 +27,7 @@ from ibfast.fanout.places import Places
 from ibfast.fanout.positions import Epoch, class_of, position_of, seq_of
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
-from ibfast.feed import BACKFILL_KINDS
+from ibfast.feed.feed import BACKFILL_KINDS
 
 __all__ = ["FAILED", "Subscriber"]
 

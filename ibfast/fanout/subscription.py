@@ -14,7 +14,7 @@ from ibfast.contracts import Contract
 from ibfast.fanout.batcher import Lane, Seat
 from ibfast.fanout.messages import Subscribe
 from ibfast.fanout.upstream import Upstream
-from ibfast.feed import FeedView
+from ibfast.feed.feed import FeedView
 
 __all__ = ["Subscription"]
 

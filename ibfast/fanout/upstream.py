@@ -20,7 +20,7 @@ from ibfast.errors import Error, FeedError, NotConnectedError, RequestError
 from ibfast.fanout.channels import Tap, taps_of
 from ibfast.fanout.ledger import Since
 from ibfast.fanout.messages import Code, RefusedError
-from ibfast.feed import Feed
+from ibfast.feed.feed import Feed
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.stream import DataType, Stream, Wanted
 

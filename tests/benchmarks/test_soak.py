@@ -30,8 +30,8 @@ from benchmarks.soak.trouble import FAULTS
 from benchmarks.soak.witness import Gaps, Hole, Witness
 from ibfast import Feed, Kind
 from ibfast.enums import GapCause, Scope
-from ibfast.feed import NO_INSTRUMENT
-from ibfast.segment import Segment
+from ibfast.feed.feed import NO_INSTRUMENT
+from ibfast.feed.segment import Segment
 from ibfast.sim.clock import Clock
 from ibfast.sim.events import Quote, Trade
 from ibfast.sim.gateway import Gateway

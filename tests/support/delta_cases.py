@@ -14,8 +14,8 @@ import numpy as np
 
 from ibfast._audience import Audience
 from ibfast._delta import Encoder
-from ibfast._feed import DTYPES
 from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, text_frame
+from ibfast.feed._feed import DTYPES
 from tests.support.delta_streams import FAR_NS, MS, START_NS, Rows, encoder_of
 
 Event = tuple[str, dict[str, Any]]

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ibfast._feed import DTYPES
 from ibfast._frames import FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import ChannelSpec
+from ibfast.feed._feed import DTYPES
 from tests.support.delta_streams import messages, plain
 from tests.support.stream_reference import ReferenceDecoder, RefusedError
 

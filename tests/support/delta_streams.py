@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ibfast import Kind
 from ibfast._audience import Audience
 from ibfast._delta import Encoder
-from ibfast._feed import DTYPES
 from ibfast._frames import FrameDecoder
 from ibfast.fanout.binary import FAMILIES, ChannelSpec
+from ibfast.feed._feed import DTYPES
 
 Rows = dict[str, NDArray[Any]]
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from ibfast._audience import Audience
 from ibfast._delta import Encoder
-from ibfast._feed import DTYPES
 from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.feed._feed import DTYPES
 from tests.support.delta_cases import books, full_book, states
 from tests.support.delta_streams import FAR_NS, MS, START_NS, last_seq, messages, random_rows
 from tests.support.stream_reference import ReferenceDecoder

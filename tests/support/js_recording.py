@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ibfast._audience import Audience
 from ibfast._delta import Encoder
-from ibfast._feed import DTYPES
 from ibfast._frames import Decoded, FrameDecoder
 from ibfast.errors import ProtocolError
 from ibfast.fanout.binary import FAMILIES, LAG_REASONS, ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.feed._feed import DTYPES
 
 TEXTS = ("", "ARCA", "ISLAND", "T I", "⊕ €", "NYSE")
 TEXT_FIELDS = {"text", "exchange", "conditions", "market_maker"}

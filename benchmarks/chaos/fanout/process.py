@@ -26,7 +26,7 @@ from benchmarks.chaos.fanout.rest import Rest, metrics, page
 from benchmarks.chaos.fanout.truth import Generation, Record, Truth
 from benchmarks.chaos.fanout.world import FanoutSetup, FanoutWorld
 from benchmarks.chaos.world import Verdict
-from ibfast.feed import Feed, FeedView
+from ibfast.feed.feed import Feed, FeedView
 
 ROOT = Path(__file__).parents[3]
 SERVES_S = 60.0

@@ -16,7 +16,7 @@ from benchmarks.chaos.fanout.truth import KEYED, Generation, Row
 from benchmarks.chaos.fanout.wire import COLUMNS, Bookmarks, Form, Lag, State, Told
 from benchmarks.chaos.judge import Problem
 from ibfast.contracts import Contract
-from ibfast.feed import BACKFILL_KINDS
+from ibfast.feed.feed import BACKFILL_KINDS
 from ibfast.stream import wanted
 
 HEAD = 4

@@ -21,7 +21,7 @@ from benchmarks.chaos.fanout.books import Book
 from ibfast.contracts import Contract
 from ibfast.enums import Kind
 from ibfast.feed import Feed
-from ibfast.ring import RingBuffer
+from ibfast.feed.ring import RingBuffer
 from ibfast.stream import Stream
 
 FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from ibfast._ring import Ring
+from ibfast.feed._ring import Ring
 
 ACTIVITY: np.dtype[Any]
 DTYPES: dict[str, np.dtype[Any]]

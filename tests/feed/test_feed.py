@@ -25,7 +25,7 @@ from ibfast import Contract, Decoder, Feed, Kind, TickType
 from ibfast.contracts import ComboLeg, Stock
 from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import FeedError
-from ibfast.feed import ACTIVITY, NO_INSTRUMENT, RINGS, FeedView
+from ibfast.feed.feed import ACTIVITY, NO_INSTRUMENT, RINGS, FeedView
 from tests.support.decoded import Decoded
 from tests.support.streams import (
     TICK_BY_TICK,

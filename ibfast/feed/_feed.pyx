@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The feed's compiled state: rings, instrument and text tables, last values (`ibfast.feed` is its Python face).
+"""The feed's compiled state: rings, instrument and text tables, last values (`ibfast.feed.feed` is its Python face).
 
 What a message does to this state stands in `_feed.pxd`. This module knows no wire and no asyncio.
 """
@@ -12,8 +12,8 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 
 import numpy as np
 
-from ibfast._atomic cimport fence_full, fence_release, store_relaxed, store_release
-from ibfast._records cimport (
+from ibfast.feed._atomic cimport fence_full, fence_release, store_relaxed, store_release
+from ibfast.feed._records cimport (
     KIND_BACKFILL_BAR, KIND_BACKFILL_QUOTE, KIND_BACKFILL_TRADE, KIND_DEPTH_RESET, KIND_GAP, NO_INSTRUMENT, bar_t,
     depth_t, gap_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
 )

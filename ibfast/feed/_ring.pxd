@@ -8,7 +8,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from ibfast._atomic cimport fence_release, store_relaxed
+from ibfast.feed._atomic cimport fence_release, store_relaxed
 
 
 # The part of a ring that readers in other processes see; a cache line each for constants, cursors and doorbell.

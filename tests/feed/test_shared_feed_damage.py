@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-import ibfast.feed as feed_module
+import ibfast.feed.feed as feed_module
 from ibfast import Decoder, Feed
 from ibfast.errors import FeedError
-from ibfast.feed import HEADER, RINGS, FeedView, _Layout
-from ibfast.segment import Segment
+from ibfast.feed.feed import HEADER, RINGS, FeedView, _Layout
+from ibfast.feed.segment import Segment
 from tests.support.streams import TICK_BY_TICK, framed, text_payload
 
 VERSION = 176
@@ -140,10 +140,10 @@ def damage_the_writer(name: str, dice: random.Random) -> None:
 @pytest.mark.parametrize("damage", [damage_readers, damage_the_writer])
 def test_damaged_memory_ends_no_process(damage: Callable[[str, random.Random], None], seed: int) -> None:
     name = f"test-damage-{os.getpid()}-{damage.__name__}-{seed}"
-    command = [sys.executable, "-m", "tests.test_shared_feed_damage", damage.__name__, name, str(seed)]
+    command = [sys.executable, "-m", "tests.feed.test_shared_feed_damage", damage.__name__, name, str(seed)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=Path(__file__).parents[1]
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=Path(__file__).parents[2]
         )
     finally:
         Segment.path_of(name).unlink(missing_ok=True)

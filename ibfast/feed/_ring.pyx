@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The compiled half of a ring: memory, cursors, copying and waiting (`ibfast.ring` adds asyncio).
+"""The compiled half of a ring: memory, cursors, copying and waiting (`ibfast.feed.ring` adds asyncio).
 
 The protocol between writer and readers stands in `_ring.pxd`. This module knows no record and no wire.
 
@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from ibfast._atomic cimport (
+from ibfast.feed._atomic cimport (
     add_u32, doorbell_ring, doorbell_wait, exchange_u32, fence_acquire, fence_full, load_acquire, load_relaxed,
     load_relaxed_u32, or_u32, store_release,
 )

@@ -7,12 +7,12 @@ from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ibfast._atomic cimport fence_release, store_relaxed, store_release
-from ibfast._records cimport (
+from ibfast.feed._atomic cimport fence_release, store_relaxed, store_release
+from ibfast.feed._records cimport (
     ATTRIB_DELAYED, KIND_L1_LAST, KIND_L1_QUOTE, KIND_MIDPOINT, KIND_RT_VOLUME,
     NO_INSTRUMENT, bar_t, depth_t, greeks_t, instrument_t, last_t, quote_t, tick_t, trade_t,
 )
-from ibfast._ring cimport Ring, ring_claim, ring_t
+from ibfast.feed._ring cimport Ring, ring_claim, ring_t
 
 
 cdef enum:

@@ -1,7 +1,7 @@
 """Rings and their readers, for threads, asyncio and other processes.
 
-The rule of the file: waiting is all that is added here to the compiled ring (`ibfast._ring`). A reader looks, arms,
-looks again, and only then sleeps, so no row is slept through.
+The rule of the file: waiting is all that is added here to the compiled ring (`ibfast.feed._ring`). A reader looks,
+arms, looks again, and only then sleeps, so no row is slept through.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ibfast._ring import CONTROL_BYTES, Cursor, Ring
 from ibfast.errors import FeedError
+from ibfast.feed._ring import CONTROL_BYTES, Cursor, Ring
 
 __all__ = ["Reader", "RingBuffer"]
 

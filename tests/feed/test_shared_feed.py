@@ -21,8 +21,8 @@ import pytest
 from ibfast import Contract, Decoder, Feed, Reader
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError
-from ibfast.feed import HEADER, FeedView
-from ibfast.segment import Segment
+from ibfast.feed.feed import HEADER, FeedView
+from ibfast.feed.segment import Segment
 from tests.support.loops import Run
 from tests.support.streams import TICK_BY_TICK, framed, text_payload
 

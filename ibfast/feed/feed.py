@@ -19,13 +19,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast._feed import ACTIVITY, DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
-from ibfast._ring import CONTROL_BYTES, fence_reads
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Kind, Scope
 from ibfast.errors import FeedError
-from ibfast.ring import RingBuffer
-from ibfast.segment import Segment
+from ibfast.feed._feed import ACTIVITY, DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
+from ibfast.feed._ring import CONTROL_BYTES, fence_reads
+from ibfast.feed.ring import RingBuffer
+from ibfast.feed.segment import Segment
 
 __all__ = ["ACTIVITY", "BACKFILL_KINDS", "NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
 

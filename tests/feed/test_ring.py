@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ibfast import Reader, RingBuffer
 from ibfast.errors import FeedError
-from ibfast.ring import CONTROL_BYTES
+from ibfast.feed.ring import CONTROL_BYTES
 from tests.support.loops import Run, until
 
 ROW = np.dtype([("n", "u8"), ("value", "f8")])
@@ -432,7 +432,7 @@ def test_two_threads_in_turns_miss_no_wake_up() -> None:
 INTERRUPTED = f"""
 import mmap, os, signal, threading
 from ibfast import RingBuffer
-from ibfast.ring import CONTROL_BYTES
+from ibfast.feed.ring import CONTROL_BYTES
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 memory = mmap.mmap(-1, CONTROL_BYTES + 64)

@@ -11,7 +11,7 @@ import pytest
 
 from ibfast import Feed
 from ibfast.errors import FeedError
-from ibfast.segment import Segment
+from ibfast.feed.segment import Segment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no named memory")
 as_root = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root gives files away")
