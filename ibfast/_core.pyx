@@ -15,10 +15,10 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from ibfast.feed._feed cimport FeedCore
-from ibfast._number cimport LARGEST_POWER, NUMBER_BAD, NUMBER_OK, NUMBER_UNDECIDED, SMALLEST_POWER, parse_number
-from ibfast._proto cimport decode_proto
-from ibfast._text cimport decode_text
-from ibfast._wire cimport (
+from ibfast.decoder._number cimport LARGEST_POWER, NUMBER_BAD, NUMBER_OK, NUMBER_UNDECIDED, SMALLEST_POWER, parse_number
+from ibfast.decoder._proto cimport decode_proto
+from ibfast.decoder._text cimport decode_text
+from ibfast.decoder._cursor cimport (
     STATUS_ASIDE, STATUS_ID, STATUS_INTEGER, STATUS_LENGTH, STATUS_NUMBER, STATUS_OK, STATUS_RANGE, STATUS_SHORT,
     STATUS_SWALLOWED, STATUS_TIME, STATUS_UNTERMINATED, STATUS_VARINT, STATUS_WIRE_TYPE, TIME_UNKNOWN, be32, bytes_t,
     context_t, cursor_t, ends_in_frames, read_ascii_id, span_t,

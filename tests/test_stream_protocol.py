@@ -93,7 +93,7 @@ def test_bits_of_attribs() -> None:
     kinds = [kind for names, _ in table("`kind` | bits") for kind in words(names)]
     assert set(kinds) <= set(Kind.__members__)
     assert "ATTRIB_DELAYED = 0x100" in (ROOT / "ibfast" / "feed" / "_records.pxd").read_text()
-    assert "ATTRIB_SMART_DEPTH = 1" in (ROOT / "ibfast" / "_messages.pxd").read_text()
+    assert "ATTRIB_SMART_DEPTH = 1" in (ROOT / "ibfast" / "decoder" / "_messages.pxd").read_text()
 
 
 ASKED: list[tuple[str, dict[str, Any]]] = [

@@ -9,7 +9,7 @@ from libc.math cimport NAN
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from ibfast._number cimport NUMBER_OK, exact_power_of_ten
+from ibfast.decoder._number cimport NUMBER_OK, exact_power_of_ten
 
 
 cdef enum:

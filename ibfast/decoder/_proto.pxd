@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memset
 
 from ibfast.feed._feed cimport feed_t, intern, write_depth
-from ibfast._messages cimport (
+from ibfast.decoder._messages cimport (
     ABSENT_COUNT, ATTRIB_SMART_DEPTH, IN_HISTORICAL_DATA_UPDATE, IN_MARKET_DEPTH, IN_MARKET_DEPTH_L2, IN_REAL_TIME_BARS,
     IN_TICK_BY_TICK, IN_TICK_GENERIC, IN_TICK_OPTION_COMPUTATION, IN_TICK_PRICE, IN_TICK_SIZE, IN_TICK_STRING,
     TBT_ALL_LAST, TBT_BID_ASK, TBT_LAST, TBT_MIDPOINT, write_bar_message, write_generic_message, write_last_message,
@@ -20,7 +20,7 @@ from ibfast._messages cimport (
 from ibfast.feed._records cimport (
     KIND_DEPTH, KIND_DEPTH_L2, KIND_OPTION, KIND_REALTIME_BAR, KIND_UPDATE_BAR, bar_t, depth_t, greeks_t,
 )
-from ibfast._wire cimport (
+from ibfast.decoder._cursor cimport (
     ABSENT_BYTE, BYTES_1, BYTES_2, BYTES_3, BYTES_4, BYTES_5, BYTES_6, BYTES_7, BYTES_8, FIXED64_10, FIXED64_11,
     FIXED64_2, FIXED64_3, FIXED64_4, FIXED64_5, FIXED64_6, FIXED64_7, FIXED64_8, FIXED64_9, STATUS_ASIDE, STATUS_OK,
     VARINT_1, VARINT_2, VARINT_3, VARINT_5, VARINT_7, VARINT_8, VARINT_9, as_byte, bar_time, cursor_t, proto_double,

@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
 from ibfast.feed._feed cimport feed_t, intern, write_depth
-from ibfast._messages cimport (
+from ibfast.decoder._messages cimport (
     ABSENT_COUNT, ATTRIB_SMART_DEPTH, IN_HISTORICAL_DATA_UPDATE, IN_MARKET_DEPTH, IN_MARKET_DEPTH_L2, IN_REAL_TIME_BARS,
     IN_TICK_BY_TICK, IN_TICK_GENERIC, IN_TICK_OPTION_COMPUTATION, IN_TICK_PRICE, IN_TICK_SIZE, IN_TICK_STRING,
     TBT_ALL_LAST, TBT_BID_ASK, TBT_LAST, TBT_MIDPOINT, write_bar_message, write_generic_message, write_last_message,
@@ -19,7 +19,7 @@ from ibfast._messages cimport (
 from ibfast.feed._records cimport (
     KIND_DEPTH, KIND_DEPTH_L2, KIND_OPTION, KIND_REALTIME_BAR, KIND_UPDATE_BAR, bar_t, depth_t, greeks_t,
 )
-from ibfast._wire cimport (
+from ibfast.decoder._cursor cimport (
     ABSENT_BYTE, STATUS_ASIDE, STATUS_OK, as_byte, bar_time, cursor_t, seconds_as_ns, span_t, text_begin,
     text_end, text_int32,
     text_integer, text_number, text_size, text_skip, text_span,

@@ -24,7 +24,7 @@ from tests.support.streams import (
 )
 from tests.support.tick_streams import MAKERS
 
-CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
+CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
 VERSION_OF_TEXT = 165
 """For the few text frames whose version was not recorded."""
 

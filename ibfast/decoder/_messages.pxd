@@ -18,7 +18,7 @@ from ibfast.feed._records cimport (
     KIND_ALL_LAST, KIND_BID_ASK, KIND_GENERIC, KIND_LAST, KIND_MIDPOINT, KIND_PRICE, KIND_SIZE, KIND_STRING, bar_t,
     greeks_t,
 )
-from ibfast._wire cimport (
+from ibfast.decoder._cursor cimport (
     STATUS_OK, STATUS_RANGE, STATUS_SHORT, UNSET_INTEGER, cursor_t, fail, span_integer, span_number, span_size, span_t,
 )
 

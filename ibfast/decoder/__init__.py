@@ -1,0 +1,1 @@
+"""What the compiled decoder is made of: bytes to values."""
