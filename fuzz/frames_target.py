@@ -11,8 +11,8 @@ import struct
 from pathlib import Path
 
 from fuzz.target import payloads_of
-from ibfast._frames import FrameDecoder
-from ibfast.fanout.binary import ChannelSpec
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec.spec import ChannelSpec
 from tests.support.delta_reference import Reference, are_agreed
 
 VECTORS = {

@@ -15,11 +15,11 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast._frames import FrameDecoder
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec.positions import CLASSES, class_of, seq_of
+from ibfast.codec.spec import ChannelSpec
 from ibfast.enums import Kind
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import ChannelSpec
-from ibfast.fanout.positions import CLASSES, class_of, seq_of
 from ibfast.feed._feed import DTYPES
 from ibfast.updates import FAMILIES, TEXT_FIELDS, Arrival, Batch, Texts
 

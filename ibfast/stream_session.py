@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ibfast.codec.positions import class_of, position_of, seq_of
 from ibfast.errors import ProtocolError, StreamError
-from ibfast.fanout.positions import class_of, position_of, seq_of
 from ibfast.stream_rows import ChannelInfo, Received, Rows, number_of, text_of
 from ibfast.updates import Instruments, Lag
 

@@ -175,7 +175,7 @@ def test_a_stream_s_client_is_sans_io_and_knows_of_the_server_its_codec_alone() 
         assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS), module
     reached = reached_from(*STREAM_CLIENT)
     assert {name for name in reached if name.startswith("ibfast.fanout")} <= {
-        "ibfast.fanout.binary", "ibfast.fanout.positions",
+        "ibfast.codec.spec", "ibfast.codec.positions",
     }  # fmt: skip
     assert not reached & {"ibfast.manager", "ibfast.feed.feed", "ibfast.feed.ring"}
 

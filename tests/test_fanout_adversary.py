@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from ibfast.codec.positions import class_of, position_of
 from ibfast.fanout.channels import INTERVALS_MS
-from ibfast.fanout.positions import class_of, position_of
 from ibfast.fanout.server import FanoutServer
 from tests.support.fanout_auditor import NEVER, Auditor, Truth, auditing
 from tests.support.fanout_client import serving

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibfast._frames import FrameDecoder
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec.positions import seq_of
+from ibfast.codec.spec import ChannelSpec
 from ibfast.enums import Kind
 from ibfast.fanout.batcher import Batcher, Lane, Loss, Seat
-from ibfast.fanout.binary import ChannelSpec
 from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.channels import Channel
 from ibfast.fanout.dialect import Dialect
 from ibfast.fanout.json_dialect import JsonDialect
 from ibfast.fanout.ledger import Since
-from ibfast.fanout.positions import seq_of
 from tests.support.fanout_auditor import Truth
 from tests.support.fanout_desk import Desk, no_fault
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ibfast.fanout.positions import position_of
+from ibfast.codec.positions import position_of
 from tests.support.fanout_binary_client import BinaryClient, binary_client
 from tests.support.fanout_client import serving
 from tests.support.fanout_desk import Desk

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from ibfast.codec.positions import seq_of
 from ibfast.enums import Kind
-from ibfast.fanout.positions import seq_of
 from ibfast.fanout.server import FanoutServer
 from tests.support.fanout_binary_client import BinaryClient, binary_client
 from tests.support.fanout_client import client_of, serving

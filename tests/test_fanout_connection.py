@@ -17,9 +17,9 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import State
 
+from ibfast.codec.positions import position_of, seq_of
 from ibfast.fanout.connection import Connection
 from ibfast.fanout.messages import Code
-from ibfast.fanout.positions import position_of, seq_of
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.session import Session
 from ibfast.fanout.turns import Turns

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibfast.codec.positions import position_of
 from ibfast.enums import Kind
 from ibfast.fanout.channels import Channel, interval_class
 from ibfast.fanout.dialect import Audience, Encoder
 from ibfast.fanout.json_dialect import JsonDialect
-from ibfast.fanout.positions import position_of
 from ibfast.feed import Feed
 from tests.support.fanout_desk import Desk
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from ibfast import Config, ConnectionPool, Feed, IBKRConnectionManager
+from ibfast.codec.positions import position_of, seq_of
 from ibfast.config import FanoutConfig, PacingConfig, ReconnectionConfig
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.fanout.channels import INTERVALS_MS
-from ibfast.fanout.positions import position_of, seq_of
 from ibfast.fanout.server import FanoutServer
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway

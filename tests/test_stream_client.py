@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast import Contract, Future, GapCause, Kind, Scope
+from ibfast.codec.positions import CLASSES
 from ibfast.contracts import ComboLeg
 from ibfast.errors import ProtocolError, StreamError
 from ibfast.fanout.messages import Subscribe, parse
-from ibfast.fanout.positions import CLASSES
 from ibfast.feed._feed import DTYPES
 from ibfast.stream_client import (
     HANDLERS,

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from ibfast.codec.spec import ChannelSpec
 from ibfast.enums import Kind
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import ChannelSpec
 from ibfast.fanout.channels import FAMILIES, HEADER, STRUCTURE, fields_of
 from ibfast.fanout.json_dialect import ABSENT, TEXTS
 from ibfast.fanout.messages import (

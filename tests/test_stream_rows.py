@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from ibfast import Kind
-from ibfast._audience import Audience
-from ibfast._delta import Encoder
-from ibfast._frames import MOST_ROWS_OF_A_MESSAGE
+from ibfast.codec._frame_decoder import MOST_ROWS_OF_A_MESSAGE
+from ibfast.codec._frame_encoder import Encoder
+from ibfast.codec._splicer import Audience
+from ibfast.codec.spec import LAG_REASONS, ChannelSpec, lag_frame, text_frame
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import LAG_REASONS, ChannelSpec, lag_frame, text_frame
 from ibfast.feed._feed import DTYPES
 from ibfast.stream_client import StreamClient
 from ibfast.stream_rows import MOST_TEXTS, BinaryRows, ChannelInfo, JsonRows

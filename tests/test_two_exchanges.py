@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from ibfast import Config, Feed, IBKRConnectionManager, PacingConfig, WebSocketProvider
+from ibfast.codec.positions import position_of
 from ibfast.config import FanoutConfig
 from ibfast.contracts import ComboLeg, Contract
-from ibfast.fanout.positions import position_of
 from ibfast.fanout.server import FanoutServer
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market

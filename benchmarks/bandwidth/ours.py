@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bandwidth.ticks import FAMILIES, UNIT_NS, Rows, TickSet, window_of
-from ibfast._audience import Audience
-from ibfast._delta import Encoder
-from ibfast._frames import Decoded, FrameDecoder
-from ibfast.fanout.binary import ChannelSpec, Grids
+from ibfast.codec._frame_decoder import Decoded, FrameDecoder
+from ibfast.codec._frame_encoder import Encoder
+from ibfast.codec._splicer import Audience
+from ibfast.codec.spec import ChannelSpec, Grids
 
 NAME, NAME_WITHOUT_PAST = "ibfast", "ibfast, nothing known"
 AT_ONCE = (1 << 63) - 1

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from benchmarks.endtoend.subscribers import BINARY, CLOSE, ENDED, TEXT, Record
 from benchmarks.soak.latency import Latencies
-from ibfast._frames import FrameDecoder
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec.spec import ChannelSpec
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import ChannelSpec
 
 FAMILY = "quotes"
 VALUES = ("bid", "ask", "bid_size", "ask_size")

@@ -1,7 +1,7 @@
 """The binary dialect as the batcher knows it: the compiled encoder, and what connections must be told besides frames.
 
 The rule of the file: no work per subscriber but one call that splices; texts are told to all of a lane, since to know
-who needs which would cost more. The format is the business of `_delta`, and of docs/stream-protocol.md.
+who needs which would cost more. The format is the business of `_frame_encoder`, and of docs/stream-protocol.md.
 
 No I/O, no clock, no asyncio.
 """
@@ -14,9 +14,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ibfast._audience import Audience as SplicedAudience
-from ibfast._delta import Encoder as Codec
-from ibfast.fanout.binary import ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.codec._frame_encoder import Encoder as Codec
+from ibfast.codec._splicer import Audience as SplicedAudience
+from ibfast.codec.spec import ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.fanout.channels import Channel, interval_class
 from ibfast.fanout.dialect import Audience, Encoder, Replay, Rows
 from ibfast.fanout.past import newest_rows, rows_between

@@ -16,12 +16,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from ibfast.codec.positions import position_of
 from ibfast.enums import Kind
 from ibfast.fanout.channels import HEADER, STRUCTURE, Channel, interval_class
 from ibfast.fanout.dialect import Audience, Encoder, Replay, Rows
 from ibfast.fanout.frames import deflated_text_frame, text_frame
 from ibfast.fanout.messages import encode
-from ibfast.fanout.positions import position_of
 from ibfast.fanout.state import ChannelState, by_instrument
 from ibfast.feed._feed import DTYPES
 from ibfast.feed.feed import FeedView

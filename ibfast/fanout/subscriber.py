@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ibfast.codec.positions import Epoch, class_of, position_of, seq_of
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
@@ -24,7 +25,6 @@ from ibfast.fanout.histories import Histories, Recall
 from ibfast.fanout.messages import Code, RefusedError, Resume, Subscribe, encode
 from ibfast.fanout.past import gaps_after, reaches
 from ibfast.fanout.places import Places
-from ibfast.fanout.positions import Epoch, class_of, position_of, seq_of
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed.feed import BACKFILL_KINDS

@@ -19,7 +19,7 @@ from benchmarks.bandwidth.formats import Dbn, Deflated, Json, header_bytes
 from benchmarks.bandwidth.ours import MismatchError, Server, compare, messages, specs
 from benchmarks.bandwidth.sizes import measured_sizes, said
 from benchmarks.bandwidth.ticks import FAMILIES, START_NS, TickSet, from_file, synthetic, tick_set
-from ibfast._frames import Decoded, FrameDecoder
+from ibfast.codec._frame_decoder import Decoded, FrameDecoder
 
 ROOT = Path(__file__).parents[2]
 MS = 1_000_000

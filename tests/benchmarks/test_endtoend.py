@@ -21,7 +21,7 @@ from benchmarks.endtoend.judge import Connection, Truth, Verdict, read
 from benchmarks.endtoend.report import Report
 from benchmarks.endtoend.rig import Load, Turn
 from benchmarks.endtoend.subscribers import BINARY, CLOSE, ENDED, RECORD, TEXT, Record, records
-from ibfast.fanout.binary import ChannelSpec, lag_frame
+from ibfast.codec.spec import ChannelSpec, lag_frame
 from tests.support.delta_streams import encoded, encoder_of, last_seq, messages, random_rows
 
 ROOT = Path(__file__).parents[2]

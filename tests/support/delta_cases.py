@@ -2,7 +2,7 @@
 
 The rule of the file: the package's encoder makes the messages. Two things only are put together bit by bit: what a
 decoder must refuse, and lags of `event_ns` before 1970, which this encoder writes in another way.
-`tests/test_delta_cases.py` has the mistakes.
+`tests/codec/test_mistakes.py` has the mistakes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ibfast._audience import Audience
-from ibfast._delta import Encoder
-from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, text_frame
+from ibfast.codec._frame_encoder import Encoder
+from ibfast.codec._splicer import Audience
+from ibfast.codec.spec import FAMILIES, ChannelSpec, Grids, text_frame
 from ibfast.feed._feed import DTYPES
 from tests.support.delta_streams import FAR_NS, MS, START_NS, Rows, encoder_of
 

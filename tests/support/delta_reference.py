@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ibfast._frames import FrameDecoder
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec.spec import ChannelSpec
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import ChannelSpec
 from ibfast.feed._feed import DTYPES
 from tests.support.delta_streams import messages, plain
 from tests.support.stream_reference import ReferenceDecoder, RefusedError

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast import Kind
-from ibfast._audience import Audience
-from ibfast._delta import Encoder
-from ibfast._frames import FrameDecoder
-from ibfast.fanout.binary import FAMILIES, ChannelSpec
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec._frame_encoder import Encoder
+from ibfast.codec._splicer import Audience
+from ibfast.codec.spec import FAMILIES, ChannelSpec
 from ibfast.feed._feed import DTYPES
 
 Rows = dict[str, NDArray[Any]]

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ibfast._audience import Audience
-from ibfast._delta import Encoder
-from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.codec._frame_encoder import Encoder
+from ibfast.codec._splicer import Audience
+from ibfast.codec.spec import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.feed._feed import DTYPES
 from tests.support.delta_cases import books, full_book, states
 from tests.support.delta_streams import FAR_NS, MS, START_NS, last_seq, messages, random_rows

@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 
-from ibfast._frames import FrameDecoder
-from ibfast.fanout.binary import ChannelSpec
-from ibfast.fanout.positions import class_of, position_of, seq_of
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec.positions import class_of, position_of, seq_of
+from ibfast.codec.spec import ChannelSpec
 from ibfast.fanout.server import FanoutServer
 from tests.support.fanout_desk import Desk
 

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 from websockets.asyncio.client import connect
 
-from ibfast._frames import FrameDecoder
-from ibfast.fanout.binary import ChannelSpec
-from ibfast.fanout.positions import position_of
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec.positions import position_of
+from ibfast.codec.spec import ChannelSpec
 from ibfast.fanout.server import FanoutServer
 
 

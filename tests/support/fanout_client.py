@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 
+from ibfast.codec.positions import CLASSES
 from ibfast.config import FanoutConfig
 from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.positions import CLASSES
 from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.tokens import StaticToken, Tokens, digest_of

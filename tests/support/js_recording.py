@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast._audience import Audience
-from ibfast._delta import Encoder
-from ibfast._frames import Decoded, FrameDecoder
+from ibfast.codec._frame_decoder import Decoded, FrameDecoder
+from ibfast.codec._frame_encoder import Encoder
+from ibfast.codec._splicer import Audience
+from ibfast.codec.spec import FAMILIES, LAG_REASONS, ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import FAMILIES, LAG_REASONS, ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.feed._feed import DTYPES
 
 TEXTS = ("", "ARCA", "ISLAND", "T I", "⊕ €", "NYSE")

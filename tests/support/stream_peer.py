@@ -17,8 +17,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from ibfast.codec.positions import position_of
 from ibfast.fanout.channels import interval_class
-from ibfast.fanout.positions import position_of
 
 EPOCH = "9f2c51d07a3e4b18-1-2-2-0"
 CON_ID = 265598

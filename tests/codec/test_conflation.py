@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast import Kind
-from ibfast.fanout.binary import FAMILIES, ChannelSpec
+from ibfast.codec.spec import FAMILIES, ChannelSpec
 from ibfast.feed._feed import DTYPES
 from tests.support.delta_streams import (
     FAR_NS,

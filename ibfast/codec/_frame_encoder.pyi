@@ -4,7 +4,7 @@ from typing import Any
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from ibfast.fanout.binary import ChannelSpec, Grids
+from ibfast.codec.spec import ChannelSpec, Grids
 
 __all__ = ["Encoder"]
 

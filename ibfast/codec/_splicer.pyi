@@ -1,6 +1,6 @@
 from typing_extensions import disjoint_base
 
-from ibfast._delta import Encoder
+from ibfast.codec._frame_encoder import Encoder
 
 __all__ = ["Audience"]
 

@@ -3,7 +3,7 @@ from typing import Any
 from numpy.typing import NDArray
 from typing_extensions import Buffer, disjoint_base
 
-from ibfast.fanout.binary import ChannelSpec
+from ibfast.codec.spec import ChannelSpec
 
 MOST_ROWS_OF_A_MESSAGE: int
 

@@ -12,9 +12,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove
 
-from ibfast._bits cimport put_varint, varint_bytes
-from ibfast._delta cimport Encoder, piece_t
-from ibfast._frames cimport (
+from ibfast.codec._bits cimport put_varint, varint_bytes
+from ibfast.codec._frame_encoder cimport Encoder, piece_t
+from ibfast.codec._frame_decoder cimport (
     CLOCK, GAP_BITS, MOST_CHANNEL, MOST_GAP, MOST_SKIP, WINDOW, grown, put_frame_header,
 )
 

@@ -12,16 +12,16 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
-from ibfast._bits cimport (
+from ibfast.codec._bits cimport (
     eg_bits, eg_fits, get_64, get_bits, get_eg, get_eg_below, put_bits, put_eg, put_wide, read_too_far, reader_t,
     top_bit, unzigzag, writer_t, zigzag,
 )
-from ibfast._grid cimport (
+from ibfast.codec._grid cimport (
     MOST_PLACE, NAN_BITS, PLACE_K, POWERS, bits_of, double_of, find_place, get_grid, grid_t, number_t, put_grid,
     rounded, set_place,
 )
 from ibfast.feed._records cimport depth_t, greeks_t, tick_t
-from ibfast._state cimport (
+from ibfast.codec._channel_state cimport (
     AS_DOUBLE, AS_EVENT, AS_INTEGER, AS_PRICE, AS_SIZE, CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, DEPTH, GREEKS, GRIDS,
     K_OTHER, K_PRICE, K_SIZE_STEP, MOST_COLUMNS, POSITION, PRICE_GRID, QUOTES, SIZE_GRID, TICKS, TRADES, change_grid,
     column_t, columns_in, columns_of, double_in_line, fits_column, from_book, get_key, integer_in, line_at, line_row,

@@ -1,4 +1,4 @@
-# Encoders of the stream protocol's sending side, as audiences see them: `_delta.pyx` says what they do.
+# Encoders of the stream protocol's sending side, as audiences see them: `_frame_encoder.pyx` says what they do.
 #
 # The rule of the file: what one window has left is in `pieces` and `writer` until the next one.
 
@@ -6,10 +6,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cimport cython
 
-from ibfast._bits cimport writer_t
+from ibfast.codec._bits cimport writer_t
 from ibfast.feed._records cimport depth_t
-from ibfast._rows cimport pen_t, text_log_t
-from ibfast._state cimport FAMILIES, MOST_LINES, book_t, state_t
+from ibfast.codec._rows cimport pen_t, text_log_t
+from ibfast.codec._channel_state cimport FAMILIES, MOST_LINES, book_t, state_t
 
 
 # A channel of an encoder. What every row touches stands first; from `window` on it is about the window of that number.

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibfast._audience import Audience
-from ibfast._delta import Encoder
-from ibfast._frames import FrameDecoder
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec._frame_encoder import Encoder
+from ibfast.codec._splicer import Audience
+from ibfast.codec.spec import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.feed._feed import DTYPES
 from tests.support.delta_reference import Reference, are_agreed
 from tests.support.delta_streams import (

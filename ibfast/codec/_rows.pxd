@@ -8,12 +8,12 @@
 from libc.stdint cimport int8_t, int16_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ibfast._bits cimport (
+from ibfast.codec._bits cimport (
     eg_fits, get_bits, get_eg, peek, put_bits, put_eg, read_too_far, reader_t, top_bit, unzigzag, writer_t, zigzag,
 )
-from ibfast._grid cimport NAN_BITS, bits_of, find_place, grid_t, number_t, set_place
+from ibfast.codec._grid cimport NAN_BITS, bits_of, find_place, grid_t, number_t, set_place
 from ibfast.feed._records cimport quote_t, trade_t
-from ibfast._state cimport (
+from ibfast.codec._channel_state cimport (
     ASK, ASK_SIZE, BEFORE, BID, BID_SIZE, CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, FAMILIES, GRIDS, K_NUMBERS, K_PRICE,
     K_SIZE_FRESH, K_SIZE_STEP, K_TRADE_PRICE, K_TRADE_SIZE, PRICE, PRICE_GRID, QUOTES, SIZE, SIZE_GRID, TRADES,
     TRADE_SIZE_GRID, state_t, top_row, top_t,

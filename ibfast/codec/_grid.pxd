@@ -9,7 +9,9 @@ from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy
 
-from ibfast._bits cimport get_64, get_bits, get_eg, put_bits, put_eg, put_wide, reader_t, unzigzag, writer_t, zigzag
+from ibfast.codec._bits cimport (
+    get_64, get_bits, get_eg, put_bits, put_eg, put_wide, reader_t, unzigzag, writer_t, zigzag,
+)
 
 
 cdef extern from *:

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""A channel's state: what is remembered of each family, the book, snapshots; `_state.pxd` says what it is.
+"""A channel's state: what is remembered of each family, the book, snapshots; `_channel_state.pxd` says what it is.
 
 The rule of the file: whatever is read is checked before it is used. `state_of_spec` alone touches Python objects.
 
@@ -10,11 +10,11 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove, memset, strcmp
 
-from ibfast._bits cimport (
+from ibfast.codec._bits cimport (
     get_64, get_bits, get_eg, get_eg_below, put_bits, put_eg, put_wide, read_too_far, reader_t, unzigzag, writer_room,
     writer_t, zigzag,
 )
-from ibfast._grid cimport (
+from ibfast.codec._grid cimport (
     NAN_BITS, bits_of, double_of, get_grid, get_state_number, grid_init, grid_t, put_grid, put_state_number,
 )
 from ibfast.feed._records cimport KIND_DEPTH_RESET, bar_t, depth_t, greeks_t, tick_t

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The sending side of the stream protocol: rows of the feed to the pieces of a window, channel by channel.
 
-The rule of the file: all here is done once, however many read. Who gets which pieces is `_audience`'s business, rows
+The rule of the file: all here is done once, however many read. Who gets which pieces is `_splicer`'s business, rows
 and bits of one channel are `_rows`'. No asyncio, no socket, no clock.
 
 No I/O, no clock, no asyncio.
@@ -17,20 +17,20 @@ cimport numpy as cnp
 
 import numpy as np
 
-from ibfast._bits cimport put_bits, put_eg, put_end, put_uniform, put_varint, writer_room, writer_t
-from ibfast._frames cimport (
+from ibfast.codec._bits cimport put_bits, put_eg, put_end, put_uniform, put_varint, writer_room, writer_t
+from ibfast.codec._frame_decoder cimport (
     CLASSES, GAP_BITS, SEQ_FIRST_K, SEQ_STEP_K, SNAPSHOT, grown, grown_with_zeros, put_frame_header,
 )
-from ibfast._grid cimport grid_t
+from ibfast.codec._grid cimport grid_t
 from ibfast.feed._records cimport KIND_DEPTH_RESET, depth_t, tick_t
-from ibfast._rows cimport WISH_GRIDS, floor_to, pen_free, pen_init, put_k, put_row
-from ibfast._state cimport (
+from ibfast.codec._rows cimport WISH_GRIDS, floor_to, pen_free, pen_init, put_k, put_row
+from ibfast.codec._channel_state cimport (
     CODEC_OK, DEPTH, FAMILIES, GRIDS, K_COUNT, K_TIME, MOST_LEVELS, book_difference, book_t, change_book, column_bit,
     grids_of_spec, line_of_row, put_state, row_bytes, state_free, state_of_spec, state_t,
 )
 
 from ibfast.feed._feed import DTYPES as _DTYPES
-from ibfast._state import FAMILY_NAMES as _NAMES
+from ibfast.codec._channel_state import FAMILY_NAMES as _NAMES
 
 __all__ = ["Encoder"]
 

@@ -1,4 +1,5 @@
-"""The binary dialect around the compiled codec (`ibfast._delta`): what a channel is, its grids, and the rare messages.
+"""The binary dialect around the compiled codec (`ibfast.codec._frame_encoder`): what a channel is, its grids, and the
+rare messages.
 
 The rule of the file: a `ChannelSpec` says all that both sides must agree on before the first bit; the stream protocol
 (docs/stream-protocol.md, "Channels" and "Binary messages") says the same in words.

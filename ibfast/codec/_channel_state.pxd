@@ -6,8 +6,8 @@
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from ibfast._bits cimport reader_t, writer_t
-from ibfast._grid cimport double_of, grid_t, number_t
+from ibfast.codec._bits cimport reader_t, writer_t
+from ibfast.codec._grid cimport double_of, grid_t, number_t
 from ibfast.feed._records cimport bar_t, depth_t, greeks_t, quote_t, tick_t, trade_t
 
 

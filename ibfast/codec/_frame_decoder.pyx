@@ -16,18 +16,18 @@ from libc.string cimport memcpy, memset
 cimport cython
 cimport numpy as cnp
 
-from ibfast._bits cimport (
+from ibfast.codec._bits cimport (
     READER_SLACK, get_64, get_bits, get_eg, get_uniform, get_varint, read_too_far, reader_start, reader_t,
 )
 from ibfast.feed._records cimport tick_t
-from ibfast._rows cimport get_row
-from ibfast._state cimport (
+from ibfast.codec._rows cimport get_row
+from ibfast.codec._channel_state cimport (
     CODEC_BAD, CODEC_NO_MEMORY, CODEC_OK, DEPTH, FAMILIES, K_COUNT, K_TIME, TICKS, get_state, level_row, line_row,
     lines_of_family, row_bytes, state_free, state_of_spec, state_t, top_row,
 )
 
 from ibfast.feed._feed import DTYPES as _DTYPES
-from ibfast._state import FAMILY_NAMES as _NAMES
+from ibfast.codec._channel_state import FAMILY_NAMES as _NAMES
 from ibfast.errors import ProtocolError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ibfast._frames import FrameDecoder
+from ibfast.codec._frame_decoder import FrameDecoder
+from ibfast.codec.spec import ChannelSpec
 from ibfast.errors import ProtocolError
-from ibfast.fanout.binary import ChannelSpec
 from tests.support.delta_streams import plain
 from tests.support.delta_vectors import FOLDER, fields, said
 from tests.support.stream_reference import ReferenceDecoder, RefusedError
