@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ibfast._core import Decoder
-    from ibfast.config import (
+    from ibfast.config.sections import (
         AuthConfig,
         BreakerConfig,
         Config,
@@ -47,7 +47,7 @@ else:
         __name__,
         {
             "ibfast._core": ("Decoder",),
-            "ibfast.config": (
+            "ibfast.config.sections": (
                 "AuthConfig",
                 "BreakerConfig",
                 "Config",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ibfast import __version__
-from ibfast.config import MAX_PORT, Config
+from ibfast.config.sections import MAX_PORT, Config
 from ibfast.demo import DemoOptions, demo
 from ibfast.embedded import Simulation
 from ibfast.enums import ServerVersion

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any, Final, cast
 
+from ibfast.config.tls import TlsConfig, explain
 from ibfast.protocol import Protocol, State
-from ibfast.tls import TlsConfig, explain
 
 __all__ = ["NO_DESCRIPTORS", "Connection", "open_connection"]
 
@@ -143,7 +143,7 @@ async def open_connection(
     second after the one before it, or as soon as that one fails.
 
     Raises:
-        OSError: there is nobody, or no TLS: see `ibfast.tls.explain`.
+        OSError: there is nobody, or no TLS: see `ibfast.config.tls.explain`.
         ConfigError: a file that `tls` names can't be used.
     """
     options: dict[str, Any] = {}

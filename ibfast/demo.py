@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ibfast.config import Config, FanoutConfig, PacingConfig, ReconnectionConfig
+from ibfast.config.sections import Config, FanoutConfig, PacingConfig, ReconnectionConfig
 from ibfast.embedded import Simulation, embedded_gateway
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import ConfigError, ConnectError, RequestError, StreamError

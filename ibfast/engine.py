@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Final
 
-from ibfast.config import Config, FanoutConfig, SecurityConfig
+from ibfast.config.sections import Config, FanoutConfig, SecurityConfig
 from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.tokens import StaticToken, Tokens, digest_of

@@ -10,11 +10,11 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
-from ibfast.config import Config
+from ibfast.config.sections import Config
+from ibfast.config.tls import explain
 from ibfast.connection import NO_DESCRIPTORS, Connection, open_connection
 from ibfast.errors import ConfigError, ConnectError, NotConnectedError
 from ibfast.protocol import NOT_ENABLED, Protocol, State
-from ibfast.tls import explain
 
 __all__ = ["Link"]
 

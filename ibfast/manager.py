@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.bar_history import BarHistory
-from ibfast.config import Config
+from ibfast.config.sections import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import NotConnectedError, copy_of

@@ -12,7 +12,7 @@ from typing import Protocol as Door
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast.config import Config
+from ibfast.config.sections import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind
 from ibfast.feed.feed import Feed

@@ -16,7 +16,7 @@ from typing import Any, Self
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 
-from ibfast.config import Config
+from ibfast.config.sections import Config
 from ibfast.contracts import Contract
 from ibfast.enums import MarketDataType
 from ibfast.errors import ConfigError, NotConnectedError

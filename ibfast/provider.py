@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
-from ibfast.config import Config
+from ibfast.config.checks import is_whole
+from ibfast.config.sections import Config
 from ibfast.engine import engine
 from ibfast.errors import Error, LoopError, NotConnectedError
 from ibfast.manager import IBKRConnectionManager
-from ibfast.policy.checks import is_whole
 from ibfast.scalars import flag, plain, text, whole
 from ibfast.stream_client import Answer, Question, Reply, StreamClient, Wish
 from ibfast.stream_link import News, StreamLink

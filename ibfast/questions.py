@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast.config import Config
+from ibfast.config.sections import Config
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import Error, NotConnectedError, RequestError

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from ibfast import __version__
-from ibfast.config import Config, SecurityConfig
+from ibfast.config.sections import Config, SecurityConfig
 from ibfast.embedded import HOST, EmbeddedGateway, Simulation, embedded_gateway
 from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.fanout.limits import is_loopback

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, TypeAlias
 
-from ibfast.config import Config
+from ibfast.config.sections import Config
 from ibfast.errors import AuthError, Error, NotConnectedError
 from ibfast.policy.reconnection import Reconnection
 from ibfast.stream_client import Answer, Closing, Later, Output, Reply, StreamClient

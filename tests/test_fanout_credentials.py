@@ -13,9 +13,9 @@ import trustme
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from ibfast.config.security import SecurityConfig
 from ibfast.fanout.credentials import Credentials
 from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.tokens import Grant
 from tests.support.fanout_client import JsonClient, client_of, serving

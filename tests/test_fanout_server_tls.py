@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server_tls import server_context
 
 AUTHORITY = trustme.CA()

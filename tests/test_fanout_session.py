@@ -19,10 +19,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ibfast.config import FanoutConfig
+from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError, FeedError, NotConnectedError
 from ibfast.fanout.jwt_tokens import JwtSigner
 from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 from ibfast.feed import Feed
 from tests.support.fanout_client import BEARER, client_of, serving, token_of

@@ -10,10 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
 from ibfast.fanout.jwt_tokens import JwtSigner
 from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.token_files import MAX_FILE_BYTES, load_tokens, parse_tokens
 from ibfast.fanout.tokens import Denied, Grant, Reason, digest_of
 

@@ -11,7 +11,7 @@ from benchmarks.soak import child
 from benchmarks.soak.subject import Errors
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import FanoutConfig, PacingConfig
-from ibfast.fanout.security_config import SecurityConfig
+from ibfast.config.security import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 
 

@@ -20,12 +20,12 @@ import trustme
 from benchmarks.faults.subject import config, pool_of
 from benchmarks.faults.world import SPEED, Scenario, World
 from ibfast.config import SessionConfig
+from ibfast.config.tls import TlsConfig
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.subscription import Subscription
-from ibfast.tls import TlsConfig
 
 OUTAGE_S = 1.0
 HOUR_S = 3600

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server_tls import server_context
 from ibfast.fanout.token_files import load_tokens
 from ibfast.fanout.tokens import Tokens

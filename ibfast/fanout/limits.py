@@ -13,8 +13,8 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable
 
+from ibfast.config.checks import require
 from ibfast.errors import ConfigError
-from ibfast.policy.checks import require
 
 __all__ = [
     "Bucket",

@@ -15,10 +15,10 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Self
 
+from ibfast.config.checks import require, require_whole
 from ibfast.contracts import Contract
 from ibfast.errors import ConfigError
 from ibfast.fanout.channels import DATA_TYPES, MODES
-from ibfast.policy.checks import require, require_whole
 
 __all__ = ["Permissions"]
 

@@ -27,7 +27,8 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from ibfast.config import FanoutConfig
+from ibfast.config.sections import FanoutConfig
+from ibfast.config.security import SecurityConfig
 from ibfast.fanout.backlog import BacklogLimits
 from ibfast.fanout.batcher import Batcher, Loss
 from ibfast.fanout.bell import Bell
@@ -47,7 +48,6 @@ from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind, is_loopbac
 from ibfast.fanout.messages import Code
 from ibfast.fanout.pages import Health, Page, Pages
 from ibfast.fanout.questions import ContractQuestions
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.session import Hub, Session
 from ibfast.fanout.tokens import Grant, Tokens
 from ibfast.fanout.turns import Turns

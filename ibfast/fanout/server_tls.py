@@ -11,8 +11,8 @@ import socket
 import ssl
 from pathlib import Path
 
+from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.token_files import read_guarded
 
 __all__ = ["detached", "server_context"]

@@ -21,9 +21,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
 from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.tokens import StaticToken, Tokens, Verifier, digest_of
 from ibfast.private_files import fault_of
 

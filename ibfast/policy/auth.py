@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ibfast.config.checks import require
 from ibfast.errors import AuthError
-from ibfast.policy.checks import require
 
 __all__ = ["AccountType", "AuthManager", "Login", "mask"]
 

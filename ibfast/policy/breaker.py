@@ -20,8 +20,8 @@ from enum import Enum
 from types import TracebackType
 from typing import ParamSpec, TypeVar, cast
 
+from ibfast.config.checks import require, require_seconds, require_share, require_whole
 from ibfast.errors import CircuitOpenError
-from ibfast.policy.checks import require, require_seconds, require_share, require_whole
 from ibfast.policy.outcomes import LastCalls, LastSeconds, Outcomes
 
 __all__ = ["BreakerMetrics", "BreakerState", "CircuitBreaker", "Permit", "Transition"]

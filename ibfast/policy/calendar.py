@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from enum import IntEnum
 
-from ibfast.policy.checks import is_whole, require, require_zone
+from ibfast.config.checks import is_whole, require, require_zone
 from ibfast.wire.times import zone_of
 
 __all__ = ["MaintenanceCalendar", "Window", "WindowKind"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from ibfast.policy.checks import require, require_seconds
+from ibfast.config.checks import require, require_seconds
 from ibfast.policy.hours import TradingHours
 from ibfast.policy.promptness import LATE_S, Promptness
 from ibfast.policy.silence import SilenceLimits, StreamState, StreamWatch

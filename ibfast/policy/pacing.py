@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ibfast.config.checks import require_whole
 from ibfast.errors import ConfigError, PacingError
-from ibfast.policy.checks import require_whole
 from ibfast.policy.pacing_account import AccountLimits
 from ibfast.policy.pacing_lessons import Reaction, lesson_of, teach
 from ibfast.policy.pacing_meters import Ledger

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Iterable
 
-from ibfast.policy.checks import require_whole
+from ibfast.config.checks import require_whole
 from ibfast.policy.pacing_meters import Ledger
 from ibfast.policy.pacing_queue import Queue, Ticket
 from ibfast.policy.pacing_rules import ACCOUNT_RULES, LEAST_LINES, charges, unlimited, windows_of

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ibfast.policy.checks import is_number, require, require_seconds
+from ibfast.config.checks import is_number, require, require_seconds
 from ibfast.policy.hours import TradingHours
 
 __all__ = ["Cadence", "SilenceLimits", "StreamState", "StreamWatch"]

@@ -29,9 +29,9 @@ from benchmarks.chaos.judge import Problem
 from benchmarks.chaos.market import CONTRACTS, FIRST_CON_ID, Market
 from benchmarks.chaos.world import Setup, Verdict, World, gathered
 from ibfast.config import FanoutConfig
+from ibfast.config.security import SecurityConfig
 from ibfast.contracts import Contract
 from ibfast.errors import ConfigError
-from ibfast.fanout.security_config import SecurityConfig
 from ibfast.fanout.server import FanoutServer
 
 START_S = 30.0

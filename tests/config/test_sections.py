@@ -21,8 +21,8 @@ from ibfast.config import (
     SessionConfig,
     TlsConfig,
 )
+from ibfast.config.loader import sections_of
 from ibfast.errors import ConfigError
-from ibfast.settings import sections_of
 
 
 def test_defaults_are_valid() -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ibfast import Config
 from ibfast.config import AuthConfig, HeartbeatConfig, TlsConfig
+from ibfast.config.loader import CONFIG_VARIABLE, SECRET, SERVICE_VARIABLE, paths_of, sections_of, variables_of
 from ibfast.errors import ConfigError
-from ibfast.settings import CONFIG_VARIABLE, SECRET, SERVICE_VARIABLE, paths_of, sections_of, variables_of
 
 EXAMPLES: dict[str, Any] = {
     "host": "gateway.example.net",

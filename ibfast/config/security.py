@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from ibfast.config.checks import is_number, require, require_seconds, require_whole
 from ibfast.errors import ConfigError
 from ibfast.fanout.limits import Origins
-from ibfast.policy.checks import is_number, require, require_seconds, require_whole
 
 __all__ = ["SecurityConfig"]
 

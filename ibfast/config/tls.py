@@ -11,8 +11,8 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ibfast.config.loader import SECRET
 from ibfast.errors import ConfigError, ConnectError
-from ibfast.settings import SECRET
 
 __all__ = ["TlsConfig", "explain"]
 

@@ -1,8 +1,8 @@
 """Settings: of the connection, and of everything that keeps it alive.
 
 The rule of the file: settings that exist are valid; what is wrong is said when they are made, with the field's name
-("section.field") and the remedy. Where settings come from is the business of `settings`, what they cause that of the
-policies.
+("section.field") and the remedy. Where settings come from is the business of `config.loader`, what they cause that of
+the policies.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from ibfast.errors import ConfigError
-from ibfast.fanout.security_config import SecurityConfig
-from ibfast.policy.auth import AuthManager, mask
-from ibfast.policy.calendar import MaintenanceCalendar
-from ibfast.policy.checks import (
+from ibfast.config.checks import (
     is_number,
     is_whole,
     require,
@@ -29,8 +25,12 @@ from ibfast.policy.checks import (
     require_whole,
     require_zone,
 )
-from ibfast.settings import SECRET, load_settings, sections_of
-from ibfast.tls import TlsConfig
+from ibfast.config.loader import SECRET, load_settings, sections_of
+from ibfast.config.security import SecurityConfig
+from ibfast.config.tls import TlsConfig
+from ibfast.errors import ConfigError
+from ibfast.policy.auth import AuthManager, mask
+from ibfast.policy.calendar import MaintenanceCalendar
 from ibfast.wire.times import zone_of
 
 __all__ = [
