@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from ibfast.manager import IBKRConnectionManager
     from ibfast.monitor import ConnectionMonitor, Health
     from ibfast.policy.auth import AuthManager
-    from ibfast.policy.breaker import CircuitBreaker
-    from ibfast.policy.calendar import MaintenanceCalendar
     from ibfast.policy.codes import Severity
     from ibfast.policy.error_handler import ErrorHandler
-    from ibfast.policy.heartbeat import HeartbeatMonitor
-    from ibfast.policy.pacing import RateLimiter
-    from ibfast.policy.reconnection import Reconnection
+    from ibfast.policy.health.heartbeat import HeartbeatMonitor
+    from ibfast.policy.pacing.limiter import RateLimiter
+    from ibfast.policy.reconnect.breaker import CircuitBreaker
+    from ibfast.policy.reconnect.calendar import MaintenanceCalendar
+    from ibfast.policy.reconnect.reconnection import Reconnection
     from ibfast.policy.session import SessionManager
     from ibfast.policy.subscription import SubscriptionState
     from ibfast.pool import ConnectionPool
@@ -65,13 +65,13 @@ else:
             "ibfast.manager": ("IBKRConnectionManager",),
             "ibfast.monitor": ("ConnectionMonitor", "Health"),
             "ibfast.policy.auth": ("AuthManager",),
-            "ibfast.policy.breaker": ("CircuitBreaker",),
-            "ibfast.policy.calendar": ("MaintenanceCalendar",),
+            "ibfast.policy.reconnect.breaker": ("CircuitBreaker",),
+            "ibfast.policy.reconnect.calendar": ("MaintenanceCalendar",),
             "ibfast.policy.codes": ("Severity",),
             "ibfast.policy.error_handler": ("ErrorHandler",),
-            "ibfast.policy.heartbeat": ("HeartbeatMonitor",),
-            "ibfast.policy.pacing": ("RateLimiter",),
-            "ibfast.policy.reconnection": ("Reconnection",),
+            "ibfast.policy.health.heartbeat": ("HeartbeatMonitor",),
+            "ibfast.policy.pacing.limiter": ("RateLimiter",),
+            "ibfast.policy.reconnect.reconnection": ("Reconnection",),
             "ibfast.policy.session": ("SessionManager",),
             "ibfast.policy.subscription": ("SubscriptionState",),
             "ibfast.pool": ("ConnectionPool",),

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from ibfast.errors import StoreError
 from ibfast.owner import Owner
-from ibfast.policy.pacing import Ticket
-from ibfast.policy.pacing_rules import LONGEST_SPAN_S, windows_of
+from ibfast.policy.pacing.limiter import Ticket
+from ibfast.policy.pacing.rules import LONGEST_SPAN_S, windows_of
 from ibfast.policy.subscription import Subscription
 from ibfast.store import Sent, SentRequest, Store
 

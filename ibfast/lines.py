@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import Error
 from ibfast.owner import Owner
-from ibfast.policy.heartbeat import HeartbeatMonitor, StreamState
-from ibfast.policy.hours import TradingHours
-from ibfast.policy.pacing import Ticket, TicketState
+from ibfast.policy.health.heartbeat import HeartbeatMonitor, StreamState
+from ibfast.policy.health.hours import TradingHours
+from ibfast.policy.pacing.limiter import Ticket, TicketState
 from ibfast.policy.subscription import (
     CANCELS,
     SUBSCRIPTION_REQUESTS,

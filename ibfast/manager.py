@@ -27,7 +27,7 @@ from ibfast.monitor import ConnectionMonitor, Health
 from ibfast.outbox import Outbox
 from ibfast.owner import Membership
 from ibfast.policy.error_handler import ErrorHandler
-from ibfast.policy.pacing import AccountLimits, RateLimiter, TicketState
+from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, TicketState
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
 from ibfast.protocol import Arrival, Protocol

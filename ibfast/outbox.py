@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ibfast.enums import ServerVersion
 from ibfast.errors import NotConnectedError
-from ibfast.policy.clock import ClockQuestion, ClockRequest
-from ibfast.policy.pacing import RateLimiter, Ticket, TicketState
+from ibfast.policy.pacing.clock import ClockQuestion, ClockRequest
+from ibfast.policy.pacing.limiter import RateLimiter, Ticket, TicketState
 from ibfast.protocol import Protocol
 from ibfast.wire.requests import CurrentTimeInMillisRequest, CurrentTimeRequest, Request
 

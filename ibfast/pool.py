@@ -23,7 +23,7 @@ from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.feed.feed import Feed
 from ibfast.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, feed_of, limits_of
 from ibfast.monitor import STATE_EVENT, Event, Health
-from ibfast.policy.pacing import AccountLimits
+from ibfast.policy.pacing.limiter import AccountLimits
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState, family_of
 from ibfast.scalars import whole
 from ibfast.stream import Stream, Wanted

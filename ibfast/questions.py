@@ -26,9 +26,9 @@ from ibfast.historical import MOST_TICKS, check_bars, check_kind, check_ticks
 from ibfast.history import HISTORICAL_BAR
 from ibfast.lately import Lately
 from ibfast.outbox import Outbox
-from ibfast.policy.breaker import CircuitBreaker
-from ibfast.policy.clock import CLOCK_REQUESTS
-from ibfast.policy.pacing import Ticket, TicketState
+from ibfast.policy.pacing.clock import CLOCK_REQUESTS
+from ibfast.policy.pacing.limiter import Ticket, TicketState
+from ibfast.policy.reconnect.breaker import CircuitBreaker
 from ibfast.protocol import Protocol, State
 from ibfast.scalars import flag, moment, text, whole
 from ibfast.shown import shown

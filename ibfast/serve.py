@@ -28,7 +28,7 @@ from ibfast.garbage import collect_everything, short_collections
 from ibfast.manager import IBKRConnectionManager
 from ibfast.monitor import STATE_EVENT, Event
 from ibfast.policy.auth import mask
-from ibfast.policy.reconnection import LinkState
+from ibfast.policy.reconnect.reconnection import LinkState
 from ibfast.shown import shown
 
 __all__ = ["first_of", "serve"]

@@ -14,7 +14,7 @@ from typing import Final, NoReturn, TypeAlias
 
 from ibfast.config.sections import Config
 from ibfast.errors import AuthError, Error, NotConnectedError
-from ibfast.policy.reconnection import Reconnection
+from ibfast.policy.reconnect.reconnection import Reconnection
 from ibfast.stream_client import Answer, Closing, Later, Output, Reply, StreamClient
 from ibfast.stream_socket import ConnectionClosed, Socket, dial, dialect_of, hang_up, reason_of
 from ibfast.updates import Arrival, Event, State

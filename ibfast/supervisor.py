@@ -24,9 +24,9 @@ from ibfast.link import Link
 from ibfast.monitor import Health
 from ibfast.owner import Owner
 from ibfast.policy.auth import AuthManager
-from ibfast.policy.breaker import CircuitBreaker
-from ibfast.policy.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
-from ibfast.policy.reconnection import LinkState, Reconnection
+from ibfast.policy.health.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
+from ibfast.policy.reconnect.breaker import CircuitBreaker
+from ibfast.policy.reconnect.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
 from ibfast.protocol import Arrival, Protocol, State
 from ibfast.questions import CLOCK_ANSWERS

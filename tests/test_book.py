@@ -20,7 +20,7 @@ from ibfast import Config, IBKRConnectionManager
 from ibfast.book import ALIVE_S, NS
 from ibfast.config import PacingConfig, SessionConfig
 from ibfast.errors import ConnectError
-from ibfast.policy.pacing_rules import RULES
+from ibfast.policy.pacing.rules import RULES
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe

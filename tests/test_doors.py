@@ -185,7 +185,7 @@ def test_the_socket_of_a_stream_s_client_is_one_file_s_business() -> None:
     assert {name for name in importers if not name.startswith("ibfast.fanout")} == {"ibfast.stream_socket"}
 
 
-HAS_A_CLOCK = {"ibfast.policy.breaker"}
+HAS_A_CLOCK = {"ibfast.policy.reconnect.breaker"}
 """Usable on its own, as decorator and context manager: its clock is the default of a parameter."""
 
 

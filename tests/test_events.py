@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ibfast
 from ibfast.monitor import LEVELS, STATE_EVENT
-from ibfast.policy.silence import StreamState
+from ibfast.policy.health.silence import StreamState
 
 PACKAGE = Path(ibfast.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "events.md"

@@ -19,7 +19,7 @@ from tests.support.conversations import AAPL, small_feed
 from tests.support.loops import Run, until
 
 SYMBOLS = [f"SYM{number:03}" for number in range(16)]
-LOOKED_AT_BY_THE_LOOP = ("ibfast.policy.pacing", "ibfast.policy.heartbeat")
+LOOKED_AT_BY_THE_LOOP = ("ibfast.policy.pacing", "ibfast.policy.health")
 LENGTHS = {"RateLimiter.__len__", "Queue.count"}
 """All that other threads may ask of a limiter: it is one look, at one number, and changes nothing."""
 

@@ -14,8 +14,8 @@ from ibfast import lines
 from ibfast.contracts import Contract
 from ibfast.feed import Feed
 from ibfast.outbox import Outbox
-from ibfast.policy.heartbeat import HeartbeatMonitor, SilenceLimits
-from ibfast.policy.pacing import RateLimiter
+from ibfast.policy.health.heartbeat import HeartbeatMonitor, SilenceLimits
+from ibfast.policy.pacing.limiter import RateLimiter
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
 from ibfast.protocol import Protocol

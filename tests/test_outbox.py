@@ -8,7 +8,7 @@ from ibfast.contracts import Contract
 from ibfast.errors import NotConnectedError
 from ibfast.feed import Feed
 from ibfast.outbox import Outbox
-from ibfast.policy.pacing import RateLimiter, Ticket
+from ibfast.policy.pacing.limiter import RateLimiter, Ticket
 from ibfast.protocol import Protocol
 from ibfast.wire.requests import CurrentTimeRequest, TickByTick
 

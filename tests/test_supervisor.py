@@ -23,7 +23,7 @@ from ibfast.config import AuthConfig, HeartbeatConfig, PacingConfig, Reconnectio
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConnectError, NotConnectedError
 from ibfast.feed.feed import NO_INSTRUMENT
-from ibfast.policy.pacing_rules import MARGIN_S
+from ibfast.policy.pacing.rules import MARGIN_S
 from ibfast.policy.subscription import SubscriptionState
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market

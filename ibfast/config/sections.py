@@ -30,7 +30,7 @@ from ibfast.config.security import SecurityConfig
 from ibfast.config.tls import TlsConfig
 from ibfast.errors import ConfigError
 from ibfast.policy.auth import AuthManager, mask
-from ibfast.policy.calendar import MaintenanceCalendar
+from ibfast.policy.reconnect.calendar import MaintenanceCalendar
 from ibfast.wire.times import zone_of
 
 __all__ = [

@@ -17,9 +17,9 @@ from enum import StrEnum
 from itertools import pairwise
 
 from ibfast.config.checks import require, require_seconds
-from ibfast.policy.hours import TradingHours
-from ibfast.policy.promptness import LATE_S, Promptness
-from ibfast.policy.silence import SilenceLimits, StreamState, StreamWatch
+from ibfast.policy.health.hours import TradingHours
+from ibfast.policy.health.promptness import LATE_S, Promptness
+from ibfast.policy.health.silence import SilenceLimits, StreamState, StreamWatch
 
 __all__ = ["Change", "HeartbeatMonitor", "LinkHealth", "RttStatistics", "SilenceLimits", "StreamState"]
 

@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, replace
 import pytest
 
 from ibfast.contracts import Contract, Forex, Stock
-from ibfast.policy.pacing_rules import MARGIN_S, RULES, Lane, charges, identity, lane_of, windows_of
+from ibfast.policy.pacing.rules import MARGIN_S, RULES, Lane, charges, identity, lane_of, windows_of
 from ibfast.sim.history import BAR_SECONDS
 from ibfast.sim.pacing import AccountLimits as GatewayLimits
 from ibfast.sim.pacing import RequestRate

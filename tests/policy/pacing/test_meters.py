@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.policy.pacing_meters import Ledger
-from ibfast.policy.pacing_rules import EVERYTHING, RULES
+from ibfast.policy.pacing.meters import Ledger
+from ibfast.policy.pacing.rules import EVERYTHING, RULES
 
 LINES = ("lines", EVERYTHING)
 SIXTY = ("historical", EVERYTHING)

@@ -7,8 +7,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.policy.clock import APART_S, REPEAT_S, ClockQuestion
-from ibfast.policy.pacing import RateLimiter, Ticket
+from ibfast.policy.pacing.clock import APART_S, REPEAT_S, ClockQuestion
+from ibfast.policy.pacing.limiter import RateLimiter, Ticket
 from ibfast.wire.requests import CurrentTimeInMillisRequest, CurrentTimeRequest
 
 

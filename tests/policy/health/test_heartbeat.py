@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibfast.errors import ConfigError
-from ibfast.policy.heartbeat import (
+from ibfast.policy.health.heartbeat import (
     Change,
     HeartbeatMonitor,
     LinkHealth,
@@ -20,8 +20,8 @@ from ibfast.policy.heartbeat import (
     SilenceLimits,
     StreamState,
 )
-from ibfast.policy.hours import TradingHours
-from ibfast.policy.silence import Cadence
+from ibfast.policy.health.hours import TradingHours
+from ibfast.policy.health.silence import Cadence
 
 ALIVE, SLOW, SUSPECT, LOST = LinkHealth
 LIVE, QUIET, STALE, DEAD = StreamState

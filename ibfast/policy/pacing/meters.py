@@ -1,6 +1,6 @@
 """What has been counted against limits, exactly.
 
-The rule of the file: sums of weights and times; which request counts for what is said by `pacing_rules`. Windows
+The rule of the file: sums of weights and times; which request counts for what is said by `policy.pacing.rules`. Windows
 slide: every weight ends a fixed time after it was counted. No token or leaky bucket stands in for a window, since
 those let through bursts that break it; where a rule spreads its requests, the burst is bounded besides.
 `now_s` never decreases.
@@ -16,7 +16,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from ibfast.policy.pacing_rules import BURST_SHARE, EVERYTHING, Charges, Meter, Rule
+from ibfast.policy.pacing.rules import BURST_SHARE, EVERYTHING, Charges, Meter, Rule
 
 __all__ = ["Ledger"]
 

@@ -2,7 +2,7 @@
 
 The rule of the file: `now_s` is a parameter, of one monotonic clock for all that share an account, and never
 decreases. The caller sends what `due` returns, asks again at `next_s`, and says what has ended; nothing is guessed.
-The limits themselves are `RULES` in `pacing_rules`.
+The limits themselves are `RULES` in `policy.pacing.rules`.
 
 No I/O, no clock, no asyncio.
 """
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from ibfast.config.checks import require_whole
 from ibfast.errors import ConfigError, PacingError
-from ibfast.policy.pacing_account import AccountLimits
-from ibfast.policy.pacing_lessons import Reaction, lesson_of, teach
-from ibfast.policy.pacing_meters import Ledger
-from ibfast.policy.pacing_queue import Ticket, TicketState
-from ibfast.policy.pacing_rules import (
+from ibfast.policy.pacing.account import AccountLimits
+from ibfast.policy.pacing.lessons import Reaction, lesson_of, teach
+from ibfast.policy.pacing.meters import Ledger
+from ibfast.policy.pacing.queue import Ticket, TicketState
+from ibfast.policy.pacing.rules import (
     AT_ONCE,
     CONNECTION_RULES,
     EVERYTHING,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ibfast.errors import ConfigError
-from ibfast.policy.calendar import MaintenanceCalendar, Window, WindowKind
-from ibfast.policy.reconnection import MIN_DELAY_S, LinkState, Reconnection
+from ibfast.policy.reconnect.calendar import MaintenanceCalendar, Window, WindowKind
+from ibfast.policy.reconnect.reconnection import MIN_DELAY_S, LinkState, Reconnection
 
 NOON_S = datetime(2025, 1, 7, 12, tzinfo=UTC).timestamp()
 """A Tuesday; the clock that does not jump shows 0 then."""

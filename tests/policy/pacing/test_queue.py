@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibfast.contracts import Contract
-from ibfast.policy.pacing import RateLimiter
-from ibfast.policy.pacing_meters import Ledger
-from ibfast.policy.pacing_queue import _Heap
+from ibfast.policy.pacing.limiter import RateLimiter
+from ibfast.policy.pacing.meters import Ledger
+from ibfast.policy.pacing.queue import _Heap
 from ibfast.wire.requests import HistoricalBars, MarketData, Request
 
 AAPL = Contract(con_id=265598, exchange="SMART")

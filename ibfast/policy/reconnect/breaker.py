@@ -22,7 +22,7 @@ from typing import ParamSpec, TypeVar, cast
 
 from ibfast.config.checks import require, require_seconds, require_share, require_whole
 from ibfast.errors import CircuitOpenError
-from ibfast.policy.outcomes import LastCalls, LastSeconds, Outcomes
+from ibfast.policy.reconnect.outcomes import LastCalls, LastSeconds, Outcomes
 
 __all__ = ["BreakerMetrics", "BreakerState", "CircuitBreaker", "Permit", "Transition"]
 

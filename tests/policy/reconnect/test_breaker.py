@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ibfast.errors import CircuitOpenError, ConfigError, Error
-from ibfast.policy.breaker import BreakerState, CircuitBreaker, Permit, Transition
+from ibfast.policy.reconnect.breaker import BreakerState, CircuitBreaker, Permit, Transition
 from tests.support.loops import Run
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN

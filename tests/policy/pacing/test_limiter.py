@@ -10,7 +10,7 @@ import pytest
 
 from ibfast.contracts import Contract
 from ibfast.errors import ConfigError, Error, PacingError
-from ibfast.policy.pacing import AccountLimits, Lane, RateLimiter, Ticket, TicketState
+from ibfast.policy.pacing.limiter import AccountLimits, Lane, RateLimiter, Ticket, TicketState
 from ibfast.wire.requests import (
     CancelMarketData,
     ContractDetailsRequest,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ibfast.policy.hours import TradingHours, exchange_zone
+from ibfast.policy.health.hours import TradingHours, exchange_zone
 
 NEW_YORK, CHICAGO = ZoneInfo("America/New_York"), ZoneInfo("America/Chicago")
 STOCK = "20180323:0400-20180323:2000;20180326:0400-20180326:2000"

@@ -12,9 +12,9 @@ import itertools
 from collections.abc import Hashable, Iterable
 
 from ibfast.config.checks import require_whole
-from ibfast.policy.pacing_meters import Ledger
-from ibfast.policy.pacing_queue import Queue, Ticket
-from ibfast.policy.pacing_rules import ACCOUNT_RULES, LEAST_LINES, charges, unlimited, windows_of
+from ibfast.policy.pacing.meters import Ledger
+from ibfast.policy.pacing.queue import Queue, Ticket
+from ibfast.policy.pacing.rules import ACCOUNT_RULES, LEAST_LINES, charges, unlimited, windows_of
 from ibfast.wire.requests import Request
 
 __all__ = ["AccountLimits"]

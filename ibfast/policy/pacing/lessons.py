@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from ibfast.policy.pacing_meters import Ledger
-from ibfast.policy.pacing_rules import RULES, Charges
+from ibfast.policy.pacing.meters import Ledger
+from ibfast.policy.pacing.rules import RULES, Charges
 
 __all__ = ["HISTORICAL_PAUSE_S", "SLOW_DOWN_PERCENT", "Lesson", "Reaction", "lesson_of", "teach"]
 

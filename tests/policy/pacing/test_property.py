@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast.contracts import Contract
-from ibfast.policy.pacing import AccountLimits, RateLimiter, Ticket, TicketState
-from ibfast.policy.pacing_rules import MARGIN_S
+from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, Ticket, TicketState
+from ibfast.policy.pacing.rules import MARGIN_S
 from ibfast.sim import pacing as gateway
 from ibfast.sim.history import BAR_SECONDS
 from ibfast.wire.requests import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibfast.policy.pacing_lessons import Reaction, lesson_of
+from ibfast.policy.pacing.lessons import Reaction, lesson_of
 
 
 @pytest.mark.parametrize(

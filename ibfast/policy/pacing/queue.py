@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from ibfast.policy.pacing_meters import Ledger
-from ibfast.policy.pacing_rules import AT_ONCE, REQUEST_RATE, Charges, Lane, Meter, line_of
+from ibfast.policy.pacing.meters import Ledger
+from ibfast.policy.pacing.rules import AT_ONCE, REQUEST_RATE, Charges, Lane, Meter, line_of
 from ibfast.wire.requests import Request
 
 __all__ = ["Queue", "Sender", "Ticket", "TicketState"]

@@ -6,7 +6,7 @@ import pytest
 
 from ibfast.contracts import Contract
 from ibfast.errors import ConfigError
-from ibfast.policy.pacing import AccountLimits, RateLimiter, Ticket
+from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, Ticket
 from ibfast.wire.requests import MarketDepth, TickByTick
 
 SETTLE_S = 0.5

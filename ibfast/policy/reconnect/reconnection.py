@@ -13,7 +13,7 @@ from enum import Enum
 from random import Random
 
 from ibfast.config.checks import is_number, require, require_seconds, require_whole
-from ibfast.policy.calendar import MaintenanceCalendar, WindowKind
+from ibfast.policy.reconnect.calendar import MaintenanceCalendar, WindowKind
 
 __all__ = ["LinkState", "Reconnection"]
 

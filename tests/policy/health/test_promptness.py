@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.policy.promptness import DRIFT, LATE_S, PATIENCE_S, Promptness
+from ibfast.policy.health.promptness import DRIFT, LATE_S, PATIENCE_S, Promptness
 
 START_S = 1_000.0
 HOUR_S = 3600

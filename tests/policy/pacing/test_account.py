@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast.contracts import Contract
-from ibfast.policy.pacing import AccountLimits, RateLimiter
-from ibfast.policy.pacing_rules import RULES, charges, windows_of
+from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter
+from ibfast.policy.pacing.rules import RULES, charges, windows_of
 from ibfast.wire.requests import HeadTimestamp, HistoricalBars, HistoricalTicks, MarketData, RealTimeBars, TickByTick
 from ibfast.wire.requests import Request as AnyRequest
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ibfast.errors import ConfigError
-from ibfast.policy.calendar import WEEKDAYS, MaintenanceCalendar, Window, WindowKind
+from ibfast.policy.reconnect.calendar import WEEKDAYS, MaintenanceCalendar, Window, WindowKind
 
 NEW_YORK = ZoneInfo("America/New_York")
 MINUTE_S = 60

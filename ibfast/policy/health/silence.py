@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ibfast.config.checks import is_number, require, require_seconds
-from ibfast.policy.hours import TradingHours
+from ibfast.policy.health.hours import TradingHours
 
 __all__ = ["Cadence", "SilenceLimits", "StreamState", "StreamWatch"]
 

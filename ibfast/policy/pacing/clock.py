@@ -12,7 +12,7 @@ import math
 from collections import deque
 from typing import TypeAlias
 
-from ibfast.policy.pacing import Ticket
+from ibfast.policy.pacing.limiter import Ticket
 from ibfast.wire.requests import CurrentTimeInMillisRequest, CurrentTimeRequest
 
 __all__ = ["CLOCK_REQUESTS", "ClockQuestion", "ClockRequest"]

@@ -1,0 +1,1 @@
+"""Whether a connection lives, and each stream on it."""

@@ -1,0 +1,1 @@
+"""When which request may be sent, within IB's limits."""

@@ -1,0 +1,1 @@
+"""When to connect again, and when not to try."""
