@@ -24,12 +24,13 @@ if TYPE_CHECKING:
         SessionConfig,
         TlsConfig,
     )
+    from ibfast.connection.manager import IBKRConnectionManager
+    from ibfast.connection.monitor import ConnectionMonitor, Health
+    from ibfast.connection.pool import ConnectionPool
     from ibfast.contracts import Contract, Forex, Future, Index, Option, Stock
     from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
     from ibfast.feed.feed import Feed
     from ibfast.feed.ring import Reader, RingBuffer
-    from ibfast.manager import IBKRConnectionManager
-    from ibfast.monitor import ConnectionMonitor, Health
     from ibfast.policy.auth import AuthManager
     from ibfast.policy.codes import Severity
     from ibfast.policy.error_handler import ErrorHandler
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ibfast.policy.reconnect.reconnection import Reconnection
     from ibfast.policy.session import SessionManager
     from ibfast.policy.subscription import SubscriptionState
-    from ibfast.pool import ConnectionPool
     from ibfast.provider import WebSocketProvider
 else:
     __getattr__, __dir__ = lazily(
@@ -62,8 +62,8 @@ else:
             "ibfast.contracts": ("Contract", "Forex", "Future", "Index", "Option", "Stock"),
             "ibfast.enums": ("GapCause", "Kind", "MarketDataType", "Scope", "TickType"),
             "ibfast.feed.feed": ("Feed",),
-            "ibfast.manager": ("IBKRConnectionManager",),
-            "ibfast.monitor": ("ConnectionMonitor", "Health"),
+            "ibfast.connection.manager": ("IBKRConnectionManager",),
+            "ibfast.connection.monitor": ("ConnectionMonitor", "Health"),
             "ibfast.policy.auth": ("AuthManager",),
             "ibfast.policy.reconnect.breaker": ("CircuitBreaker",),
             "ibfast.policy.reconnect.calendar": ("MaintenanceCalendar",),
@@ -74,7 +74,7 @@ else:
             "ibfast.policy.reconnect.reconnection": ("Reconnection",),
             "ibfast.policy.session": ("SessionManager",),
             "ibfast.policy.subscription": ("SubscriptionState",),
-            "ibfast.pool": ("ConnectionPool",),
+            "ibfast.connection.pool": ("ConnectionPool",),
             "ibfast.provider": ("WebSocketProvider",),
             "ibfast.feed.ring": ("Reader", "RingBuffer"),
         },

@@ -25,16 +25,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ibfast.config.sections import Config, FanoutConfig, PacingConfig, ReconnectionConfig
+from ibfast.connection.manager import IBKRConnectionManager
+from ibfast.connection.protocol import Protocol
+from ibfast.connection.stream import Stream
 from ibfast.embedded import Simulation, embedded_gateway
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import ConfigError, ConnectError, RequestError, StreamError
 from ibfast.fanout.server import FanoutServer
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
-from ibfast.manager import IBKRConnectionManager
-from ibfast.protocol import Protocol
 from ibfast.provider import WebSocketProvider
-from ibfast.stream import Stream
 
 __all__ = ["DemoOptions", "demo"]
 

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from ibfast.config.sections import Config, FanoutConfig, SecurityConfig
+from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.tokens import StaticToken, Tokens, digest_of
-from ibfast.manager import IBKRConnectionManager
 
 __all__ = ["engine"]
 

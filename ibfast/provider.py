@@ -15,9 +15,9 @@ from typing import Any, Final, Self, TypeVar
 
 from ibfast.config.checks import is_whole
 from ibfast.config.sections import Config
+from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.engine import engine
 from ibfast.errors import Error, LoopError, NotConnectedError
-from ibfast.manager import IBKRConnectionManager
 from ibfast.scalars import flag, plain, text, whole
 from ibfast.stream_client import Answer, Question, Reply, StreamClient, Wish
 from ibfast.stream_link import News, StreamLink

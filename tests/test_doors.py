@@ -21,13 +21,15 @@ ROOT = Path(ibfast.__file__).parent
 NETWORK = {"asyncio", "socket", "selectors", "ssl", "uvloop", "websockets"}
 CLOCKS = {"time"}
 ABOVE_THE_FEED = {
-    "ibfast.protocol", "ibfast.connection", "ibfast.link", "ibfast.outbox", "ibfast.questions", "ibfast.stream",
-    "ibfast.owner", "ibfast.backfill", "ibfast.lines", "ibfast.book", "ibfast.gauges", "ibfast.reactions",
-    "ibfast.supervisor", "ibfast.manager", "ibfast.pool", "ibfast.store", "ibfast.monitor", "ibfast.updates",
-    "ibfast.tape", "ibfast.stream_rows", "ibfast.stream_session", "ibfast.stream_client",
+    "ibfast.connection.protocol", "ibfast.connection.transport", "ibfast.connection.link",
+    "ibfast.connection.send_queue", "ibfast.connection.queries", "ibfast.connection.stream", "ibfast.connection.owner",
+    "ibfast.connection.backfill", "ibfast.connection.live_requests", "ibfast.connection.journal",
+    "ibfast.connection.gauges", "ibfast.connection.error_actions", "ibfast.connection.supervisor",
+    "ibfast.connection.manager", "ibfast.connection.pool", "ibfast.connection.store", "ibfast.connection.monitor",
+    "ibfast.updates", "ibfast.tape", "ibfast.stream_rows", "ibfast.stream_session", "ibfast.stream_client",
     "ibfast.stream_readers", "ibfast.stream_socket", "ibfast.stream_questions", "ibfast.stream_link",
-    "ibfast.stream_subscription", "ibfast.engine", "ibfast.provider", "ibfast.cli", "ibfast.embedded",
-    "ibfast.serve", "ibfast.demo",
+    "ibfast.stream_subscription", "ibfast.engine", "ibfast.provider", "ibfast.cli", "ibfast.embedded", "ibfast.serve",
+    "ibfast.demo",
 }  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def test_the_graph_was_read() -> None:
     assert {"ibfast._core", "ibfast.feed._feed", "ibfast.feed._ring"} <= COMPILED
     assert "ibfast.feed._feed" in IMPORTS["ibfast._core"]
     assert "ibfast.feed._atomic" in IMPORTS["ibfast.feed._ring"]
-    assert "ibfast.protocol" in IMPORTS["ibfast.manager"]
+    assert "ibfast.connection.protocol" in IMPORTS["ibfast.connection.manager"]
     assert "ibfast.sim.desk" in reached_from("ibfast.sim.gateway")
     for names in IMPORTS.values():
         for name in names:
@@ -113,7 +115,9 @@ def test_a_ring_knows_no_record_and_no_wire() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["ibfast.protocol", "ibfast.stream", *within("ibfast.wire"), "ibfast.contracts"])
+@pytest.mark.parametrize(
+    "module", ["ibfast.connection.protocol", "ibfast.connection.stream", *within("ibfast.wire"), "ibfast.contracts"]
+)
 def test_what_is_sans_io_imports_no_network_and_no_clock(module: str) -> None:
     assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS)
 
@@ -155,9 +159,10 @@ def test_the_simulator_shares_no_code_with_the_client_it_answers() -> None:
 
 def test_nothing_below_imports_the_manager() -> None:
     faces = {name for name, path in PYTHON.items() if path.name == "__init__.py"}
-    importers = {name for name, names in IMPORTS.items() if "ibfast.manager" in names} - faces
+    importers = {name for name, names in IMPORTS.items() if "ibfast.connection.manager" in names} - faces
     assert importers <= {
-        "ibfast", "ibfast.cli", "ibfast.demo", "ibfast.pool", "ibfast.engine", "ibfast.provider", "ibfast.serve",
+        "ibfast", "ibfast.cli", "ibfast.demo", "ibfast.connection.pool", "ibfast.engine", "ibfast.provider",
+        "ibfast.serve",
     }  # fmt: skip
 
 
@@ -177,7 +182,7 @@ def test_a_stream_s_client_is_sans_io_and_knows_of_the_server_its_codec_alone() 
     assert {name for name in reached if name.startswith("ibfast.fanout")} <= {
         "ibfast.codec.spec", "ibfast.codec.positions",
     }  # fmt: skip
-    assert not reached & {"ibfast.manager", "ibfast.feed.feed", "ibfast.feed.ring"}
+    assert not reached & {"ibfast.connection.manager", "ibfast.feed.feed", "ibfast.feed.ring"}
 
 
 def test_the_socket_of_a_stream_s_client_is_one_file_s_business() -> None:
@@ -226,7 +231,13 @@ def test_what_writes_to_sockets_knows_nothing_of_what_it_writes() -> None:
 
 def test_the_fanout_meets_the_session_at_the_feed() -> None:
     """What it wants of a session, it says itself: it imports neither manager nor pool."""
-    session = {"ibfast.manager", "ibfast.pool", "ibfast.supervisor", "ibfast.connection", "ibfast.protocol"}
+    session = {
+        "ibfast.connection.manager",
+        "ibfast.connection.pool",
+        "ibfast.connection.supervisor",
+        "ibfast.connection.transport",
+        "ibfast.connection.protocol",
+    }
     assert not reached_from(*within("ibfast.fanout")) & session
 
 
@@ -241,7 +252,8 @@ def test_there_is_no_cycle() -> None:
 
 
 TYPE_ONLY_CYCLES = {
-    "ibfast.sim.gateway", "ibfast.sim.session", "ibfast.sim.desk", "ibfast.reactions", "ibfast.supervisor",
+    "ibfast.sim.gateway", "ibfast.sim.session", "ibfast.sim.desk", "ibfast.connection.error_actions",
+    "ibfast.connection.supervisor",
 }  # fmt: skip
 """They name each other for type checkers; nothing of it happens at run time."""
 

@@ -8,13 +8,13 @@ from http import HTTPStatus
 import pytest
 from websockets.datastructures import Headers
 
+from ibfast.connection.monitor import Health
 from ibfast.fanout.door import Door
 from ibfast.fanout.gauges import Present, Tally
 from ibfast.fanout.limits import Origins
 from ibfast.fanout.pages import Page, Pages
 from ibfast.fanout.permissions import Permissions
 from ibfast.fanout.tokens import Grant, StaticToken, Tokens, digest_of, subprotocol_of
-from ibfast.monitor import Health
 
 TOKEN, EXPIRED, WATCHER = "t" * 32, "e" * 32, "w" * 32
 NOW_S = 1_000.0

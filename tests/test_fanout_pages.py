@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from ibfast.connection.monitor import ConnectionMonitor, Health
 from ibfast.fanout.gauges import Present, Tally, registry_of
 from ibfast.fanout.pages import MOST_REASONS, Page, Pages, text_page
-from ibfast.monitor import ConnectionMonitor, Health
 
 PRESENT = Present(
     subscribers={"json": 2, "binary": 1}, subscriptions=7, behind=1, backlog_bytes=99, streams={"LIVE": 3}, writes=4,

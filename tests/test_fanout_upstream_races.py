@@ -11,12 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from ibfast.connection.stream import Stream
 from ibfast.contracts import Contract
 from ibfast.errors import FeedError, NotConnectedError, RequestError
 from ibfast.fanout.messages import RefusedError
 from ibfast.fanout.upstream import Upstream, Upstreams
 from ibfast.policy.subscription import Subscription
-from ibfast.stream import Stream
 from ibfast.wire.requests import MarketData
 from tests.support.fanout_desk import Desk
 

@@ -27,9 +27,9 @@ from benchmarks.chaos.market import CONTRACTS, DATA_TYPES, GAP_FIELDS, Market
 from benchmarks.chaos.play import REAL
 from benchmarks.chaos.user import Held
 from benchmarks.chaos.world import VERSIONS, Verdict
+from ibfast.connection.stream import wanted
 from ibfast.enums import GapCause
 from ibfast.feed import Feed
-from ibfast.stream import wanted
 
 ROOT = Path(__file__).parents[2]
 PERIOD_S = 0.1

@@ -17,8 +17,8 @@ from benchmarks.chaos.market import CONTRACTS, DATA_TYPES, GAP_FIELDS, numbered
 from benchmarks.chaos.world import quick_times
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import SessionConfig
+from ibfast.connection.stream import Stream
 from ibfast.policy.subscription import SubscriptionState
-from ibfast.stream import Stream
 
 FLOWING = (SubscriptionState.LIVE, SubscriptionState.QUIET)
 

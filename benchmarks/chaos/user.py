@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from benchmarks.chaos.market import DATA_TYPES, numbered
 from ibfast import Config, ConnectionPool, IBKRConnectionManager
+from ibfast.connection.stream import Stream
 from ibfast.contracts import Contract
 from ibfast.errors import Error
-from ibfast.stream import Stream
 
 CALL_LIMIT_S = 200.0
 """No call of a user takes longer, whatever the gateway does: the longest wait of the settings, and some more."""

@@ -15,8 +15,8 @@ from typing import Any
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import BreakerConfig, HeartbeatConfig, ReconnectionConfig
+from ibfast.connection.monitor import LEVELS, Event
 from ibfast.contracts import Contract, Forex, Stock
-from ibfast.monitor import LEVELS, Event
 
 LIVE_STATES = frozenset({"LIVE", "QUIET"})
 GIVEN_UP_STATES = frozenset({"REFUSED", "WAITING", "SUSPENDED", "ENDED"})

@@ -17,9 +17,9 @@ from benchmarks.soak import child
 from benchmarks.soak.market import LINES, wishes
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import BreakerConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
-from ibfast.monitor import Event
+from ibfast.connection.monitor import Event
+from ibfast.connection.stream import Stream
 from ibfast.policy.subscription import SubscriptionState
-from ibfast.stream import Stream
 
 READ_EVERY = 25
 """So many of the streams have no consumer, and then one has: with more, consuming would be what is measured."""

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from zlib import crc32
 
+from ibfast.connection.stream import OPTION_TYPES, DataType, wanted
 from ibfast.contracts import Contract
 from ibfast.enums import Kind
 from ibfast.feed._feed import DTYPES
 from ibfast.feed.feed import BACKFILL_KINDS
-from ibfast.stream import OPTION_TYPES, DataType, wanted
 
 __all__ = [
     "DATA_TYPES",

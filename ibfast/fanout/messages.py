@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from ibfast.connection.stream import OPTION_TYPES
 from ibfast.contracts import ComboLeg, Contract, Stock
 from ibfast.errors import Error
 from ibfast.fanout.channels import DATA_TYPES, INTERVALS_MS, MODES, fields_of
-from ibfast.stream import OPTION_TYPES
 
 __all__ = [
     "Code",

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ibfast.connection.stream import DataType, Stream, Wanted
 from ibfast.contracts import Contract
 from ibfast.errors import Error, FeedError, NotConnectedError, RequestError
 from ibfast.fanout.channels import Tap, taps_of
@@ -22,7 +23,6 @@ from ibfast.fanout.ledger import Since
 from ibfast.fanout.messages import Code, RefusedError
 from ibfast.feed.feed import Feed
 from ibfast.policy.subscription import SubscriptionState
-from ibfast.stream import DataType, Stream, Wanted
 
 __all__ = ["Source", "Upstream", "Upstreams", "line_keys", "lines_of"]
 

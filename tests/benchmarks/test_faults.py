@@ -20,13 +20,13 @@ from benchmarks.faults.subject import Subject, Wish
 from benchmarks.faults.witness import Series, Witness
 from benchmarks.faults.world import Scenario, World
 from ibfast import Config, Contract, Decoder, Feed, Kind
-from ibfast.connection import Connection, open_connection
+from ibfast.connection.protocol import Protocol, State
+from ibfast.connection.stream import wanted
+from ibfast.connection.transport import Connection, open_connection
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import Error
-from ibfast.protocol import Protocol, State
 from ibfast.sim.codec import TickByTickLast, encode
 from ibfast.sim.events import Trade
-from ibfast.stream import wanted
 from ibfast.wire.requests import frame
 
 ROOT = Path(__file__).parents[2]

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives import serialization
 
 from ibfast import Feed
 from ibfast.config.tls import TlsConfig, explain
-from ibfast.connection import Connection, open_connection
+from ibfast.connection.protocol import Protocol, State
+from ibfast.connection.transport import Connection, open_connection
 from ibfast.errors import ConfigError, ConnectError, NotConnectedError
-from ibfast.protocol import Protocol, State
 from ibfast.wire.requests import CurrentTimeInMillisRequest
 from ibfast.wire.responses import CurrentTimeInMillis
 from tests.support.loops import Run

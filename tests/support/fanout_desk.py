@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from ibfast import Decoder, Feed
+from ibfast.connection.stream import Stream, Wanted, wanted
 from ibfast.contracts import ComboLeg, Contract
 from ibfast.errors import RequestError
 from ibfast.policy.subscription import Subscription, SubscriptionState
-from ibfast.stream import Stream, Wanted, wanted
 from ibfast.wire.requests import MarketDepth
 from tests.support.streams import MARKET_DEPTH, TICK_PRICE, TICK_STRING, framed, text_payload
 

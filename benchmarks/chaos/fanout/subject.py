@@ -17,8 +17,8 @@ from typing import Any
 import uvloop
 
 from ibfast import Config, Feed, IBKRConnectionManager, serve
+from ibfast.connection.stream import Stream
 from ibfast.contracts import Contract
-from ibfast.stream import Stream
 
 
 def manager_of(name: str) -> type[IBKRConnectionManager]:

@@ -15,9 +15,9 @@ from benchmarks.chaos.fanout.books import LEVEL, Book
 from benchmarks.chaos.fanout.truth import KEYED, Generation, Row
 from benchmarks.chaos.fanout.wire import COLUMNS, Bookmarks, Form, Lag, State, Told
 from benchmarks.chaos.judge import Problem
+from ibfast.connection.stream import wanted
 from ibfast.contracts import Contract
 from ibfast.feed.feed import BACKFILL_KINDS
-from ibfast.stream import wanted
 
 HEAD = 4
 """Values of a told row before its columns."""

@@ -7,12 +7,12 @@ from dataclasses import MISSING, fields, replace
 
 import pytest
 
+from ibfast.connection.store import SentRequest
 from ibfast.contracts import Contract, Forex, Stock
 from ibfast.policy.pacing.rules import MARGIN_S, RULES, Lane, charges, identity, lane_of, windows_of
 from ibfast.sim.history import BAR_SECONDS
 from ibfast.sim.pacing import AccountLimits as GatewayLimits
 from ibfast.sim.pacing import RequestRate
-from ibfast.store import SentRequest
 from ibfast.wire import requests
 from ibfast.wire.requests import HistoricalBars, MarketData, Request, TickByTick
 

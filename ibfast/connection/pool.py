@@ -17,16 +17,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.metrics_core import Metric
 
 from ibfast.config.sections import Config
+from ibfast.connection.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, feed_of, limits_of
+from ibfast.connection.monitor import STATE_EVENT, Event, Health
+from ibfast.connection.stream import Stream, Wanted
 from ibfast.contracts import Contract
 from ibfast.enums import MarketDataType
 from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.feed.feed import Feed
-from ibfast.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, feed_of, limits_of
-from ibfast.monitor import STATE_EVENT, Event, Health
 from ibfast.policy.pacing.limiter import AccountLimits
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState, family_of
 from ibfast.scalars import whole
-from ibfast.stream import Stream, Wanted
 
 __all__ = ["ConnectionPool"]
 

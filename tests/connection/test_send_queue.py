@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from ibfast.connection.protocol import Protocol
+from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract
 from ibfast.errors import NotConnectedError
 from ibfast.feed import Feed
-from ibfast.outbox import Outbox
 from ibfast.policy.pacing.limiter import RateLimiter, Ticket
-from ibfast.protocol import Protocol
 from ibfast.wire.requests import CurrentTimeRequest, TickByTick
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from ibfast.config.sections import Config
 from ibfast.config.tls import explain
-from ibfast.connection import NO_DESCRIPTORS, Connection, open_connection
+from ibfast.connection.protocol import NOT_ENABLED, Protocol, State
+from ibfast.connection.transport import NO_DESCRIPTORS, Connection, open_connection
 from ibfast.errors import ConfigError, ConnectError, NotConnectedError
-from ibfast.protocol import NOT_ENABLED, Protocol, State
 
 __all__ = ["Link"]
 

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from ibfast import Config, IBKRConnectionManager
-from ibfast.book import ALIVE_S, NS
 from ibfast.config import PacingConfig, SessionConfig
+from ibfast.connection.journal import ALIVE_S, NS
+from ibfast.connection.store import Sent, Store
+from ibfast.connection.supervisor import Supervisor
 from ibfast.errors import ConnectError
 from ibfast.policy.pacing.rules import RULES
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
-from ibfast.store import Sent, Store
-from ibfast.supervisor import Supervisor
 from ibfast.wire.requests import HeadTimestamp, HistoricalBars, TickByTick
 from tests.support.conversations import ONCE, small_feed
 from tests.support.loops import Run, until

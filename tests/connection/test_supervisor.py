@@ -20,6 +20,7 @@ import pytest
 
 from ibfast import Config, ErrorHandler, IBKRConnectionManager
 from ibfast.config import AuthConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
+from ibfast.connection.supervisor import SETTLED_S
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConnectError, NotConnectedError
 from ibfast.feed.feed import NO_INSTRUMENT
@@ -30,7 +31,6 @@ from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.ticks import TickPrice
 from ibfast.sim.universe import Universe
-from ibfast.supervisor import SETTLED_S
 from ibfast.wire.requests import (
     CancelMarketData,
     CancelTickByTick,
@@ -299,7 +299,7 @@ def test_a_disconnect_during_a_persistent_connect_ends_it(run: Run) -> None:
 def test_after_a_refusal_for_want_of_lines_the_higher_priority_has_one(
     run: Run, monkeypatch: pytest.MonkeyPatch, young_s: float
 ) -> None:
-    monkeypatch.setattr("ibfast.supervisor.YOUNG_S", young_s)
+    monkeypatch.setattr("ibfast.connection.supervisor.YOUNG_S", young_s)
 
     async def test() -> None:
         async with (
@@ -359,7 +359,7 @@ def test_a_read_only_wish_is_checked_at_the_gateway(run: Run, read_only: bool) -
 def test_a_gateway_that_does_not_say_whether_it_is_read_only_is_refused(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ibfast.reactions.READ_ONLY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("ibfast.connection.error_actions.READ_ONLY_TIMEOUT_S", 0.05)
 
     async def test() -> None:
         async with Peer(stays) as peer:

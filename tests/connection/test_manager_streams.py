@@ -14,14 +14,14 @@ import pytest
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import ReconnectionConfig
+from ibfast.connection.protocol import Arrival
+from ibfast.connection.stream import DataType
 from ibfast.contracts import ComboLeg, Contract
 from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.policy.subscription import SubscriptionState
-from ibfast.protocol import Arrival
 from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice
-from ibfast.stream import DataType
 from ibfast.wire.requests import (
     CancelHistoricalBars,
     CancelMarketData,

@@ -14,23 +14,23 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
-from ibfast.backfill import Backfiller
-from ibfast.book import Book
+from ibfast.connection.backfill import Backfiller
+from ibfast.connection.error_actions import Reactions
+from ibfast.connection.gauges import expose
+from ibfast.connection.journal import Book
+from ibfast.connection.link import Link
+from ibfast.connection.live_requests import Lines
+from ibfast.connection.monitor import Health
+from ibfast.connection.owner import Owner
+from ibfast.connection.protocol import Arrival, Protocol, State
+from ibfast.connection.queries import CLOCK_ANSWERS
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, LoopError, NotConnectedError
-from ibfast.gauges import expose
-from ibfast.lines import Lines
-from ibfast.link import Link
-from ibfast.monitor import Health
-from ibfast.owner import Owner
 from ibfast.policy.auth import AuthManager
 from ibfast.policy.health.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
 from ibfast.policy.reconnect.breaker import CircuitBreaker
 from ibfast.policy.reconnect.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
-from ibfast.protocol import Arrival, Protocol, State
-from ibfast.questions import CLOCK_ANSWERS
-from ibfast.reactions import Reactions
 from ibfast.shown import shown
 from ibfast.wire import responses
 from ibfast.wire.responses import ErrorMessage

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ibfast.connection.owner import Owner
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.feed.feed import BACKFILL_KINDS, Feed
 from ibfast.history import HISTORICAL_BAR
-from ibfast.owner import Owner
 from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.wire.requests import HistoricalBars, MarketData, RealTimeBars, TickByTick
 

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from ibfast.monitor import ConnectionMonitor, Event, Health, Transition
+from ibfast.connection.monitor import ConnectionMonitor, Event, Health, Transition
 
 START_NS = 1_700_000_000_000_000_000
 S = 1_000_000_000

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.config.sections import Config
+from ibfast.connection.monitor import ConnectionMonitor
+from ibfast.connection.protocol import Arrival, Protocol
+from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind
 from ibfast.feed.feed import Feed
-from ibfast.monitor import ConnectionMonitor
-from ibfast.outbox import Outbox
 from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription, SubscriptionRequest
-from ibfast.protocol import Arrival, Protocol
 
 __all__ = ["Membership", "Owner"]
 

@@ -11,8 +11,8 @@ import asyncio
 import numpy as np
 from numpy.typing import NDArray
 
+from ibfast.connection.queries import joined_bars
 from ibfast.errors import copy_of
-from ibfast.questions import joined_bars
 from ibfast.wire.responses import HistoricalData, HistoricalDataEnd
 
 __all__ = ["BarHistory"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from ibfast.connection.owner import Owner
+from ibfast.connection.store import Sent, SentRequest, Store
 from ibfast.errors import StoreError
-from ibfast.owner import Owner
 from ibfast.policy.pacing.limiter import Ticket
 from ibfast.policy.pacing.rules import LONGEST_SPAN_S, windows_of
 from ibfast.policy.subscription import Subscription
-from ibfast.store import Sent, SentRequest, Store
 
 __all__ = ["Book"]
 

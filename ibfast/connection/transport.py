@@ -18,7 +18,7 @@ from itertools import zip_longest
 from typing import Any, Final, cast
 
 from ibfast.config.tls import TlsConfig, explain
-from ibfast.protocol import Protocol, State
+from ibfast.connection.protocol import Protocol, State
 
 __all__ = ["NO_DESCRIPTORS", "Connection", "open_connection"]
 

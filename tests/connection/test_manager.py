@@ -17,6 +17,7 @@ import pytest
 
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import HeartbeatConfig
+from ibfast.connection.stream import DataType
 from ibfast.contracts import Contract, ContractDetails, Future, Stock
 from ibfast.enums import Kind
 from ibfast.errors import NotConnectedError, RequestError
@@ -28,7 +29,6 @@ from ibfast.history import (
 )
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
-from ibfast.stream import DataType
 from ibfast.wire.requests import (
     CancelContractDetails,
     CancelHeadTimestamp,

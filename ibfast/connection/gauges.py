@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ibfast.owner import Owner
+from ibfast.connection.owner import Owner
 from ibfast.policy.subscription import SubscriptionState
 
 __all__ = ["expose"]

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibfast.connection.store import Sent, SentRequest, Store, _written
 from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
 from ibfast.enums import MarketDataType
 from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
-from ibfast.store import Sent, SentRequest, Store, _written
 from ibfast.wire.requests import (
     HeadTimestamp,
     HistoricalBars,
@@ -138,7 +138,7 @@ WRITER = """
 import os, signal, sys
 from ibfast.contracts import Contract
 from ibfast.enums import MarketDataType
-from ibfast.store import Store
+from ibfast.connection.store import Store
 from ibfast.wire.requests import MarketData
 store = Store(sys.argv[1])
 store.remember(MarketData(0, Contract(con_id=1, symbol="AAPL")), 3)
@@ -335,7 +335,7 @@ LOCKED = """
 import sys
 from ibfast.errors import StoreError
 from ibfast.enums import MarketDataType
-from ibfast.store import Store
+from ibfast.connection.store import Store
 with Store(sys.argv[1]) as store:
     try:
         store.alive(1, MarketDataType.REALTIME)

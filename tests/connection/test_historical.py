@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ibfast.historical import BAR_KINDS, check_bars, check_kind, check_real_time_bars, check_ticks
+from ibfast.connection.historical import BAR_KINDS, check_bars, check_kind, check_real_time_bars, check_ticks
 
 SIZES = (
     "1 secs", "1 sec", "5 secs", "10 secs", "15 secs", "30 secs", "1 min", "2 mins", "3 mins", "5 mins", "10 mins",

@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.config.sections import Config
+from ibfast.connection.historical import MOST_TICKS, check_bars, check_kind, check_ticks
+from ibfast.connection.protocol import Protocol, State
+from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import Error, NotConnectedError, RequestError
 from ibfast.feed.feed import Feed
-from ibfast.historical import MOST_TICKS, check_bars, check_kind, check_ticks
 from ibfast.history import HISTORICAL_BAR
 from ibfast.lately import Lately
-from ibfast.outbox import Outbox
 from ibfast.policy.pacing.clock import CLOCK_REQUESTS
 from ibfast.policy.pacing.limiter import Ticket, TicketState
 from ibfast.policy.reconnect.breaker import CircuitBreaker
-from ibfast.protocol import Protocol, State
 from ibfast.scalars import flag, moment, text, whole
 from ibfast.shown import shown
 from ibfast.wire import responses
@@ -338,7 +338,7 @@ class Questions:
             contract: what; a combination (BAG) is sent as it is.
             duration: IB's notation, "1 D", "2 W", "3600 S".
             bar_size: IB's notation, "1 min", "5 secs", "1 day".
-            what_to_show: "TRADES", "MIDPOINT", "BID_ASK", …: one of `ibfast.historical.BAR_KINDS`.
+            what_to_show: "TRADES", "MIDPOINT", "BID_ASK", …: one of `ibfast.connection.historical.BAR_KINDS`.
             use_rth: regular trading hours only.
             end: an aware datetime, or yyyymmdd-hh:mm:ss in UTC; "" is now.
 

@@ -21,9 +21,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast import Config, IBKRConnectionManager, Kind, backfill
-from ibfast.backfill import Backfiller, Source, bar_page, bar_step, range_of, rows_of, sources_of, tick_step, unseen
+from ibfast import Config, IBKRConnectionManager, Kind
 from ibfast.config import BreakerConfig, PacingConfig, ReconnectionConfig, SessionConfig
+from ibfast.connection import backfill
+from ibfast.connection.backfill import (
+    Backfiller,
+    Source,
+    bar_page,
+    bar_step,
+    range_of,
+    rows_of,
+    sources_of,
+    tick_step,
+    unseen,
+)
+from ibfast.connection.monitor import ConnectionMonitor
+from ibfast.connection.stream import DataType, Stream, wanted
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError, NotConnectedError, RequestError
 from ibfast.feed.feed import BACKFILL_KINDS, NO_INSTRUMENT, Feed
@@ -33,14 +46,12 @@ from ibfast.history import (
     HISTORICAL_TICK_LAST,
     HISTORICAL_TICK_MIDPOINT,
 )
-from ibfast.monitor import ConnectionMonitor
 from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.sim.events import Trade
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
-from ibfast.stream import DataType, Stream, wanted
 from ibfast.wire.requests import HistoricalBars, HistoricalTicks, MarketDepth, TickByTick
 from tests.support.conversations import AAPL, small_feed
 from tests.support.loops import Run, until

@@ -1,7 +1,7 @@
 """The connection manager: connects, asks, subscribes, and keeps it so. What most programs use of ibfast.
 
 The rule of the file: it puts the parts together and owns them; what to do and when is decided by the policies, and
-`supervisor` carries it out. Answers are `questions`' business, rows the feed's.
+`supervisor` carries it out. Answers are `queries`' business, rows the feed's.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast.bar_history import BarHistory
 from ibfast.config.sections import Config
+from ibfast.connection.bar_history import BarHistory
+from ibfast.connection.monitor import ConnectionMonitor, Health
+from ibfast.connection.owner import Membership
+from ibfast.connection.protocol import Arrival, Protocol
+from ibfast.connection.queries import Questions
+from ibfast.connection.send_queue import Outbox
+from ibfast.connection.stream import Stream, Wanted, wanted
+from ibfast.connection.supervisor import Supervisor
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import NotConnectedError, copy_of
 from ibfast.feed.feed import Feed
 from ibfast.log_rate import LogRate
-from ibfast.monitor import ConnectionMonitor, Health
-from ibfast.outbox import Outbox
-from ibfast.owner import Membership
 from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, TicketState
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
-from ibfast.protocol import Arrival, Protocol
-from ibfast.questions import Questions
 from ibfast.scalars import whole
-from ibfast.stream import Stream, Wanted, wanted
-from ibfast.supervisor import Supervisor
 from ibfast.wire.requests import HistoricalBars
 from ibfast.wire.responses import HistoricalData, HistoricalDataEnd, Response, Unreadable
 
@@ -258,7 +258,7 @@ class IBKRConnectionManager(Questions):
             data_type: a `DataType`: "QUOTES", "TRADES", "TICKS", "GREEKS"; "LAST", "ALL_LAST", "BID_ASK", "MIDPOINT";
                 "DEPTH"; "BARS", "UPDATING_BARS".
             priority: the larger, the earlier it is restored and the later it loses its line when lines run out.
-            options: of the data type, see `ibfast.stream.wanted`.
+            options: of the data type, see `ibfast.connection.stream.wanted`.
 
         Returns:
             A Stream. A refusal by the gateway (no permission) is raised by its iteration; `stream.state` says WAITING

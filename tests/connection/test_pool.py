@@ -19,19 +19,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ibfast import Config, ConnectionPool, Feed
 from ibfast.config import AuthConfig, BreakerConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
+from ibfast.connection.manager import IBKRConnectionManager
+from ibfast.connection.monitor import Event
+from ibfast.connection.store import Store
+from ibfast.connection.stream import Stream
 from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConfigError, NotConnectedError
 from ibfast.feed.feed import NO_INSTRUMENT
-from ibfast.manager import IBKRConnectionManager
-from ibfast.monitor import Event
 from ibfast.policy.subscription import FLOWING, SubscriptionState
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
-from ibfast.store import Store
-from ibfast.stream import Stream
 from ibfast.wire import requests
 from tests.support.loops import Run, until
 
@@ -105,7 +105,7 @@ def gaps_of(stream: Stream) -> list[tuple[Scope, GapCause, bool]]:
 
 def counted_sweeps(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Awaitable[None]]:
     """Have pools look often; return what waits until one has looked so many times from the beginning to the end."""
-    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+    monkeypatch.setattr("ibfast.connection.pool.SWEEP_S", 0.05)
     sweep = ConnectionPool._sweep
     ended = 0
 
@@ -501,8 +501,8 @@ def test_what_a_member_served_that_gives_up_goes_to_who_has_not(run: Run, others
 
 
 def test_a_gateway_that_has_lost_ib_for_long_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ibfast.pool.LINK_PATIENCE_S", 0.5)
-    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+    monkeypatch.setattr("ibfast.connection.pool.LINK_PATIENCE_S", 0.5)
+    monkeypatch.setattr("ibfast.connection.pool.SWEEP_S", 0.05)
 
     async def test() -> None:
         async with (
@@ -535,8 +535,8 @@ def test_a_listener_that_unsubscribes_does_not_disturb_a_move(
     run: Run, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], how: str
 ) -> None:
     """The listener ends the first stream and one in the middle, at whatever event it hears."""
-    monkeypatch.setattr("ibfast.pool.LINK_PATIENCE_S", 0.2)
-    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+    monkeypatch.setattr("ibfast.connection.pool.LINK_PATIENCE_S", 0.2)
+    monkeypatch.setattr("ibfast.connection.pool.SWEEP_S", 0.05)
 
     async def test() -> None:
         async with (
@@ -588,7 +588,7 @@ def test_a_listener_that_unsubscribes_does_not_disturb_a_move(
 
 def test_what_is_left_to_backfill_moves_with_the_subscription(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It moves twice: the member that is to fill the first gap is lost before it has asked, and stays away."""
-    monkeypatch.setattr("ibfast.backfill.SETTLE_S", 3.0)
+    monkeypatch.setattr("ibfast.connection.backfill.SETTLE_S", 3.0)
     apart_s = 2.2  # so that the range of the second gap does not reach back to the first one
     settings = {"session": SessionConfig(backfill=True)}
 
@@ -635,8 +635,8 @@ def test_what_is_left_to_backfill_moves_with_the_subscription(run: Run, monkeypa
 
 def test_a_login_whose_data_another_session_has_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """For another login: a member of the same one has more room, and is no help."""
-    monkeypatch.setattr("ibfast.pool.LOGIN_PATIENCE_S", 0.2)
-    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+    monkeypatch.setattr("ibfast.connection.pool.LOGIN_PATIENCE_S", 0.2)
+    monkeypatch.setattr("ibfast.connection.pool.SWEEP_S", 0.05)
 
     async def test() -> None:
         lines = PacingConfig(lines=40)
@@ -666,7 +666,7 @@ def test_a_login_whose_data_another_session_has_is_left(run: Run, monkeypatch: p
 
 
 def test_what_is_suspended_stays_where_no_other_login_has_a_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ibfast.pool.LOGIN_PATIENCE_S", 0.2)
+    monkeypatch.setattr("ibfast.connection.pool.LOGIN_PATIENCE_S", 0.2)
     monkeypatch.setattr("ibfast.policy.session.UNDER_WAY_S", 0.2)
     sweeps = counted_sweeps(monkeypatch)
 
@@ -699,7 +699,7 @@ def test_what_is_suspended_stays_where_no_other_login_has_a_line(run: Run, monke
 
 
 def test_data_that_another_session_had_for_a_moment_moves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ibfast.pool.LOGIN_PATIENCE_S", 1000.0)
+    monkeypatch.setattr("ibfast.connection.pool.LOGIN_PATIENCE_S", 1000.0)
     monkeypatch.setattr("ibfast.policy.session.UNDER_WAY_S", 0.0)
     sweeps = counted_sweeps(monkeypatch)
 
@@ -804,7 +804,7 @@ def test_another_login_has_limits_of_its_own(run: Run) -> None:
 
 
 def test_what_waits_for_a_line_gets_the_one_that_is_free_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+    monkeypatch.setattr("ibfast.connection.pool.SWEEP_S", 0.05)
 
     async def test() -> None:
         async with (
@@ -829,7 +829,7 @@ def test_what_waits_for_a_line_gets_the_one_that_is_free_elsewhere(run: Run, mon
 
 def test_what_was_refused_a_line_is_not_passed_on_and_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both seem to have room: the refusal of a gateway that was just connected is no lesson for the limits."""
-    monkeypatch.setattr("ibfast.reactions.LINE_RETRY_AT_START_S", 1000.0)
+    monkeypatch.setattr("ibfast.connection.error_actions.LINE_RETRY_AT_START_S", 1000.0)
     sweeps = counted_sweeps(monkeypatch)
 
     async def test() -> None:
@@ -851,7 +851,7 @@ def test_what_was_refused_a_line_is_not_passed_on_and_back(run: Run, monkeypatch
 
 
 def test_the_least_important_gives_its_line_wherever_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ibfast.pool.SWEEP_S", 0.05)
+    monkeypatch.setattr("ibfast.connection.pool.SWEEP_S", 0.05)
 
     async def test() -> None:
         async with gateway() as source, pool_of(config(source.port, 1), config(source.port, 2)) as pool:

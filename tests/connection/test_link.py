@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ibfast import Config, Feed, IBKRConnectionManager
+from ibfast.connection.protocol import State
 from ibfast.errors import ConnectError, NotConnectedError
-from ibfast.protocol import State
 from ibfast.sim.gateway import Gateway
 from ibfast.wire.requests import CurrentTimeInMillisRequest
 from ibfast.wire.responses import CurrentTimeInMillis, ManagedAccounts, NextValidId
@@ -302,7 +302,7 @@ def test_a_mute_address_of_a_host_does_not_cost_the_time_limit(run: Run) -> None
 
 
 def test_an_address_that_refuses_is_followed_by_the_next_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ibfast.connection.NEXT_ADDRESS_S", 1000.0)
+    monkeypatch.setattr("ibfast.connection.transport.NEXT_ADDRESS_S", 1000.0)
     with listener(1) as refusing:
         pass
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from ibfast import lines
+from ibfast.connection import live_requests as lines
+from ibfast.connection.protocol import Protocol
+from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract
 from ibfast.feed import Feed
-from ibfast.outbox import Outbox
 from ibfast.policy.health.heartbeat import HeartbeatMonitor, SilenceLimits
 from ibfast.policy.pacing.limiter import RateLimiter
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
-from ibfast.protocol import Protocol
 from ibfast.wire.requests import CancelMarketData, MarketData, Request, TickByTick
 
 STEP_S = 0.25

@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from ibfast.connection.owner import Owner
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import Error
-from ibfast.owner import Owner
 from ibfast.policy.health.heartbeat import HeartbeatMonitor, StreamState
 from ibfast.policy.health.hours import TradingHours
 from ibfast.policy.pacing.limiter import Ticket, TicketState

@@ -10,18 +10,18 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from ibfast.connection.owner import Owner
 from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import ConnectError, RequestError
-from ibfast.owner import Owner
 from ibfast.policy.codes import FARM_SERVICES, Action, FarmService, Severity, farm_name, new_port, says_read_only
 from ibfast.policy.subscription import Subscription
 from ibfast.wire.requests import MarketDepth, OpenOrdersRequest
 from ibfast.wire.responses import ErrorMessage, OpenOrderEnd, Response, Unreadable
 
 if TYPE_CHECKING:
-    from ibfast.link import Link
+    from ibfast.connection.link import Link
+    from ibfast.connection.supervisor import Supervisor
     from ibfast.policy.auth import AuthManager
-    from ibfast.supervisor import Supervisor
 
 __all__ = ["Reactions"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ibfast
-from ibfast.monitor import LEVELS, STATE_EVENT
+from ibfast.connection.monitor import LEVELS, STATE_EVENT
 from ibfast.policy.health.silence import StreamState
 
 PACKAGE = Path(ibfast.__file__).parent
