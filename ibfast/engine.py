@@ -13,9 +13,9 @@ from typing import Final
 
 from ibfast.config.sections import Config, FanoutConfig, SecurityConfig
 from ibfast.connection.manager import IBKRConnectionManager
-from ibfast.fanout.permissions import Permissions
+from ibfast.fanout.access.permissions import Permissions
+from ibfast.fanout.access.tokens import StaticToken, Tokens, digest_of
 from ibfast.fanout.server import FanoutServer
-from ibfast.fanout.tokens import StaticToken, Tokens, digest_of
 
 __all__ = ["engine"]
 

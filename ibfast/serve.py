@@ -23,8 +23,8 @@ from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.connection.monitor import STATE_EVENT, Event
 from ibfast.embedded import HOST, EmbeddedGateway, Simulation, embedded_gateway
 from ibfast.errors import ConfigError, NotConnectedError
-from ibfast.fanout.limits import is_loopback
-from ibfast.fanout.pages import HEALTH_PATH, METRICS_PATH, STREAM_PATH
+from ibfast.fanout.access.limits import is_loopback
+from ibfast.fanout.access.pages import HEALTH_PATH, METRICS_PATH, STREAM_PATH
 from ibfast.fanout.server import FanoutServer
 from ibfast.garbage import collect_everything, short_collections
 from ibfast.policy.auth import mask

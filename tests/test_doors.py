@@ -202,9 +202,9 @@ def test_policies_are_pure(module: str) -> None:
 
 
 FANOUT_ADAPTERS = {
-    "ibfast.fanout.bell", "ibfast.fanout.connection", "ibfast.fanout.questions", "ibfast.fanout.server",
-    "ibfast.fanout.server_tls", "ibfast.fanout.session", "ibfast.fanout.token_cli", "ibfast.fanout.turns",
-    "ibfast.fanout.upstream", "ibfast.fanout.writing",
+    "ibfast.fanout.bell", "ibfast.fanout.connection", "ibfast.fanout.queries", "ibfast.fanout.server",
+    "ibfast.fanout.access.tls", "ibfast.fanout.session", "ibfast.fanout.token_cli", "ibfast.fanout.turns",
+    "ibfast.fanout.upstream", "ibfast.fanout.sockets.broadcaster",
 }  # fmt: skip
 """They act: on sockets, at the gateway, in turns of the loop, on the command line."""
 
@@ -219,14 +219,14 @@ def test_the_fanout_is_pure_but_for_its_adapters(module: str) -> None:
 
 def test_only_who_has_jwts_waits_for_their_library() -> None:
     importers = {name for name, names in IMPORTS.items() if roots(names) & {"jwt", "cryptography"}}
-    assert importers == {"ibfast.fanout.jwt_tokens"}
-    program = "import ibfast, ibfast.fanout.token_files, sys; print('jwt' in sys.modules)"
+    assert importers == {"ibfast.fanout.access.jwt"}
+    program = "import ibfast, ibfast.fanout.access.token_files, sys; print('jwt' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
 
 
 def test_what_writes_to_sockets_knows_nothing_of_what_it_writes() -> None:
-    for module in ("ibfast._broadcast", "ibfast.fanout.writing"):
-        assert {name for name in IMPORTS[module] if name.startswith("ibfast.")} <= {"ibfast._broadcast"}
+    for module in ("ibfast.fanout.sockets._broadcast", "ibfast.fanout.sockets.broadcaster"):
+        assert {name for name in IMPORTS[module] if name.startswith("ibfast.")} <= {"ibfast.fanout.sockets._broadcast"}
 
 
 def test_the_fanout_meets_the_session_at_the_feed() -> None:

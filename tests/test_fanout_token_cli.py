@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
-from ibfast.fanout.permissions import Permissions
+from ibfast.fanout.access.permissions import Permissions
+from ibfast.fanout.access.token_files import load_tokens
+from ibfast.fanout.access.tokens import Denied, Grant, Reason
 from ibfast.fanout.token_cli import add_parser
-from ibfast.fanout.token_files import load_tokens
-from ibfast.fanout.tokens import Denied, Grant, Reason
 
 
 def ibfast(*arguments: object) -> int:

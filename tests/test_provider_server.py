@@ -15,7 +15,7 @@ import trustme
 
 from ibfast import Config, Feed, PacingConfig, ReconnectionConfig, TlsConfig
 from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
-from ibfast.fanout.tokens import digest_of
+from ibfast.fanout.access.tokens import digest_of
 from ibfast.provider import Subscription, WebSocketProvider
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market

@@ -30,8 +30,8 @@ import prometheus_client
 import pytest
 
 from ibfast import Config, Feed, SecurityConfig
-from ibfast.fanout.token_files import load_tokens
-from ibfast.fanout.tokens import Grant
+from ibfast.fanout.access.token_files import load_tokens
+from ibfast.fanout.access.tokens import Grant
 from tests.support.loops import WATCHDOG_S
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
+from ibfast.fanout.sockets.frames import DEFLATE_WINDOW_BITS
 from tests.support.oracles import python_with
 
 PEERS = ("msgpack==1.2.4", "zstandard==0.25.0")

@@ -41,7 +41,7 @@ from benchmarks.endtoend.subscribers import records
 from benchmarks.fanout import allow_files
 from benchmarks.fanout.rig import RigError
 from benchmarks.soak.child import ChildError
-from ibfast.fanout.channels import INTERVALS_MS
+from ibfast.fanout.encoding.channels import INTERVALS_MS
 
 OTHER_FILES = 200
 QUICK = {"subscribers": 40, "stalled": 4, "symbols": 10, "each": 4, "rate": 500.0, "seconds": 8.0, "rounds": 1}

@@ -23,7 +23,7 @@ from benchmarks.fanout.rig import RigError
 from benchmarks.hostile.kinds import CROWD
 from benchmarks.hostile.report import Line, Report, Times
 from benchmarks.soak.child import Child, Parts
-from ibfast.fanout.tokens import digest_of
+from ibfast.fanout.access.tokens import digest_of
 
 SYMBOLS, LINES, RATE = 300, 100, 1_000.0
 OWN = 20

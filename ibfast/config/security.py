@@ -12,7 +12,7 @@ from typing import TypeGuard
 
 from ibfast.config.checks import is_number, require, require_seconds, require_whole
 from ibfast.errors import ConfigError
-from ibfast.fanout.limits import Origins
+from ibfast.fanout.access.limits import Origins
 
 __all__ = ["SecurityConfig"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from ibfast.fanout.channels import INTERVALS_MS
+from ibfast.fanout.encoding.channels import INTERVALS_MS
 
 __all__ = ["Backlog", "BacklogLimits", "Pace", "Progress", "slowed"]
 

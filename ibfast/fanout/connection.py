@@ -23,18 +23,18 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from ibfast.fanout.access.holders import BANDWIDTH_BURST_S
+from ibfast.fanout.access.limits import Bucket
+from ibfast.fanout.access.pages import Page
+from ibfast.fanout.access.tls import detached
+from ibfast.fanout.access.tokens import Grant
 from ibfast.fanout.backlog import Backlog, BacklogLimits, Pace, Progress
 from ibfast.fanout.faults import Faults
-from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
-from ibfast.fanout.holders import BANDWIDTH_BURST_S
-from ibfast.fanout.limits import Bucket
 from ibfast.fanout.messages import Code
-from ibfast.fanout.pages import Page
-from ibfast.fanout.server_tls import detached
 from ibfast.fanout.session import Session
-from ibfast.fanout.tokens import Grant
+from ibfast.fanout.sockets.broadcaster import Broadcaster, Writer
+from ibfast.fanout.sockets.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.turns import Turns
-from ibfast.fanout.writing import Broadcaster, Writer
 
 __all__ = ["CLOSE_S", "Connection", "Owner"]
 

@@ -19,7 +19,7 @@ import orjson
 from ibfast.connection.stream import OPTION_TYPES
 from ibfast.contracts import ComboLeg, Contract, Stock
 from ibfast.errors import Error
-from ibfast.fanout.channels import DATA_TYPES, INTERVALS_MS, MODES, fields_of
+from ibfast.fanout.encoding.channels import DATA_TYPES, INTERVALS_MS, MODES, fields_of
 
 __all__ = [
     "Code",

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from ibfast.fanout.batcher import Lane
-from ibfast.fanout.dialect import Audience, Outlet
+from ibfast.fanout.encoding.batcher import Lane
+from ibfast.fanout.encoding.dialect import Audience, Outlet
 from ibfast.fanout.subscription import Subscription
 
 __all__ = ["Places"]

@@ -29,31 +29,31 @@ from websockets.typing import Subprotocol
 
 from ibfast.config.sections import FanoutConfig
 from ibfast.config.security import SecurityConfig
+from ibfast.fanout.access.admission import Door
+from ibfast.fanout.access.credentials import Credentials
+from ibfast.fanout.access.holders import Holders
+from ibfast.fanout.access.limits import ConnectionCaps, Origins, check_bind, is_loopback
+from ibfast.fanout.access.pages import Health, Page, Pages
+from ibfast.fanout.access.tokens import Grant, Tokens
 from ibfast.fanout.backlog import BacklogLimits
-from ibfast.fanout.batcher import Batcher, Loss
 from ibfast.fanout.bell import Bell
-from ibfast.fanout.binary_dialect import BinaryDialect
 from ibfast.fanout.connection import CLOSE_S, Connection
-from ibfast.fanout.credentials import Credentials
-from ibfast.fanout.descriptors import connections_possible
-from ibfast.fanout.dialect import Audience, Dialect
-from ibfast.fanout.door import Door
+from ibfast.fanout.encoding.batcher import Batcher, Loss
+from ibfast.fanout.encoding.binary import BinaryDialect
+from ibfast.fanout.encoding.dialect import Audience, Dialect
+from ibfast.fanout.encoding.histories import Histories
+from ibfast.fanout.encoding.json import JsonDialect
 from ibfast.fanout.faults import Faults
-from ibfast.fanout.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.gauges import Present, Tally, registry_of
-from ibfast.fanout.histories import Histories
-from ibfast.fanout.holders import Holders
-from ibfast.fanout.json_dialect import JsonDialect
-from ibfast.fanout.limits import ConnectionCaps, Origins, check_bind, is_loopback
 from ibfast.fanout.messages import Code
-from ibfast.fanout.pages import Health, Page, Pages
-from ibfast.fanout.questions import ContractQuestions
+from ibfast.fanout.queries import ContractQuestions
 from ibfast.fanout.session import Hub, Session
-from ibfast.fanout.tokens import Grant, Tokens
+from ibfast.fanout.sockets.broadcaster import Audience as Members
+from ibfast.fanout.sockets.broadcaster import Broadcaster, Writer
+from ibfast.fanout.sockets.descriptors import connections_possible
+from ibfast.fanout.sockets.frames import DEFLATE_WINDOW_BITS
 from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Source, Upstreams
-from ibfast.fanout.writing import Audience as Members
-from ibfast.fanout.writing import Broadcaster, Writer
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
 from ibfast.wire_log import wire_logger

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ibfast.contracts import Contract
-from ibfast.fanout.batcher import Batcher
-from ibfast.fanout.channels import INTERVALS_MS, Tap
-from ibfast.fanout.dialect import Dialect, Outlet
+from ibfast.fanout.access.holders import Holder, Holders
+from ibfast.fanout.access.limits import InstrumentBudgets
+from ibfast.fanout.access.tokens import Grant
+from ibfast.fanout.encoding.batcher import Batcher
+from ibfast.fanout.encoding.channels import INTERVALS_MS, Tap
+from ibfast.fanout.encoding.dialect import Dialect, Outlet
+from ibfast.fanout.encoding.histories import Histories, Recall
 from ibfast.fanout.faults import Faults
 from ibfast.fanout.gauges import Tally
-from ibfast.fanout.histories import Histories, Recall
-from ibfast.fanout.holders import Holder, Holders
-from ibfast.fanout.limits import InstrumentBudgets
 from ibfast.fanout.messages import (
     PROTOCOL_VERSION,
     Code,
@@ -36,10 +37,9 @@ from ibfast.fanout.messages import (
     Update,
     parse,
 )
-from ibfast.fanout.questions import ContractQuestions
+from ibfast.fanout.queries import ContractQuestions
 from ibfast.fanout.subscriber import FAILED, Subscriber
 from ibfast.fanout.subscription import Subscription
-from ibfast.fanout.tokens import Grant
 from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Upstream, Upstreams, line_keys, lines_of
 

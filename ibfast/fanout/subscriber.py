@@ -16,15 +16,15 @@ from ibfast.codec.positions import Epoch, class_of, position_of, seq_of
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
-from ibfast.fanout.batcher import Batcher, Lane, Loss, Seat
-from ibfast.fanout.channels import Channel, Tap
-from ibfast.fanout.dialect import Dialect, Outlet
-from ibfast.fanout.frames import text_frame
+from ibfast.fanout.encoding.batcher import Batcher, Lane, Loss, Seat
+from ibfast.fanout.encoding.channels import Channel, Tap
+from ibfast.fanout.encoding.dialect import Dialect, Outlet
+from ibfast.fanout.encoding.histories import Histories, Recall
+from ibfast.fanout.encoding.ring_history import gaps_after, reaches
 from ibfast.fanout.gauges import Tally
-from ibfast.fanout.histories import Histories, Recall
 from ibfast.fanout.messages import Code, RefusedError, Resume, Subscribe, encode
-from ibfast.fanout.past import gaps_after, reaches
 from ibfast.fanout.places import Places
+from ibfast.fanout.sockets.frames import text_frame
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed.feed import BACKFILL_KINDS

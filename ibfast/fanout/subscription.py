@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibfast.contracts import Contract
-from ibfast.fanout.batcher import Lane, Seat
+from ibfast.fanout.encoding.batcher import Lane, Seat
 from ibfast.fanout.messages import Subscribe
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed.feed import FeedView

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ibfast.errors import ConfigError
-from ibfast.fanout.permissions import Permissions
-from ibfast.fanout.token_files import NAME, parse_tokens, read_guarded
-from ibfast.fanout.tokens import digest_of
+from ibfast.fanout.access.permissions import Permissions
+from ibfast.fanout.access.token_files import NAME, parse_tokens, read_guarded
+from ibfast.fanout.access.tokens import digest_of
 
 __all__ = ["add_parser"]
 
@@ -115,7 +115,7 @@ def _said(name: str, expires_s: int | None) -> str:
 
 
 def _signed(arguments: argparse.Namespace, permissions: Permissions, now_s: int, expires_s: int) -> str:
-    from ibfast.fanout import jwt_tokens
+    from ibfast.fanout.access import jwt as jwt_tokens
 
     key: jwt_tokens.SigningKey
     if arguments.jwt_secret_file is not None:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ibfast.connection.stream import DataType, Stream, Wanted
 from ibfast.contracts import Contract
 from ibfast.errors import Error, FeedError, NotConnectedError, RequestError
-from ibfast.fanout.channels import Tap, taps_of
-from ibfast.fanout.ledger import Since
+from ibfast.fanout.encoding.channels import Tap, taps_of
+from ibfast.fanout.encoding.state_cache import Since
 from ibfast.fanout.messages import Code, RefusedError
 from ibfast.feed.feed import Feed
 from ibfast.policy.subscription import SubscriptionState

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibfast.codec.positions import CLASSES, Epoch, class_of, position_of, seq_of
-from ibfast.fanout.channels import INTERVALS_MS, UNITS, interval_class
+from ibfast.fanout.encoding.channels import INTERVALS_MS, UNITS, interval_class
 from tests.support.fanout_client import JsonClient, client_of, serving
 from tests.support.loops import Run, until
 

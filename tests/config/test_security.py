@@ -11,7 +11,7 @@ import pytest
 from ibfast import Config
 from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
-from ibfast.fanout.limits import Origins
+from ibfast.fanout.access.limits import Origins
 
 
 def test_defaults_are_for_this_machine_alone() -> None:

@@ -12,9 +12,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from ibfast.codec.positions import CLASSES
 from ibfast.config import FanoutConfig
 from ibfast.config.security import SecurityConfig
-from ibfast.fanout.permissions import Permissions
+from ibfast.fanout.access.permissions import Permissions
+from ibfast.fanout.access.tokens import StaticToken, Tokens, digest_of
 from ibfast.fanout.server import FanoutServer
-from ibfast.fanout.tokens import StaticToken, Tokens, digest_of
 from tests.support.fanout_desk import Desk
 
 

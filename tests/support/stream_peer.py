@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from ibfast.codec.positions import position_of
-from ibfast.fanout.channels import interval_class
+from ibfast.fanout.encoding.channels import interval_class
 
 EPOCH = "9f2c51d07a3e4b18-1-2-2-0"
 CON_ID = 265598

@@ -15,7 +15,7 @@ from rounds import Server, main
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.protocol import State
 
-from ibfast.fanout.writing import Audience, Broadcaster, Writer
+from ibfast.fanout.sockets.broadcaster import Audience, Broadcaster, Writer
 
 FIN_BINARY = 0x82
 SHORT_NBYTES, MEDIUM = 126, 126
