@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ibfast._core import Decoder
+    from ibfast.client.provider import WebSocketProvider
     from ibfast.config.sections import (
         AuthConfig,
         BreakerConfig,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from ibfast.policy.reconnect.reconnection import Reconnection
     from ibfast.policy.session import SessionManager
     from ibfast.policy.subscription import SubscriptionState
-    from ibfast.provider import WebSocketProvider
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -75,7 +75,7 @@ else:
             "ibfast.policy.session": ("SessionManager",),
             "ibfast.policy.subscription": ("SubscriptionState",),
             "ibfast.connection.pool": ("ConnectionPool",),
-            "ibfast.provider": ("WebSocketProvider",),
+            "ibfast.client.provider": ("WebSocketProvider",),
             "ibfast.feed.ring": ("Reader", "RingBuffer"),
         },
     )

@@ -24,6 +24,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ibfast.client.provider import WebSocketProvider
 from ibfast.config.sections import Config, FanoutConfig, PacingConfig, ReconnectionConfig
 from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.connection.protocol import Protocol
@@ -34,7 +35,6 @@ from ibfast.errors import ConfigError, ConnectError, RequestError, StreamError
 from ibfast.fanout.server import FanoutServer
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
-from ibfast.provider import WebSocketProvider
 
 __all__ = ["DemoOptions", "demo"]
 

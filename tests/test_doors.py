@@ -26,10 +26,10 @@ ABOVE_THE_FEED = {
     "ibfast.connection.backfill", "ibfast.connection.live_requests", "ibfast.connection.journal",
     "ibfast.connection.gauges", "ibfast.connection.error_actions", "ibfast.connection.supervisor",
     "ibfast.connection.manager", "ibfast.connection.pool", "ibfast.connection.store", "ibfast.connection.monitor",
-    "ibfast.updates", "ibfast.tape", "ibfast.stream_rows", "ibfast.stream_session", "ibfast.stream_client",
-    "ibfast.stream_readers", "ibfast.stream_socket", "ibfast.stream_questions", "ibfast.stream_link",
-    "ibfast.stream_subscription", "ibfast.engine", "ibfast.provider", "ibfast.cli", "ibfast.embedded", "ibfast.serve",
-    "ibfast.demo",
+    "ibfast.client.updates", "ibfast.client.tape", "ibfast.client.rows", "ibfast.client.session",
+    "ibfast.client.protocol", "ibfast.client.readers", "ibfast.client.socket", "ibfast.client.requests",
+    "ibfast.client.transport", "ibfast.client.subscription", "ibfast.engine", "ibfast.client.provider", "ibfast.cli",
+    "ibfast.embedded", "ibfast.serve", "ibfast.demo",
 }  # fmt: skip
 
 
@@ -161,17 +161,17 @@ def test_nothing_below_imports_the_manager() -> None:
     faces = {name for name, path in PYTHON.items() if path.name == "__init__.py"}
     importers = {name for name, names in IMPORTS.items() if "ibfast.connection.manager" in names} - faces
     assert importers <= {
-        "ibfast", "ibfast.cli", "ibfast.demo", "ibfast.connection.pool", "ibfast.engine", "ibfast.provider",
+        "ibfast", "ibfast.cli", "ibfast.demo", "ibfast.connection.pool", "ibfast.engine", "ibfast.client.provider",
         "ibfast.serve",
     }  # fmt: skip
 
 
 STREAM_CLIENT = {
-    "ibfast.stream_client",
-    "ibfast.stream_questions",
-    "ibfast.stream_session",
-    "ibfast.stream_rows",
-    "ibfast.updates",
+    "ibfast.client.protocol",
+    "ibfast.client.requests",
+    "ibfast.client.session",
+    "ibfast.client.rows",
+    "ibfast.client.updates",
 }
 
 
@@ -187,7 +187,7 @@ def test_a_stream_s_client_is_sans_io_and_knows_of_the_server_its_codec_alone() 
 
 def test_the_socket_of_a_stream_s_client_is_one_file_s_business() -> None:
     importers = {name for name, names in IMPORTS.items() if "websockets" in roots(names)}
-    assert {name for name in importers if not name.startswith("ibfast.fanout")} == {"ibfast.stream_socket"}
+    assert {name for name in importers if not name.startswith("ibfast.fanout")} == {"ibfast.client.socket"}
 
 
 HAS_A_CLOCK = {"ibfast.policy.reconnect.breaker"}

@@ -25,8 +25,8 @@ import trustme
 from ibfast import Config, FanoutConfig, ReconnectionConfig, TlsConfig
 from ibfast import serve as serving
 from ibfast.cli import main
+from ibfast.client.provider import WebSocketProvider
 from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
-from ibfast.provider import WebSocketProvider
 from ibfast.sim.gateway import Gateway
 from tests.support.loops import WATCHDOG_S, Run, until
 

@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast import Config
+from ibfast.client.provider import WebSocketProvider
+from ibfast.client.updates import LagTotals
 from ibfast.fanout.messages import READERS
 from ibfast.fanout.server import FanoutServer
-from ibfast.provider import WebSocketProvider
-from ibfast.updates import LagTotals
 from tests.support.fanout_client import JsonClient, client_of, rows_of, serving
 from tests.support.fanout_desk import Desk
 from tests.support.loops import LOOPS, WATCHDOG_S, errors_logged, until

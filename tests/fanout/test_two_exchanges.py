@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from ibfast import Config, Feed, IBKRConnectionManager, PacingConfig, WebSocketProvider
+from ibfast.client.updates import Trade
 from ibfast.codec.positions import position_of
 from ibfast.config import FanoutConfig
 from ibfast.contracts import ComboLeg, Contract
@@ -29,7 +30,6 @@ from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.ticks import Depth, TickPrice
 from ibfast.sim.universe import Universe
-from ibfast.updates import Trade
 from ibfast.wire.requests import MarketData, MarketDepth
 from tests.support.conversations import AAPL, answer_details, session
 from tests.support.fanout_binary_client import BinaryClient, binary_client

@@ -19,9 +19,9 @@ from benchmarks.chaos.fanout.wire import DOUBLES
 from benchmarks.chaos.judge import Problem
 from benchmarks.chaos.market import FIRST_CON_ID, STOCKS
 from ibfast import Config, ReconnectionConfig
+from ibfast.client.provider import WebSocketProvider
+from ibfast.client.updates import Lag
 from ibfast.errors import Error
-from ibfast.provider import WebSocketProvider
-from ibfast.updates import Lag
 
 if TYPE_CHECKING:
     from benchmarks.chaos.fanout.world import FanoutWorld

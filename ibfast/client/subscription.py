@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from ibfast.client.session import Wish
 from ibfast.errors import Error
-from ibfast.stream_session import Wish
 
 __all__ = ["Subscription"]
 

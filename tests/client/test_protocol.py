@@ -15,12 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast import Contract, Future, GapCause, Kind, Scope
-from ibfast.codec.positions import CLASSES
-from ibfast.contracts import ComboLeg
-from ibfast.errors import ProtocolError, StreamError
-from ibfast.fanout.messages import Subscribe, parse
-from ibfast.feed._feed import DTYPES
-from ibfast.stream_client import (
+from ibfast.client.protocol import (
     HANDLERS,
     MOST_UNANSWERED,
     MOST_VALUES,
@@ -31,7 +26,12 @@ from ibfast.stream_client import (
     StreamClient,
     Wish,
 )
-from ibfast.updates import Arrival, Batch, Gap, Lag, State
+from ibfast.client.updates import Arrival, Batch, Gap, Lag, State
+from ibfast.codec.positions import CLASSES
+from ibfast.contracts import ComboLeg
+from ibfast.errors import ProtocolError, StreamError
+from ibfast.fanout.messages import Subscribe, parse
+from ibfast.feed._feed import DTYPES
 from tests.support.stream_peer import CON_ID, EPOCH, at, channel_of, piece, trade
 
 
@@ -470,7 +470,7 @@ def test_more_channels_than_a_subscription_has_are_a_lie(client: StreamClient, s
 def test_a_table_that_outlives_the_connection_is_bounded(
     client: StreamClient, server: Server, wish: Wish, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ibfast.updates.MOST_INSTRUMENTS", 1 if label == "new" else 9)
+    monkeypatch.setattr("ibfast.client.updates.MOST_INSTRUMENTS", 1 if label == "new" else 9)
     client.subscribe("MSFT")
     (request,) = server.requests()
     with pytest.raises(ProtocolError):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ibfast import Config, ReconnectionConfig, Stock
+from ibfast.client.provider import WebSocketProvider
+from ibfast.client.updates import Lag, LagTotals, State, Trade
 from ibfast.errors import AuthError, ConnectError, Error, LoopError, NotConnectedError, StreamError
-from ibfast.provider import WebSocketProvider
 from ibfast.sim.gateway import Gateway
-from ibfast.updates import Lag, LagTotals, State, Trade
 from tests.support.loops import Run, until
 from tests.support.stream_peer import CON_ID, EPOCH, StreamPeer, Visitor, at, channel_of, piece, trade
 

@@ -14,14 +14,14 @@ import pytest
 import trustme
 
 from ibfast import Config, Feed, PacingConfig, ReconnectionConfig, TlsConfig
+from ibfast.client.provider import Subscription, WebSocketProvider
+from ibfast.client.updates import Lag, LagTotals, Quote, State, Trade
 from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
 from ibfast.fanout.access.tokens import digest_of
-from ibfast.provider import Subscription, WebSocketProvider
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
-from ibfast.updates import Lag, LagTotals, Quote, State, Trade
 from tests.support.fanout_client import TOKEN, serving, token_of
 from tests.support.fanout_desk import Desk
 from tests.support.loops import WATCHDOG_S, Run, until

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from ibfast import Kind
-from ibfast.feed._feed import DTYPES
-from ibfast.updates import (
+from ibfast.client.updates import (
     CLASSES,
     FAMILIES,
     TEXT_FIELDS,
@@ -26,6 +25,7 @@ from ibfast.updates import (
     Update,
     updates_of,
 )
+from ibfast.feed._feed import DTYPES
 
 
 def rows(family: str, count: int = 1, **values: Any) -> np.ndarray[Any, Any]:

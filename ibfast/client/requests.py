@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from ibfast.client.rows import text_of
+from ibfast.client.session import Request, Wish
+from ibfast.client.updates import Arrival, Event
 from ibfast.errors import StreamError
 from ibfast.shown import shown
-from ibfast.stream_rows import text_of
-from ibfast.stream_session import Request, Wish
-from ibfast.updates import Arrival, Event
 
 __all__ = ["Answer", "Closing", "Later", "Output", "Question", "Questions", "Reply", "error_of"]
 

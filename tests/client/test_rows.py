@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from ibfast import Kind
+from ibfast.client.protocol import StreamClient
+from ibfast.client.rows import MOST_TEXTS, BinaryRows, ChannelInfo, JsonRows
+from ibfast.client.updates import Arrival, Lag, Texts, updates_of
 from ibfast.codec._frame_decoder import MOST_ROWS_OF_A_MESSAGE
 from ibfast.codec._frame_encoder import Encoder
 from ibfast.codec._splicer import Audience
 from ibfast.codec.spec import LAG_REASONS, ChannelSpec, lag_frame, text_frame
 from ibfast.errors import ProtocolError
 from ibfast.feed._feed import DTYPES
-from ibfast.stream_client import StreamClient
-from ibfast.stream_rows import MOST_TEXTS, BinaryRows, ChannelInfo, JsonRows
-from ibfast.updates import Arrival, Lag, Texts, updates_of
 
 START_NS = 1_770_000_000_000_000_000
 LATER_NS = START_NS + 60_000_000_000

@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from ibfast.client.requests import MOST_WORD, Answer, Closing, Later, Output, Question, Questions, Reply, error_of
+from ibfast.client.rows import DIALECTS, Received, number_of, text_of, whole_of
+from ibfast.client.session import Request, Session, Wish
+from ibfast.client.updates import Gap, Instruments, State, Texts
 from ibfast.contracts import Contract
 from ibfast.enums import GapCause, Scope
 from ibfast.errors import ProtocolError
 from ibfast.shown import shown
-from ibfast.stream_questions import MOST_WORD, Answer, Closing, Later, Output, Question, Questions, Reply, error_of
-from ibfast.stream_rows import DIALECTS, Received, number_of, text_of, whole_of
-from ibfast.stream_session import Request, Session, Wish
-from ibfast.updates import Gap, Instruments, State, Texts
 
 __all__ = ["Answer", "Closing", "Later", "Output", "Question", "Reply", "StreamClient", "Wish"]
 

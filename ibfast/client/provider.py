@@ -1,7 +1,7 @@
 """The client of a fan-out server, for programs: subscribe, and read rows or objects, whatever happens in between.
 
-The rule of the file: it has what users call, and what they read; the connection is the business of `stream_link`, what
-messages mean that of `stream_client`. A server in this process is a server like any other.
+The rule of the file: it has what users call, and what they read; the connection is the business of `client.transport`,
+what messages mean that of `client.protocol`. A server in this process is a server like any other.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
+from ibfast.client.protocol import Answer, Question, Reply, StreamClient, Wish
+from ibfast.client.readers import Batches, Events, Updates
+from ibfast.client.subscription import Subscription
+from ibfast.client.tape import Tape
+from ibfast.client.transport import News, StreamLink
+from ibfast.client.updates import Arrival, Event, Instruments, Lag, LagTotals, State, Texts
 from ibfast.config.checks import is_whole
 from ibfast.config.sections import Config
 from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.engine import engine
 from ibfast.errors import Error, LoopError, NotConnectedError
 from ibfast.scalars import flag, plain, text, whole
-from ibfast.stream_client import Answer, Question, Reply, StreamClient, Wish
-from ibfast.stream_link import News, StreamLink
-from ibfast.stream_readers import Batches, Events, Updates
-from ibfast.stream_subscription import Subscription
-from ibfast.tape import Tape
-from ibfast.updates import Arrival, Event, Instruments, Lag, LagTotals, State, Texts
 
 __all__ = ["Subscription", "WebSocketProvider"]
 

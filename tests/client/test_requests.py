@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ibfast.client.protocol import Reply, StreamClient
 from ibfast.errors import ProtocolError
-from ibfast.stream_client import Reply, StreamClient
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The connection of a stream's client: made, kept, made again, and what comes by it handed on.
 
-The rule of the file: it owns the socket and its tasks; what messages mean is the business of `stream_client`, when to
+The rule of the file: it owns the socket and its tasks; what messages mean is the business of `client.protocol`, when to
 connect again that of the policy, what becomes of rows and answers that of the owner.
 """
 
@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, NoReturn, TypeAlias
 
+from ibfast.client.protocol import Answer, Closing, Later, Output, Reply, StreamClient
+from ibfast.client.socket import ConnectionClosed, Socket, dial, dialect_of, hang_up, reason_of
+from ibfast.client.updates import Arrival, Event, State
 from ibfast.config.sections import Config
 from ibfast.errors import AuthError, Error, NotConnectedError
 from ibfast.policy.reconnect.reconnection import Reconnection
-from ibfast.stream_client import Answer, Closing, Later, Output, Reply, StreamClient
-from ibfast.stream_socket import ConnectionClosed, Socket, dial, dialect_of, hang_up, reason_of
-from ibfast.updates import Arrival, Event, State
 
 __all__ = ["News", "StreamLink"]
 

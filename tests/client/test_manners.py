@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from ibfast import stream_client, stream_link, stream_socket
+from ibfast.client import protocol as stream_client
+from ibfast.client import socket as stream_socket
+from ibfast.client import transport as stream_link
+from ibfast.client.protocol import Answer, Later, Output, Reply, StreamClient
+from ibfast.client.updates import State
 from ibfast.config import Config
 from ibfast.errors import StreamError
-from ibfast.stream_client import Answer, Later, Output, Reply, StreamClient
-from ibfast.updates import State
 from tests.support.stream_peer import channel_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "stream-protocol.md").read_text(encoding="utf-8")
 SCRIPT = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "js" / "src").rglob("*.js")))
 ((HEAD, LINES),) = re.findall(r"^\| (code \| first `subscribe`.*) \|\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)

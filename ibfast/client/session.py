@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ibfast.client.rows import ChannelInfo, Received, Rows, number_of, text_of
+from ibfast.client.updates import Instruments, Lag
 from ibfast.codec.positions import class_of, position_of, seq_of
 from ibfast.errors import ProtocolError, StreamError
-from ibfast.stream_rows import ChannelInfo, Received, Rows, number_of, text_of
-from ibfast.updates import Instruments, Lag
 
 __all__ = ["Request", "Session", "Wish"]
 

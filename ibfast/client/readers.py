@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from ibfast.tape import Tape, TapeReader
-from ibfast.updates import Arrival, Batch, Event, Lag, Update, updates_of
+from ibfast.client.tape import Tape, TapeReader
+from ibfast.client.updates import Arrival, Batch, Event, Lag, Update, updates_of
 
 __all__ = ["Batches", "Events", "Updates"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibfast.client.tape import Tape
 from ibfast.errors import Error
-from ibfast.tape import Tape
 from tests.support.loops import Run
 
 
