@@ -1,6 +1,6 @@
 """`python -m ibfast`: the command line."""
 
-from ibfast.cli import main
+from ibfast.commands.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -28,8 +28,8 @@ ABOVE_THE_FEED = {
     "ibfast.connection.manager", "ibfast.connection.pool", "ibfast.connection.store", "ibfast.connection.monitor",
     "ibfast.client.updates", "ibfast.client.tape", "ibfast.client.rows", "ibfast.client.session",
     "ibfast.client.protocol", "ibfast.client.readers", "ibfast.client.socket", "ibfast.client.requests",
-    "ibfast.client.transport", "ibfast.client.subscription", "ibfast.engine", "ibfast.client.provider", "ibfast.cli",
-    "ibfast.embedded", "ibfast.serve", "ibfast.demo",
+    "ibfast.client.transport", "ibfast.client.subscription", "ibfast.engine", "ibfast.client.provider",
+    "ibfast.commands.main", "ibfast.commands.sim_process", "ibfast.commands.serve", "ibfast.commands.demo",
 }  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_the_simulator_is_imported_by_the_commands_only() -> None:
     importers = {
         name for name, names in IMPORTS.items() if any(other.startswith("ibfast.sim") for other in names)
     } - set(within("ibfast.sim"))
-    assert importers <= {"ibfast.cli", "ibfast.demo"}
+    assert importers <= {"ibfast.commands.main", "ibfast.commands.demo"}
 
 
 def test_the_simulator_uses_public_modules_only() -> None:
@@ -161,8 +161,8 @@ def test_nothing_below_imports_the_manager() -> None:
     faces = {name for name, path in PYTHON.items() if path.name == "__init__.py"}
     importers = {name for name, names in IMPORTS.items() if "ibfast.connection.manager" in names} - faces
     assert importers <= {
-        "ibfast", "ibfast.cli", "ibfast.demo", "ibfast.connection.pool", "ibfast.engine", "ibfast.client.provider",
-        "ibfast.serve",
+        "ibfast", "ibfast.commands.main", "ibfast.commands.demo", "ibfast.connection.pool", "ibfast.engine",
+        "ibfast.client.provider", "ibfast.commands.serve",
     }  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def test_policies_are_pure(module: str) -> None:
 
 FANOUT_ADAPTERS = {
     "ibfast.fanout.bell", "ibfast.fanout.connection", "ibfast.fanout.queries", "ibfast.fanout.server",
-    "ibfast.fanout.access.tls", "ibfast.fanout.session", "ibfast.fanout.token_cli", "ibfast.fanout.turns",
+    "ibfast.fanout.access.tls", "ibfast.fanout.session", "ibfast.commands.token", "ibfast.fanout.turns",
     "ibfast.fanout.upstream", "ibfast.fanout.sockets.broadcaster",
 }  # fmt: skip
 """They act: on sockets, at the gateway, in turns of the loop, on the command line."""
@@ -243,7 +243,7 @@ def test_the_fanout_meets_the_session_at_the_feed() -> None:
 
 def test_nothing_imports_the_package_as_a_whole_but_the_commands() -> None:
     importers = {name for name, names in IMPORTS.items() if "ibfast" in names}
-    assert importers <= {"ibfast.cli", "ibfast.demo", "ibfast.serve", "ibfast.__main__"}
+    assert importers <= {"ibfast.commands.main", "ibfast.commands.demo", "ibfast.commands.serve", "ibfast.__main__"}
 
 
 def test_there_is_no_cycle() -> None:

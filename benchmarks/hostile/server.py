@@ -10,10 +10,10 @@ import uvloop
 from benchmarks.soak import child
 from benchmarks.soak.subject import Errors
 from ibfast import Config, Feed, IBKRConnectionManager
+from ibfast.commands.garbage import short_collections
 from ibfast.config import FanoutConfig
 from ibfast.config.security import SecurityConfig
 from ibfast.fanout.server import FanoutServer
-from ibfast.garbage import short_collections
 
 
 async def main(port: int, tokens_file: str, certificate_file: str) -> None:

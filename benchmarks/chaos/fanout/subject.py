@@ -16,7 +16,8 @@ from typing import Any
 
 import uvloop
 
-from ibfast import Config, Feed, IBKRConnectionManager, serve
+from ibfast import Config, Feed, IBKRConnectionManager
+from ibfast.commands import serve
 from ibfast.connection.stream import Stream
 from ibfast.contracts import Contract
 

@@ -10,7 +10,7 @@ import pytest
 
 import ibfast
 from ibfast import Config, IBKRConnectionManager
-from ibfast.embedded import HOST, Simulation, embedded_gateway
+from ibfast.commands.sim_process import HOST, Simulation, embedded_gateway
 from tests.support.loops import Run
 
 PACKAGE = Path(ibfast.__file__).parent
@@ -25,7 +25,7 @@ def main():
 """
 PARENT = """
 import asyncio
-from ibfast.embedded import Simulation, embedded_gateway
+from ibfast.commands.sim_process import Simulation, embedded_gateway
 
 async def main():
     async with embedded_gateway(Simulation()) as gateway:
@@ -60,8 +60,12 @@ def test_the_gateway_is_of_the_same_ibfast_as_its_parent(tmp_path: Path) -> None
     copy.mkdir()
     for path in PACKAGE.iterdir():
         (copy / path.name).symlink_to(path)
-    (copy / "cli.py").unlink()
-    (copy / "cli.py").write_text(CLI_OF_THE_COPY)
+    (copy / "commands").unlink()
+    (copy / "commands").mkdir()
+    for path in (PACKAGE / "commands").glob("*.py"):
+        (copy / "commands" / path.name).symlink_to(path)
+    (copy / "commands" / "main.py").unlink()
+    (copy / "commands" / "main.py").write_text(CLI_OF_THE_COPY)
     done = subprocess.run(
         [sys.executable, "-c", PARENT], cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )

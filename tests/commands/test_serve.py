@@ -23,9 +23,9 @@ import pytest
 import trustme
 
 from ibfast import Config, FanoutConfig, ReconnectionConfig, TlsConfig
-from ibfast import serve as serving
-from ibfast.cli import main
 from ibfast.client.provider import WebSocketProvider
+from ibfast.commands import serve as serving
+from ibfast.commands.main import main
 from ibfast.errors import AuthError, ConnectError, NotConnectedError, StreamError
 from ibfast.sim.gateway import Gateway
 from tests.support.loops import WATCHDOG_S, Run, until

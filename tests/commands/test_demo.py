@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from ibfast.demo import DemoOptions
-from ibfast.demo import demo as run_demo
+from ibfast.commands.demo import DemoOptions
+from ibfast.commands.demo import demo as run_demo
 from ibfast.errors import NotConnectedError
 from ibfast.sim.codec import TickPrice
 from ibfast.sim.gateway import Gateway
 from ibfast.wire.requests import MarketData
 from tests.support.loops import Run, until
 
-RECORDED = Path(__file__).parents[2] / "shared" / "ticks" / "ib_recorded_20220107.csv.gz"
+RECORDED = Path(__file__).parents[3] / "shared" / "ticks" / "ib_recorded_20220107.csv.gz"
 HEADER = "ts_ns,symbol,kind,price,size,bid,ask,bid_size,ask_size\n"
 CLOSING_LINE = re.compile(
     r"messages ([\d,]+) \| records ([\d,]+) \| lost ([\d,]+) \| decode \d+ ns/message"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from ibfast import __version__
-from ibfast.cli import main
+from ibfast.commands.main import main
 
 
 def ibfast(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,12 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from ibfast.commands.token import add_parser
 from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
 from ibfast.fanout.access.permissions import Permissions
 from ibfast.fanout.access.token_files import load_tokens
 from ibfast.fanout.access.tokens import Denied, Grant, Reason
-from ibfast.fanout.token_cli import add_parser
 
 
 def ibfast(*arguments: object) -> int:

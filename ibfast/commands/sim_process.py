@@ -18,7 +18,7 @@ from ibfast.errors import ConfigError
 __all__ = ["HOST", "EmbeddedGateway", "Simulation", "embedded_gateway"]
 
 HOST = "127.0.0.1"
-ROOT = Path(__file__).absolute().parents[1]
+ROOT = Path(__file__).absolute().parents[2]
 """The folder in which this process has found ibfast."""
 
 SAME_IBFAST = """
@@ -28,7 +28,7 @@ from importlib.util import module_from_spec
 spec = PathFinder.find_spec("ibfast", [sys.argv.pop(1)])
 sys.modules["ibfast"] = package = module_from_spec(spec)
 spec.loader.exec_module(package)
-from ibfast.cli import main
+from ibfast.commands.main import main
 sys.exit(main())
 """
 """Runs the command line of the ibfast in the folder that the first argument names, without that folder on the path."""

@@ -25,11 +25,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ibfast.client.provider import WebSocketProvider
+from ibfast.commands.sim_process import Simulation, embedded_gateway
 from ibfast.config.sections import Config, FanoutConfig, PacingConfig, ReconnectionConfig
 from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.connection.protocol import Protocol
 from ibfast.connection.stream import Stream
-from ibfast.embedded import Simulation, embedded_gateway
 from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import ConfigError, ConnectError, RequestError, StreamError
 from ibfast.fanout.server import FanoutServer

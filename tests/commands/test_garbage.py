@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from ibfast.garbage import collect_everything, short_collections
+from ibfast.commands.garbage import collect_everything, short_collections
 
 
 class Circle:

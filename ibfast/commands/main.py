@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from ibfast import __version__
+from ibfast.commands import token as token_cli
+from ibfast.commands.demo import DemoOptions, demo
+from ibfast.commands.serve import first_of, serve
+from ibfast.commands.sim_process import Simulation
 from ibfast.config.sections import MAX_PORT, Config
-from ibfast.demo import DemoOptions, demo
-from ibfast.embedded import Simulation
 from ibfast.enums import ServerVersion
 from ibfast.errors import ConfigError, Error
-from ibfast.fanout import token_cli
-from ibfast.serve import first_of, serve
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.recording import RecordedGateway, read_recording
