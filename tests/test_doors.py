@@ -1,12 +1,13 @@
-"""Who may know whom: the import graph of the package, read from its sources.
+"""Who may import whom: the import graph of the package, read from its sources.
 
-A door that is opened by mistake shows here, and not years later in a cycle. Rooms and doors are described in
-docs/architecture.md.
+A folder is a layer: its modules import from their own folder and from layers below it. A module whose docstring has the
+sentence `PURE` does no I/O and knows no clock and no asyncio, as far as its imports tell.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -20,22 +21,51 @@ import ibfast
 ROOT = Path(ibfast.__file__).parent
 NETWORK = {"asyncio", "socket", "selectors", "ssl", "uvloop", "websockets"}
 CLOCKS = {"time"}
-ABOVE_THE_FEED = {
-    "ibfast.connection.protocol", "ibfast.connection.transport", "ibfast.connection.link",
-    "ibfast.connection.send_queue", "ibfast.connection.queries", "ibfast.connection.stream", "ibfast.connection.owner",
-    "ibfast.connection.backfill", "ibfast.connection.live_requests", "ibfast.connection.journal",
-    "ibfast.connection.gauges", "ibfast.connection.error_actions", "ibfast.connection.supervisor",
-    "ibfast.connection.manager", "ibfast.connection.pool", "ibfast.connection.store", "ibfast.connection.monitor",
-    "ibfast.client.updates", "ibfast.client.tape", "ibfast.client.rows", "ibfast.client.session",
-    "ibfast.client.protocol", "ibfast.client.readers", "ibfast.client.socket", "ibfast.client.requests",
-    "ibfast.client.transport", "ibfast.client.subscription", "ibfast.engine", "ibfast.client.provider",
-    "ibfast.commands.main", "ibfast.commands.sim_process", "ibfast.commands.serve", "ibfast.commands.demo",
+IO = {"sqlite3", "subprocess", "threading", "mmap"}
+PURE = "No I/O, no clock, no asyncio."
+
+VOCABULARY = "vocabulary"
+LAYERS = (
+    {VOCABULARY},
+    {"feed", "wire"},
+    {"codec", "decoder", "sim"},
+    {"_core"},
+    {"config"},
+    {"policy"},
+    {"connection"},
+    {"fanout"},
+    {"engine"},
+    {"client"},
+    {"ibfast"},
+    {"commands"},
+    {"__main__"},
+)
+"""From the bottom: folders, and the modules beside them that are no vocabulary. What stands side by side shares
+nothing."""
+
+UPWARDS = {
+    ("ibfast.config.sections", "ibfast.policy.auth"),
+    ("ibfast.config.sections", "ibfast.policy.reconnect.calendar"),
+    ("ibfast.config.security", "ibfast.fanout.access.limits"),
+}
+"""Checks of settings that stand where they are used. The list may only become shorter."""
+
+TYPE_ONLY_CYCLES = {
+    "ibfast.sim.gateway", "ibfast.sim.session", "ibfast.sim.desk", "ibfast.connection.error_actions",
+    "ibfast.connection.supervisor",
 }  # fmt: skip
+"""They name each other for type checkers; nothing of it happens at run time."""
 
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts).removesuffix(".__init__")
+
+
+def layer_of(module: str) -> str:
+    """Return the folder at the top of the package that a module stands in, or its own name where it has a layer."""
+    top = module.split(".")[1] if "." in module else module
+    return top if any(top in layers for layers in LAYERS) else VOCABULARY
 
 
 def python_imports(path: Path) -> set[str]:
@@ -47,8 +77,11 @@ def python_imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             assert node.module is not None
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} & MODULES
+            modules = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES
+            found |= modules
+            # A package that only lends its name to a module of it is not imported for its own sake.
+            if len(modules) < len(node.names):
+                found.add(node.module)
     return found
 
 
@@ -85,8 +118,32 @@ def within(package: str) -> list[str]:
     return [name for name in IMPORTS if name == package or name.startswith(f"{package}.")]
 
 
+def own(names: set[str]) -> set[str]:
+    return {name for name in names if name.partition(".")[0] == "ibfast"}
+
+
 def roots(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
+
+
+def pure_modules() -> list[str]:
+    """The modules that say of themselves that they are pure, at their top."""
+    heads = {name: ast.get_docstring(ast.parse(path.read_text())) or "" for name, path in PYTHON.items()}
+    for path in CYTHON:
+        head = re.match(r'(?:#[^\n]*\n)*("""[^"]*""")?', path.read_text())
+        heads[module_name(path)] = heads.get(module_name(path), "") + (head[0] if head else "")
+    return sorted(name for name, head in heads.items() if PURE in head)
+
+
+def upwards(imports: dict[str, set[str]]) -> set[tuple[str, str]]:
+    """The imports that lead to a layer above, or beside."""
+    height = {layer: number for number, layers in enumerate(LAYERS) for layer in layers}
+    return {
+        (module, name)
+        for module, names in imports.items()
+        for name in own(names)
+        if layer_of(module) != layer_of(name) and height[layer_of(module)] <= height[layer_of(name)]
+    }
 
 
 def test_the_graph_was_read() -> None:
@@ -96,125 +153,91 @@ def test_the_graph_was_read() -> None:
     assert "ibfast.connection.protocol" in IMPORTS["ibfast.connection.manager"]
     assert "ibfast.sim.desk" in reached_from("ibfast.sim.gateway")
     for names in IMPORTS.values():
-        for name in names:
-            if name.startswith("ibfast."):
-                assert name in MODULES, f"{name} is imported and not there"
+        for name in own(names):
+            assert name in MODULES, f"{name} is imported and not there"
 
 
-@pytest.mark.parametrize("module", ["ibfast._core", "ibfast.feed._feed", "ibfast.feed._ring"])
-def test_compiled_code_knows_no_loop_and_nothing_above_it(module: str) -> None:
-    reached = reached_from(module)
-    assert not roots(reached) & (NETWORK | {"threading", "logging"})
-    assert not reached & (ABOVE_THE_FEED | {"ibfast.feed.feed", "ibfast.feed.ring", "ibfast"})
-    assert not any(name.startswith("ibfast.sim") for name in reached)
+def test_imports_lead_down() -> None:
+    assert upwards(IMPORTS) == UPWARDS
 
 
-def test_a_ring_knows_no_record_and_no_wire() -> None:
-    assert {name for name in reached_from("ibfast.feed._ring") if name.startswith("ibfast.")} == {
-        "ibfast.feed._atomic", "ibfast.errors", "ibfast.shown",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "module", ["ibfast.connection.protocol", "ibfast.connection.stream", *within("ibfast.wire"), "ibfast.contracts"]
-)
-def test_what_is_sans_io_imports_no_network_and_no_clock(module: str) -> None:
-    assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS)
-
-
-def test_the_wire_is_at_the_bottom() -> None:
-    below = {
-        "ibfast.contracts",
-        "ibfast.enums",
-        "ibfast.errors",
-        "ibfast.history",
-        "ibfast.scalars",
-        "ibfast.wire.times",
+def test_an_import_that_leads_up_would_be_found() -> None:
+    wrong = {
+        "ibfast.errors": {"ibfast.feed.ring"},
+        "ibfast.wire.text": {"ibfast.feed.feed"},
+        "ibfast.fanout.server": set(),
     }
-    for module in within("ibfast.wire"):
-        own = {name for name in IMPORTS[module] if name.startswith("ibfast.") and not name.startswith("ibfast.wire")}
-        assert own <= below, module
-    assert not roots(reached_from(*within("ibfast.wire"))) & NETWORK
+    assert upwards(wrong) == {("ibfast.errors", "ibfast.feed.ring"), ("ibfast.wire.text", "ibfast.feed.feed")}
+
+
+def test_every_layer_is_there() -> None:
+    assert {layer_of(module) for module in MODULES} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("module", pure_modules())
+def test_what_is_pure_imports_no_io_no_clock_and_no_asyncio(module: str) -> None:
+    assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS | IO)
+
+
+def test_modules_say_that_they_are_pure() -> None:
+    """Whole folders are: the wire, the client's and the server's codec, and the policies but for one that has a
+    clock."""
+    pure = set(pure_modules())
+    for folder in ("wire", "codec", "policy"):
+        left = {name for name in within(f"ibfast.{folder}") if PYTHON.get(name, ROOT).name != "__init__.py"} - pure
+        assert left <= {"ibfast.policy.reconnect.breaker"}, "usable on its own: its clock is the default of a parameter"
+    assert {"ibfast._core", "ibfast.connection.protocol", "ibfast.client.protocol"} <= pure
+
+
+def test_compiled_code_knows_no_loop_and_no_log() -> None:
+    assert not roots(reached_from("ibfast._core", "ibfast.feed._feed")) & (NETWORK | {"threading", "logging"})
+
+
+def test_policies_do_not_log() -> None:
+    for module in within("ibfast.policy"):
+        assert "logging" not in roots(IMPORTS[module])
+
+
+def test_a_ring_knows_no_record() -> None:
+    assert {name for name in own(reached_from("ibfast.feed._ring")) if layer_of(name) != VOCABULARY} == {
+        "ibfast.feed._atomic"
+    }
 
 
 def test_the_simulator_is_imported_by_the_commands_only() -> None:
-    importers = {
-        name for name, names in IMPORTS.items() if any(other.startswith("ibfast.sim") for other in names)
-    } - set(within("ibfast.sim"))
-    assert importers <= {"ibfast.commands.main", "ibfast.commands.demo"}
-
-
-def test_the_simulator_uses_public_modules_only() -> None:
-    for module in within("ibfast.sim"):
-        for name in IMPORTS[module]:
-            if name.startswith("ibfast."):
-                assert not any(part.startswith("_") for part in name.split(".")), f"{module} imports {name}"
+    importers = {name for name, names in IMPORTS.items() if any(layer_of(other) == "sim" for other in own(names))}
+    assert {layer_of(name) for name in importers} == {"sim", "commands"}
 
 
 def test_the_simulator_shares_no_code_with_the_client_it_answers() -> None:
     """It is the other side of the wire: no decoder, no feed, no session of ours in it."""
-    client = {"ibfast", "ibfast.feed.feed", "ibfast.feed.ring", "ibfast.feed.segment", "ibfast._core"} | ABOVE_THE_FEED
-    assert not reached_from(*within("ibfast.sim")) & client
+    reached = own(reached_from(*within("ibfast.sim")))
+    assert {layer_of(name) for name in reached} == {"sim", "wire", VOCABULARY}
+    assert not any(part.startswith("_") for name in reached for part in name.split("."))
 
 
-def test_nothing_below_imports_the_manager() -> None:
-    faces = {name for name, path in PYTHON.items() if path.name == "__init__.py"}
-    importers = {name for name, names in IMPORTS.items() if "ibfast.connection.manager" in names} - faces
-    assert importers <= {
-        "ibfast", "ibfast.commands.main", "ibfast.commands.demo", "ibfast.connection.pool", "ibfast.engine",
-        "ibfast.client.provider", "ibfast.commands.serve",
-    }  # fmt: skip
+def test_the_fanout_meets_the_session_at_the_feed() -> None:
+    """What it wants of a session, it says itself: it imports neither manager nor pool."""
+    session = reached_from("ibfast.connection.manager", "ibfast.connection.pool") | {"ibfast.connection.pool"}
+    shared = {"ibfast.connection.stream", "ibfast.connection.historical"}
+    reached = {name for name in reached_from(*within("ibfast.fanout")) if layer_of(name) == "connection"}
+    assert reached & session <= shared
 
 
-STREAM_CLIENT = {
-    "ibfast.client.protocol",
-    "ibfast.client.requests",
-    "ibfast.client.session",
-    "ibfast.client.rows",
-    "ibfast.client.updates",
-}
-
-
-def test_a_stream_s_client_is_sans_io_and_knows_of_the_server_its_codec_alone() -> None:
-    for module in STREAM_CLIENT:
-        assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS), module
-    reached = reached_from(*STREAM_CLIENT)
-    assert {name for name in reached if name.startswith("ibfast.fanout")} <= {
-        "ibfast.codec.spec", "ibfast.codec.positions",
-    }  # fmt: skip
-    assert not reached & {"ibfast.connection.manager", "ibfast.feed.feed", "ibfast.feed.ring"}
+def test_a_stream_s_client_knows_of_the_server_its_codec_alone() -> None:
+    """Only who starts a server of the own process reaches it, by the engine."""
+    for module in within("ibfast.client"):
+        others = {layer_of(name) for name in own(IMPORTS[module])}
+        assert "fanout" not in others
+        assert "engine" not in others or module == "ibfast.client.provider"
 
 
 def test_the_socket_of_a_stream_s_client_is_one_file_s_business() -> None:
     importers = {name for name, names in IMPORTS.items() if "websockets" in roots(names)}
-    assert {name for name in importers if not name.startswith("ibfast.fanout")} == {"ibfast.client.socket"}
-
-
-HAS_A_CLOCK = {"ibfast.policy.reconnect.breaker"}
-"""Usable on its own, as decorator and context manager: its clock is the default of a parameter."""
-
-
-@pytest.mark.parametrize("module", within("ibfast.policy"))
-def test_policies_are_pure(module: str) -> None:
-    assert not roots(IMPORTS[module]) & (NETWORK | {"logging", "sqlite3"})
-    assert not roots(IMPORTS[module]) & CLOCKS or module in HAS_A_CLOCK
-    assert not reached_from(module) & ABOVE_THE_FEED
-
-
-FANOUT_ADAPTERS = {
-    "ibfast.fanout.bell", "ibfast.fanout.connection", "ibfast.fanout.queries", "ibfast.fanout.server",
-    "ibfast.fanout.access.tls", "ibfast.fanout.session", "ibfast.commands.token", "ibfast.fanout.turns",
-    "ibfast.fanout.upstream", "ibfast.fanout.sockets.broadcaster",
-}  # fmt: skip
-"""They act: on sockets, at the gateway, in turns of the loop, on the command line."""
-
-
-@pytest.mark.parametrize("module", within("ibfast.fanout"))
-def test_the_fanout_is_pure_but_for_its_adapters(module: str) -> None:
-    if module not in FANOUT_ADAPTERS:
-        assert not roots(IMPORTS[module]) & (NETWORK | CLOCKS)
-    if module not in {"ibfast.fanout.connection", "ibfast.fanout.server"}:
-        assert "websockets" not in roots(IMPORTS[module])
+    assert {name for name in importers if layer_of(name) != "fanout"} == {"ibfast.client.socket"}
+    assert {name for name in importers if layer_of(name) == "fanout"} <= {
+        "ibfast.fanout.connection", "ibfast.fanout.server",
+    }  # fmt: skip
 
 
 def test_only_who_has_jwts_waits_for_their_library() -> None:
@@ -225,37 +248,22 @@ def test_only_who_has_jwts_waits_for_their_library() -> None:
 
 
 def test_what_writes_to_sockets_knows_nothing_of_what_it_writes() -> None:
-    for module in ("ibfast.fanout.sockets._broadcast", "ibfast.fanout.sockets.broadcaster"):
-        assert {name for name in IMPORTS[module] if name.startswith("ibfast.")} <= {"ibfast.fanout.sockets._broadcast"}
+    for module in within("ibfast.fanout.sockets"):
+        others = {name for name in own(IMPORTS[module]) if layer_of(name) != VOCABULARY}
+        assert others <= set(within("ibfast.fanout.sockets")), module
 
 
-def test_the_fanout_meets_the_session_at_the_feed() -> None:
-    """What it wants of a session, it says itself: it imports neither manager nor pool."""
-    session = {
-        "ibfast.connection.manager",
-        "ibfast.connection.pool",
-        "ibfast.connection.supervisor",
-        "ibfast.connection.transport",
-        "ibfast.connection.protocol",
-    }
-    assert not reached_from(*within("ibfast.fanout")) & session
-
-
-def test_nothing_imports_the_package_as_a_whole_but_the_commands() -> None:
-    importers = {name for name, names in IMPORTS.items() if "ibfast" in names}
-    assert importers <= {"ibfast.commands.main", "ibfast.commands.demo", "ibfast.commands.serve", "ibfast.__main__"}
+def test_nothing_imports_a_package_as_a_whole_but_the_commands() -> None:
+    """Faces are for users: who stands inside names the module."""
+    packages = {name for name, path in PYTHON.items() if path.name == "__init__.py"}
+    for module, names in IMPORTS.items():
+        faces = names & packages
+        assert not faces or layer_of(module) in {"commands", "ibfast"}, f"{module} imports {faces}"
 
 
 def test_there_is_no_cycle() -> None:
     for module in IMPORTS:
         assert module not in reached_from(module) or module in TYPE_ONLY_CYCLES, f"{module} imports itself"
-
-
-TYPE_ONLY_CYCLES = {
-    "ibfast.sim.gateway", "ibfast.sim.session", "ibfast.sim.desk", "ibfast.connection.error_actions",
-    "ibfast.connection.supervisor",
-}  # fmt: skip
-"""They name each other for type checkers; nothing of it happens at run time."""
 
 
 def test_the_package_imports_no_optional_library_at_once() -> None:
@@ -281,6 +289,25 @@ def test_the_package_imports_no_optional_library_at_once() -> None:
             "__future__",
         }
         assert roots(at_once) <= known, module
+
+
+def test_faces_show_what_type_checkers_see() -> None:
+    packages = {name: path for name, path in PYTHON.items() if path.name == "__init__.py"}
+    for package, path in packages.items():
+        face = importlib.import_module(package)
+        shown = {
+            alias.name: node.module
+            for branch in ast.parse(path.read_text()).body
+            if isinstance(branch, ast.If)
+            for node in branch.body
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        assert set(shown) == set(getattr(face, "__all__", ())), package
+        assert set(shown) <= set(dir(face))
+        for name, module in shown.items():
+            assert getattr(face, name) is getattr(importlib.import_module(module), name)
+    assert {"ibfast", "ibfast.config", "ibfast.connection", "ibfast.fanout", "ibfast.feed"} <= set(packages)
 
 
 ALONE = """

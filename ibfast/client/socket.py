@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 
 from ibfast.config.tls import TlsConfig
 from ibfast.errors import AuthError, ConnectError, Error, NotConnectedError
-from ibfast.wire_log import wire_logger
+from ibfast.logs import wire_logger
 
 __all__ = ["ConnectionClosed", "Socket", "dial", "dialect_of", "hang_up", "reason_of"]
 

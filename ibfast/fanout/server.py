@@ -56,7 +56,7 @@ from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Source, Upstreams
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
-from ibfast.wire_log import wire_logger
+from ibfast.logs import wire_logger
 
 __all__ = ["FanoutServer"]
 
