@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ibfast.connection.monitor import ConnectionMonitor, Health
     from ibfast.connection.pool import ConnectionPool
     from ibfast.contracts import Contract, Forex, Future, Index, Option, Stock
-    from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
     from ibfast.feed.feed import Feed
     from ibfast.feed.ring import Reader, RingBuffer
     from ibfast.policy.auth import AuthManager
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from ibfast.policy.reconnect.reconnection import Reconnection
     from ibfast.policy.session import SessionManager
     from ibfast.policy.subscription import SubscriptionState
+    from ibfast.records import GapCause, Kind, Scope
+    from ibfast.wire.ids import MarketDataType, TickType
 else:
     __getattr__, __dir__ = lazily(
         __name__,
@@ -60,7 +61,8 @@ else:
                 "TlsConfig",
             ),
             "ibfast.contracts": ("Contract", "Forex", "Future", "Index", "Option", "Stock"),
-            "ibfast.enums": ("GapCause", "Kind", "MarketDataType", "Scope", "TickType"),
+            "ibfast.records": ("GapCause", "Kind", "Scope"),
+            "ibfast.wire.ids": ("MarketDataType", "TickType"),
             "ibfast.feed.feed": ("Feed",),
             "ibfast.connection.manager": ("IBKRConnectionManager",),
             "ibfast.connection.monitor": ("ConnectionMonitor", "Health"),

@@ -43,7 +43,7 @@ cdef enum:
     RAW_ID_SINCE = 201           # server version from which a payload begins with a four-byte id
     PREFIX_BYTES = 4
     MAX_FRAME_BYTES = 0xFFFFFF   # IB's own limit
-    IN_ERR_MSG = 4               # ibfast.enums.Incoming
+    IN_ERR_MSG = 4               # ibfast.wire.ids.Incoming
     NOGIL_BYTES = 1 << 14        # smaller reads take a few µs: handing the GIL over would cost more
     # Room that a socket read is offered. uvloop may fill it 32 times before any reader runs, and what comes then must
     # fit into a ring of 65,536 rows: a megabyte of the shortest ticks does.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ibfast.enums import UNSET_DOUBLE
+from ibfast.records import UNSET_DOUBLE
 from ibfast.scalars import plain
 
 __all__ = [

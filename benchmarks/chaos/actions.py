@@ -16,8 +16,8 @@ from benchmarks.chaos.market import CONTRACTS, DATA_TYPES, STOCKS
 from benchmarks.chaos.steps import Actions, chosen
 from benchmarks.chaos.user import Held
 from benchmarks.chaos.world import World
-from ibfast.enums import MarketDataType
 from ibfast.errors import NotConnectedError
+from ibfast.wire.ids import MarketDataType
 
 ACTIONS = Actions()
 action = ACTIONS.action

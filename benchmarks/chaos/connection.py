@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 from benchmarks.chaos.market import Series, SubscriptionRequest, details_of, series_of
 from benchmarks.chaos.rules import RATIONED
 from ibfast.contracts import Contract
-from ibfast.enums import ServerVersion
 from ibfast.sim.codec import UnknownRequest, decode_request, encode
 from ibfast.sim.pacing import Refusal, RequestRate
 from ibfast.wire import requests, responses
+from ibfast.wire.ids import ServerVersion
 from ibfast.wire.requests import HistoricalBars, HistoricalTicks, Request
 from ibfast.wire.responses import ErrorMessage
 

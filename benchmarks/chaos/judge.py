@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from benchmarks.chaos.connection import Asked
 from benchmarks.chaos.market import BARS, DATA_TYPES, Market, numbered, series_of, size_of
 from benchmarks.chaos.user import Held
-from ibfast.enums import GapCause, Kind
+from ibfast.records import GapCause, Kind
 
 BACKFILLED = frozenset({Kind.BACKFILL_TRADE, Kind.BACKFILL_QUOTE})
 EXACT_HISTORY = frozenset({"LAST", "ALL_LAST", "BID_ASK", "MIDPOINT"})

@@ -28,8 +28,8 @@ from benchmarks.chaos.play import REAL
 from benchmarks.chaos.user import Held
 from benchmarks.chaos.world import VERSIONS, Verdict
 from ibfast.connection.stream import wanted
-from ibfast.enums import GapCause
 from ibfast.feed import Feed
+from ibfast.records import GapCause
 
 ROOT = Path(__file__).parents[2]
 PERIOD_S = 0.1

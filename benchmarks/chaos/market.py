@@ -17,13 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.contracts import Contract, ContractDetails, Option, Stock
-from ibfast.enums import Kind, TickType
-from ibfast.history import (
-    HISTORICAL_BAR,
-    HISTORICAL_TICK_BID_ASK,
-    HISTORICAL_TICK_LAST,
-    HISTORICAL_TICK_MIDPOINT,
-)
+from ibfast.records import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT, Kind
 from ibfast.sim.codec import (
     Depth,
     DepthL2,
@@ -37,6 +31,7 @@ from ibfast.sim.codec import (
     TickPrice,
     TickString,
 )
+from ibfast.wire.ids import TickType
 from ibfast.wire.requests import HistoricalBars, HistoricalTicks, MarketData, MarketDepth, RealTimeBars, TickByTick
 
 NS = 1_000_000_000

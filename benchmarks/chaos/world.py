@@ -25,8 +25,8 @@ from benchmarks.chaos.rest import Promises, against_rest
 from benchmarks.chaos.user import Held, User
 from ibfast import Config
 from ibfast.config import BreakerConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
-from ibfast.enums import ServerVersion
 from ibfast.errors import RequestError
+from ibfast.wire.ids import ServerVersion
 
 VERSIONS = (157, 165, 176, 187, 193, 195, 196, 200, 201, 205, 206, 207, 208, 212, 213, 219, int(ServerVersion.MAX))
 """Server versions: at both sides of every change that ibfast knows of."""

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast import Feed, Kind
-from ibfast.enums import TickType
 from ibfast.sim.channel import Channel
 from ibfast.sim.codec import TickByTickBidAsk, TickByTickLast, TickString
 from ibfast.sim.events import Event, Quote, Trade
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.instruments import Instrument
+from ibfast.wire.ids import TickType
 
 NO_INSTRUMENT = 0xFFFFFFFF
 ANY_REQUEST = -1

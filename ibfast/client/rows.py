@@ -19,9 +19,9 @@ from ibfast.client.updates import FAMILIES, TEXT_FIELDS, Arrival, Batch, Texts
 from ibfast.codec._frame_decoder import FrameDecoder
 from ibfast.codec.positions import CLASSES, class_of, seq_of
 from ibfast.codec.spec import ChannelSpec
-from ibfast.enums import Kind
 from ibfast.errors import ProtocolError
 from ibfast.feed._feed import DTYPES
+from ibfast.records import Kind
 
 __all__ = ["DIALECTS", "ChannelInfo", "JsonRows", "LagOf", "Received", "Rows", "number_of", "text_of", "whole_of"]
 

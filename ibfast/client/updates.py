@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast.enums import GapCause, Kind, Scope
+from ibfast.records import GapCause, Kind, Scope
 
 __all__ = [
     "FAMILIES",

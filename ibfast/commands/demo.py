@@ -30,11 +30,12 @@ from ibfast.config.sections import Config, FanoutConfig, PacingConfig, Reconnect
 from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.connection.protocol import Protocol
 from ibfast.connection.stream import Stream
-from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import ConfigError, ConnectError, RequestError, StreamError
 from ibfast.fanout.server import FanoutServer
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
+from ibfast.records import Kind
+from ibfast.wire.ids import MarketDataType
 
 __all__ = ["DemoOptions", "demo"]
 

@@ -25,13 +25,13 @@ from ibfast.commands.demo import DemoOptions, demo
 from ibfast.commands.serve import first_of, serve
 from ibfast.commands.sim_process import Simulation
 from ibfast.config.sections import MAX_PORT, Config
-from ibfast.enums import ServerVersion
 from ibfast.errors import ConfigError, Error
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.recording import RecordedGateway, read_recording
 from ibfast.sim.replay import TickFile
 from ibfast.sim.universe import Universe
+from ibfast.wire.ids import ServerVersion
 
 __all__ = ["main", "run"]
 

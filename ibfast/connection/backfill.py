@@ -24,11 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.connection.owner import Owner
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.feed.feed import BACKFILL_KINDS, Feed
-from ibfast.history import HISTORICAL_BAR
 from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState
+from ibfast.records import HISTORICAL_BAR, GapCause, Scope
 from ibfast.wire.requests import HistoricalBars, MarketData, RealTimeBars, TickByTick
 
 __all__ = ["Backfiller", "Source", "Step", "bar_page", "bar_step", "range_of", "rows_of", "sources_of", "tick_step",

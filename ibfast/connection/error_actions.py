@@ -11,10 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ibfast.connection.owner import Owner
-from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import ConnectError, RequestError
 from ibfast.policy.codes import FARM_SERVICES, Action, FarmService, Severity, farm_name, new_port, says_read_only
 from ibfast.policy.subscription import Subscription
+from ibfast.records import GapCause, Scope
+from ibfast.wire.ids import Incoming
 from ibfast.wire.requests import MarketDepth, OpenOrdersRequest
 from ibfast.wire.responses import ErrorMessage, OpenOrderEnd, Response, Unreadable
 

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from ibfast.connection.owner import Owner
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import Error
 from ibfast.policy.health.heartbeat import HeartbeatMonitor, StreamState
 from ibfast.policy.health.hours import TradingHours
@@ -26,6 +25,7 @@ from ibfast.policy.subscription import (
     SubscriptionState,
     family_of,
 )
+from ibfast.records import GapCause, Scope
 from ibfast.wire import requests
 from ibfast.wire.requests import Request
 

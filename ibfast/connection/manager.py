@@ -26,7 +26,6 @@ from ibfast.connection.send_queue import Outbox
 from ibfast.connection.stream import Stream, Wanted, wanted
 from ibfast.connection.supervisor import Supervisor
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.enums import Kind, MarketDataType
 from ibfast.errors import NotConnectedError, copy_of
 from ibfast.feed.feed import Feed
 from ibfast.log_rate import LogRate
@@ -34,7 +33,9 @@ from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, TicketState
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
+from ibfast.records import Kind
 from ibfast.scalars import whole
+from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import HistoricalBars
 from ibfast.wire.responses import HistoricalData, HistoricalDataEnd, Response, Unreadable
 

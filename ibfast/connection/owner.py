@@ -17,11 +17,11 @@ from ibfast.connection.monitor import ConnectionMonitor
 from ibfast.connection.protocol import Arrival, Protocol
 from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.enums import Kind
 from ibfast.feed.feed import Feed
 from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription, SubscriptionRequest
+from ibfast.records import Kind
 
 __all__ = ["Membership", "Owner"]
 

@@ -21,12 +21,12 @@ from ibfast.connection.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, f
 from ibfast.connection.monitor import STATE_EVENT, Event, Health
 from ibfast.connection.stream import Stream, Wanted
 from ibfast.contracts import Contract
-from ibfast.enums import MarketDataType
 from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.feed.feed import Feed
 from ibfast.policy.pacing.limiter import AccountLimits
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState, family_of
 from ibfast.scalars import whole
+from ibfast.wire.ids import MarketDataType
 
 __all__ = ["ConnectionPool"]
 

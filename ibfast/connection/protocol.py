@@ -16,11 +16,11 @@ from enum import Enum
 from typing import NamedTuple
 
 from ibfast._core import Decoder
-from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import ClientIdInUseError, ConnectError, DecodeError, NotConnectedError, ProtocolError
 from ibfast.feed.feed import Feed
 from ibfast.shown import shown
 from ibfast.wire import requests, responses
+from ibfast.wire.ids import Incoming, ServerVersion
 from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId, Response, Unreadable
 

@@ -22,17 +22,17 @@ from ibfast.connection.historical import MOST_TICKS, check_bars, check_kind, che
 from ibfast.connection.protocol import Protocol, State
 from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.enums import Incoming, ServerVersion
 from ibfast.errors import Error, NotConnectedError, RequestError
 from ibfast.feed.feed import Feed
-from ibfast.history import HISTORICAL_BAR
 from ibfast.lately import Lately
 from ibfast.policy.pacing.clock import CLOCK_REQUESTS
 from ibfast.policy.pacing.limiter import Ticket, TicketState
 from ibfast.policy.reconnect.breaker import CircuitBreaker
+from ibfast.records import HISTORICAL_BAR
 from ibfast.scalars import flag, moment, text, whole
 from ibfast.shown import shown
 from ibfast.wire import responses
+from ibfast.wire.ids import Incoming, ServerVersion
 from ibfast.wire.requests import (
     CancelContractDetails,
     CancelHeadTimestamp,
@@ -343,7 +343,7 @@ class Questions:
             end: an aware datetime, or yyyymmdd-hh:mm:ss in UTC; "" is now.
 
         Returns:
-            A structured array of dtype `ibfast.history.HISTORICAL_BAR`.
+            A structured array of dtype `ibfast.records.HISTORICAL_BAR`.
 
         Raises:
             ValueError: there are no such bars; names what is possible. Nothing was sent.
@@ -387,7 +387,7 @@ class Questions:
             ValueError: there are no such ticks; names what is possible. Nothing was sent.
 
         Returns:
-            A structured array of the dtype HISTORICAL_TICK_LAST, …_BID_ASK or …_MIDPOINT of `ibfast.history`.
+            A structured array of the dtype HISTORICAL_TICK_LAST, …_BID_ASK or …_MIDPOINT of `ibfast.records`.
         """
         what_to_show, start, end = text("what_to_show", what_to_show), moment("start", start), moment("end", end)
         use_rth, ignore_size = flag("use_rth", use_rth), flag("ignore_size", ignore_size)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ibfast.connection.protocol import Protocol
-from ibfast.enums import ServerVersion
 from ibfast.errors import NotConnectedError
 from ibfast.policy.pacing.clock import ClockQuestion, ClockRequest
 from ibfast.policy.pacing.limiter import RateLimiter, Ticket, TicketState
+from ibfast.wire.ids import ServerVersion
 from ibfast.wire.requests import CurrentTimeInMillisRequest, CurrentTimeRequest, Request
 
 __all__ = ["Outbox"]

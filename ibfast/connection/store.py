@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
-from ibfast.enums import MarketDataType
 from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
 from ibfast.private_files import fault_of
+from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import (
     HeadTimestamp,
     HistoricalBars,

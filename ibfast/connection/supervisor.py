@@ -24,13 +24,13 @@ from ibfast.connection.monitor import Health
 from ibfast.connection.owner import Owner
 from ibfast.connection.protocol import Arrival, Protocol, State
 from ibfast.connection.queries import CLOCK_ANSWERS
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, LoopError, NotConnectedError
 from ibfast.policy.auth import AuthManager
 from ibfast.policy.health.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
 from ibfast.policy.reconnect.breaker import CircuitBreaker
 from ibfast.policy.reconnect.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
+from ibfast.records import GapCause, Scope
 from ibfast.shown import shown
 from ibfast.wire import responses
 from ibfast.wire.responses import ErrorMessage

@@ -24,7 +24,7 @@ from ibfast.decoder._cursor cimport (
 
 
 cdef enum:
-    # ibfast.enums.Incoming, in C: the messages that become records
+    # ibfast.wire.ids.Incoming, in C: the messages that become records
     IN_TICK_PRICE = 1
     IN_TICK_SIZE = 2
     IN_MARKET_DEPTH = 12

@@ -14,7 +14,6 @@ from typing import Any
 
 from ibfast.codec.positions import Epoch, class_of, position_of, seq_of
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, Scope
 from ibfast.fanout.backlog import slowed
 from ibfast.fanout.encoding.batcher import Batcher, Lane, Loss, Seat
 from ibfast.fanout.encoding.channels import Channel, Tap
@@ -28,6 +27,7 @@ from ibfast.fanout.sockets.frames import text_frame
 from ibfast.fanout.subscription import Subscription
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed.feed import BACKFILL_KINDS
+from ibfast.records import GapCause, Scope
 
 __all__ = ["FAILED", "Subscriber"]
 

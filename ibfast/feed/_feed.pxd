@@ -16,7 +16,7 @@ from ibfast.feed._ring cimport Ring, ring_claim, ring_t
 
 
 cdef enum:
-    # IB's tick types that mean something here (ibfast.enums.TickType has them all).
+    # IB's tick types that mean something here (ibfast.wire.ids.TickType has them all).
     TICK_BID_SIZE = 0
     TICK_BID = 1
     TICK_ASK = 2

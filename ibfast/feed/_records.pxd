@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 
 cdef enum:
-    # ibfast.enums.Kind, in C
+    # ibfast.wire.ids.Kind, in C
     KIND_PRICE = 1
     KIND_SIZE = 2
     KIND_GENERIC = 3

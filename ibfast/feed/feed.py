@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, Kind, Scope
 from ibfast.errors import FeedError
 from ibfast.feed._feed import ACTIVITY, DTYPES, NO_INSTRUMENT_INDEX, TABLES_CONTROL_BYTES, FeedCore
 from ibfast.feed._ring import CONTROL_BYTES, fence_reads
 from ibfast.feed.ring import RingBuffer
 from ibfast.feed.segment import Segment
+from ibfast.records import GapCause, Kind, Scope
 
 __all__ = ["ACTIVITY", "BACKFILL_KINDS", "NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
 

@@ -16,8 +16,8 @@ import re
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
-from ibfast.enums import Scope
 from ibfast.errors import ConfigError
+from ibfast.records import Scope
 from ibfast.wire.responses import ErrorMessage
 
 __all__ = [

@@ -16,9 +16,9 @@ from enum import Enum
 from typing import Any, TypeAlias, TypeVar, overload
 
 from ibfast.config.checks import require_seconds
-from ibfast.enums import Scope
 from ibfast.errors import ConfigError
 from ibfast.policy.codes import Action, CodeRule, Severity, farm_name, rule_for, rules_of
+from ibfast.records import Scope
 from ibfast.wire.responses import ErrorMessage
 
 __all__ = ["ErrorHandler", "Handled"]

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.policy.decisions import Decisions, Happening
 from ibfast.policy.subscription import (
     FLOWING,
@@ -31,6 +30,8 @@ from ibfast.policy.subscription import (
     SubscriptionState,
     cancel_of,
 )
+from ibfast.records import GapCause, Scope
+from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import MarketDataTypeRequest
 
 __all__ = ["SessionManager"]

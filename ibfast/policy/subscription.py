@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
-from ibfast.enums import GapCause, Scope
+from ibfast.records import GapCause, Scope
 from ibfast.wire.requests import (
     CancelHistoricalBars,
     CancelMarketData,

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ibfast.contracts import Contract
-from ibfast.enums import Outgoing
 from ibfast.errors import RequestError
 from ibfast.sim.codec import UnknownRequest
 from ibfast.sim.nothing import empty_answer
 from ibfast.sim.streams import Message
 from ibfast.sim.universe import Universe
 from ibfast.wire import requests, responses
+from ibfast.wire.ids import Outgoing
 
 __all__ = ["Answers"]
 

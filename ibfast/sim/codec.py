@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ibfast.enums import INCOMING_PROTOBUF_SINCE, OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Incoming, ServerVersion
 from ibfast.errors import DecodeError, UnsupportedError
 from ibfast.sim.tick_codec import encode as encode_tick
 from ibfast.sim.tick_codec import is_tick
@@ -32,6 +31,7 @@ from ibfast.sim.ticks import (
 )
 from ibfast.wire import protobuf, requests, responses, schema, text
 from ibfast.wire.details import details_to_protobuf, write_details
+from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Incoming, ServerVersion
 from ibfast.wire.instruments import contract_to_protobuf
 from ibfast.wire.layout import Layout, read_protobuf, read_text, write_protobuf, write_text
 from ibfast.wire.records import Records, bars_to_protobuf, ticks_to_protobuf, write_bars, write_ticks

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ibfast.contracts import Contract
-from ibfast.enums import MarketDataType, ServerVersion
 from ibfast.errors import RequestError, UnsupportedError
 from ibfast.sim import history
 from ibfast.sim.bars import BarBuilder, HistoricalUpdateStream, RealTimeBarStream
@@ -26,6 +25,7 @@ from ibfast.sim.pacing import ClockRate, Refusal
 from ibfast.sim.streams import DepthStream, Level1Stream, TickByTickStream
 from ibfast.sim.subscription import Family, Holding, Subscription
 from ibfast.wire import requests, responses
+from ibfast.wire.ids import MarketDataType, ServerVersion
 from ibfast.wire.records import Records
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 
-from ibfast.enums import ServerVersion
 from ibfast.errors import ConfigError
 from ibfast.sim.answers import Answers
 from ibfast.sim.channel import Channel, Listener, Timed
@@ -31,6 +30,7 @@ from ibfast.sim.session import Session
 from ibfast.sim.streams import Message
 from ibfast.sim.subscription import Subscription
 from ibfast.sim.universe import Universe
+from ibfast.wire.ids import ServerVersion
 from ibfast.wire.requests import Request
 
 __all__ = ["Gateway", "Journal", "Violation", "run"]

@@ -14,12 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibfast.errors import RequestError
-from ibfast.history import (
-    HISTORICAL_BAR,
-    HISTORICAL_TICK_BID_ASK,
-    HISTORICAL_TICK_LAST,
-    HISTORICAL_TICK_MIDPOINT,
-)
+from ibfast.records import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
 from ibfast.sim.channel import midpoint
 from ibfast.sim.events import Quote, Source, Trade
 from ibfast.sim.instruments import Instrument

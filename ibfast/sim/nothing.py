@@ -6,10 +6,10 @@ that has market data only. Everything else that is not about market data stays u
 
 from __future__ import annotations
 
-from ibfast.enums import INCOMING_PROTOBUF_SINCE, Incoming, Outgoing, ServerVersion
 from ibfast.errors import DecodeError
 from ibfast.sim.codec import UnknownRequest
 from ibfast.wire import protobuf
+from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, Incoming, Outgoing, ServerVersion
 from ibfast.wire.responses import Other
 
 __all__ = ["empty_answer"]

@@ -5,12 +5,12 @@ The rule of the file: computations are Black and Scholes on the simulated underl
 
 from __future__ import annotations
 
-from ibfast.enums import MarketDataType, TickType
 from ibfast.sim.channel import Channel, midpoint
 from ibfast.sim.codec import TickOption
 from ibfast.sim.events import Quote, Source
 from ibfast.sim.greeks import YEAR_S, greeks, implied_volatility
 from ibfast.sim.streams import Level1Stream, Send
+from ibfast.wire.ids import MarketDataType, TickType
 
 __all__ = ["OptionStream"]
 

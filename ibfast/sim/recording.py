@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ibfast.enums import PROTOBUF_OFFSET, ServerVersion
 from ibfast.errors import ConfigError
+from ibfast.wire.ids import PROTOBUF_OFFSET, ServerVersion
 
 __all__ = ["RecordedGateway", "read_recording"]
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from ibfast.enums import ServerVersion
 from ibfast.errors import DecodeError
 from ibfast.sim.codec import UnknownRequest, decode_request, encode
 from ibfast.sim.desk import Desk
 from ibfast.sim.pacing import Refusal, RequestRate
 from ibfast.sim.streams import Message
+from ibfast.wire.ids import ServerVersion
 from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ibfast.enums import MarketDataType, TickType
 from ibfast.sim.channel import Channel, midpoint
 from ibfast.sim.codec import (
     DatedBars,
@@ -25,6 +24,7 @@ from ibfast.sim.codec import (
     TickString,
 )
 from ibfast.sim.events import Level, Quote, Size, Source, Trade
+from ibfast.wire.ids import MarketDataType, TickType
 from ibfast.wire.responses import ErrorMessage, Response
 
 __all__ = ["DepthStream", "Level1Stream", "Message", "Send", "TickByTickStream"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeGuard
 
-from ibfast.enums import INCOMING_PROTOBUF_SINCE, Incoming, ServerVersion
 from ibfast.sim.ticks import (
     Depth,
     DepthL2,
@@ -26,6 +25,7 @@ from ibfast.sim.ticks import (
     TickString,
 )
 from ibfast.wire import protobuf
+from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, Incoming, ServerVersion
 from ibfast.wire.text import ID_LENGTH, escape, size_to_field
 
 __all__ = ["encode", "is_tick"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.enums import ServerVersion
+from ibfast.wire.ids import ServerVersion
 from ibfast.wire.instruments import contract_from_protobuf, contract_to_protobuf
 from ibfast.wire.layout import items, protobuf_value, read_item, write_item, write_protobuf
 from ibfast.wire.text import FieldReader, size_to_field

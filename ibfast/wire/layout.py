@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from ibfast.contracts import Contract
-from ibfast.enums import ServerVersion
+from ibfast.wire.ids import ServerVersion
 from ibfast.wire.instruments import (
     CONTRACT_PARTS,
     contract_from_protobuf,

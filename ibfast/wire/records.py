@@ -1,8 +1,8 @@
 """How historical bars and ticks are written: rows of arrays, in text and in protobuf.
 
-The rule of the file: for each dtype of `history` one function per dialect reads an array, and beside it one writes it
-for the embedded gateway. Prices and sizes that are absent or unset are NaN, where IB's client shows 0.0 and an unset
-decimal. Bars of quotes have a volume, a WAP and a count of -1, "not there": NaN, and -1 as the count.
+The rule of the file: for each dtype of `ibfast.records` one function per dialect reads an array, and beside it one
+writes it for the embedded gateway. Prices and sizes that are absent or unset are NaN, where IB's client shows 0.0 and
+an unset decimal. Bars of quotes have a volume, a WAP and a count of -1, "not there": NaN, and -1 as the count.
 
 No I/O, no clock, no asyncio.
 """
@@ -17,9 +17,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ibfast.enums import UNSET_INTEGER
 from ibfast.errors import DecodeError
-from ibfast.history import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
+from ibfast.records import (
+    HISTORICAL_BAR,
+    HISTORICAL_TICK_BID_ASK,
+    HISTORICAL_TICK_LAST,
+    HISTORICAL_TICK_MIDPOINT,
+    UNSET_INTEGER,
+)
 from ibfast.wire.text import FieldReader, parse_size, price_or_nan, size_to_field
 from ibfast.wire.times import NS_PER_S, parse_bar_time, seconds_to_ns
 

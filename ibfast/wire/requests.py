@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ibfast.contracts import Contract
-from ibfast.enums import OUTGOING_PROTOBUF_SINCE, Outgoing, ServerVersion
 from ibfast.errors import UnsupportedError
 from ibfast.wire import protobuf, text
+from ibfast.wire.ids import OUTGOING_PROTOBUF_SINCE, Outgoing, ServerVersion
 from ibfast.wire.layout import Layout, write_protobuf, write_text
 
 __all__ = [

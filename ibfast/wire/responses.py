@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.enums import UNSET_INTEGER, Incoming, ServerVersion
 from ibfast.errors import DecodeError
-from ibfast.history import HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
+from ibfast.records import HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT, UNSET_INTEGER
 from ibfast.wire import protobuf, schema, text
 from ibfast.wire.details import details_from_protobuf, read_details
+from ibfast.wire.ids import Incoming, ServerVersion
 from ibfast.wire.instruments import contract_from_protobuf
 from ibfast.wire.layout import Layout, items, read_protobuf, read_text
 from ibfast.wire.records import Records, bars_from_protobuf, read_bars, read_ticks, ticks_from_protobuf

@@ -8,7 +8,7 @@ No I/O, no clock, no asyncio.
 
 from __future__ import annotations
 
-from ibfast.enums import Incoming
+from ibfast.wire.ids import Incoming
 
 __all__ = ["INCOMING", "MESSAGES"]
 

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal
 
-from ibfast.enums import UNSET_DOUBLE, ServerVersion
 from ibfast.errors import DecodeError
+from ibfast.records import UNSET_DOUBLE
+from ibfast.wire.ids import ServerVersion
 
 __all__ = [
     "ID_LENGTH",

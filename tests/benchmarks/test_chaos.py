@@ -30,8 +30,8 @@ from benchmarks.chaos.steps import Step, drawn
 from benchmarks.chaos.user import Held
 from benchmarks.chaos.world import Setup, Verdict, World
 from ibfast import Feed, Kind
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError
+from ibfast.records import GapCause, Scope
 from ibfast.wire.requests import TickByTick
 from tests.support.loops import Run
 

@@ -29,8 +29,8 @@ from benchmarks.chaos.fanout.wire import Bookmark, Bookmarks, Form, JsonWire, La
 from benchmarks.chaos.fanout.world import FanoutSetup, FanoutWorld
 from benchmarks.chaos.steps import Step
 from benchmarks.chaos.world import Verdict
-from ibfast.enums import GapCause, Kind, Scope
 from ibfast.fanout.sockets.frames import text_frame
+from ibfast.records import GapCause, Kind, Scope
 from tests.support.loops import Run
 
 DATA_TYPES = ("TRADES", "QUOTES", "TICKS", "DEPTH", "BARS", "ALL")

@@ -23,8 +23,8 @@ from ibfast import Config, Contract, Decoder, Feed, Kind
 from ibfast.connection.protocol import Protocol, State
 from ibfast.connection.stream import wanted
 from ibfast.connection.transport import Connection, open_connection
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import Error
+from ibfast.records import GapCause, Scope
 from ibfast.sim.codec import TickByTickLast, encode
 from ibfast.sim.events import Trade
 from ibfast.wire.requests import frame

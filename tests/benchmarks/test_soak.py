@@ -29,9 +29,9 @@ from benchmarks.soak.rig import Sample
 from benchmarks.soak.trouble import FAULTS
 from benchmarks.soak.witness import Gaps, Hole, Witness
 from ibfast import Feed, Kind
-from ibfast.enums import GapCause, Scope
 from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.feed.segment import Segment
+from ibfast.records import GapCause, Scope
 from ibfast.sim.clock import Clock
 from ibfast.sim.events import Quote, Trade
 from ibfast.sim.gateway import Gateway

@@ -37,16 +37,17 @@ from ibfast.connection.backfill import (
 )
 from ibfast.connection.monitor import ConnectionMonitor
 from ibfast.connection.stream import DataType, Stream, wanted
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError, NotConnectedError, RequestError
 from ibfast.feed.feed import BACKFILL_KINDS, NO_INSTRUMENT, Feed
-from ibfast.history import (
+from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState
+from ibfast.records import (
     HISTORICAL_BAR,
     HISTORICAL_TICK_BID_ASK,
     HISTORICAL_TICK_LAST,
     HISTORICAL_TICK_MIDPOINT,
+    GapCause,
+    Scope,
 )
-from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.sim.events import Trade
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market

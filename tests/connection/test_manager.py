@@ -19,14 +19,8 @@ from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import HeartbeatConfig
 from ibfast.connection.stream import DataType
 from ibfast.contracts import Contract, ContractDetails, Future, Stock
-from ibfast.enums import Kind
 from ibfast.errors import NotConnectedError, RequestError
-from ibfast.history import (
-    HISTORICAL_BAR,
-    HISTORICAL_TICK_BID_ASK,
-    HISTORICAL_TICK_LAST,
-    HISTORICAL_TICK_MIDPOINT,
-)
+from ibfast.records import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT, Kind
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.wire.requests import (

@@ -17,11 +17,12 @@ from ibfast.config import ReconnectionConfig
 from ibfast.connection.protocol import Arrival
 from ibfast.connection.stream import DataType
 from ibfast.contracts import ComboLeg, Contract
-from ibfast.enums import GapCause, Kind, MarketDataType, Scope, TickType
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, RequestError
 from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.policy.subscription import SubscriptionState
+from ibfast.records import GapCause, Kind, Scope
 from ibfast.sim.ticks import HistoricalDataUpdate, TickPrice
+from ibfast.wire.ids import MarketDataType, TickType
 from ibfast.wire.requests import (
     CancelHistoricalBars,
     CancelMarketData,

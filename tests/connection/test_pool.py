@@ -23,16 +23,17 @@ from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.connection.monitor import Event
 from ibfast.connection.store import Store
 from ibfast.connection.stream import Stream
-from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConfigError, NotConnectedError
 from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.policy.subscription import FLOWING, SubscriptionState
+from ibfast.records import GapCause, Scope
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
 from ibfast.wire import requests
+from ibfast.wire.ids import MarketDataType
 from tests.support.loops import Run, until
 
 SYMBOLS = [f"SYM{number:03}" for number in range(24)]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from ibfast import Feed
 from ibfast.connection.protocol import MAX_REPLY_BYTES, Arrival, Protocol, State
 from ibfast.contracts import Stock
-from ibfast.enums import Incoming
 from ibfast.errors import ConnectError, NotConnectedError, ProtocolError, UnsupportedError
+from ibfast.wire.ids import Incoming
 from ibfast.wire.requests import (
     CancelMarketData,
     CurrentTimeInMillisRequest,

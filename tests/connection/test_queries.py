@@ -15,7 +15,7 @@ import pytest
 from ibfast import IBKRConnectionManager
 from ibfast.contracts import ComboLeg, Contract, ContractDetails
 from ibfast.errors import DecodeError, RequestError
-from ibfast.history import HISTORICAL_TICK_LAST
+from ibfast.records import HISTORICAL_TICK_LAST
 from ibfast.sim.codec import encode
 from ibfast.wire.requests import (
     ContractDetailsRequest,

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from ibfast.connection.store import Sent, SentRequest, Store, _written
 from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
-from ibfast.enums import MarketDataType
 from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
+from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import (
     HeadTimestamp,
     HistoricalBars,
@@ -137,7 +137,7 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
 WRITER = """
 import os, signal, sys
 from ibfast.contracts import Contract
-from ibfast.enums import MarketDataType
+from ibfast.wire.ids import MarketDataType
 from ibfast.connection.store import Store
 from ibfast.wire.requests import MarketData
 store = Store(sys.argv[1])
@@ -334,7 +334,7 @@ def test_a_store_keeps_its_locks_when_another_one_is_opened(tmp_path: Path) -> N
 LOCKED = """
 import sys
 from ibfast.errors import StoreError
-from ibfast.enums import MarketDataType
+from ibfast.wire.ids import MarketDataType
 from ibfast.connection.store import Store
 with Store(sys.argv[1]) as store:
     try:

@@ -10,10 +10,10 @@ import pytest
 from ibfast import Decoder, Feed, Kind, TickType
 from ibfast.connection.stream import DataType, Stream, wanted
 from ibfast.contracts import Contract, Option, Stock
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.policy.subscription import Gap, Subscription, cancel_of
+from ibfast.records import GapCause, Scope
 from ibfast.wire.requests import (
     CancelHistoricalBars,
     CancelMarketData,

@@ -21,16 +21,17 @@ import pytest
 from ibfast import Config, ErrorHandler, IBKRConnectionManager
 from ibfast.config import AuthConfig, HeartbeatConfig, PacingConfig, ReconnectionConfig, SessionConfig
 from ibfast.connection.supervisor import SETTLED_S
-from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import AuthError, ConnectError, NotConnectedError
 from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.policy.pacing.rules import MARGIN_S
 from ibfast.policy.subscription import SubscriptionState
+from ibfast.records import GapCause, Scope
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.ticks import TickPrice
 from ibfast.sim.universe import Universe
+from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import (
     CancelMarketData,
     CancelTickByTick,

@@ -16,8 +16,8 @@ import pytest
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import ReconnectionConfig
-from ibfast.enums import Scope
 from ibfast.errors import ConnectError, LoopError, NotConnectedError
+from ibfast.records import Scope
 from ibfast.sim.gateway import Gateway
 from ibfast.wire.requests import (
     TickByTick,

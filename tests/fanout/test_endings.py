@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import RequestError
 from ibfast.policy.subscription import SubscriptionState
+from ibfast.records import GapCause, Scope
 from tests.fanout.test_hostile import HANDSHAKE, frame
 from tests.support.fanout_client import TOKEN, client_of, serving, token_of
 from tests.support.fanout_desk import Desk

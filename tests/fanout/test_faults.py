@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.enums import GapCause, Scope
 from ibfast.fanout.connection import Connection
 from ibfast.fanout.encoding import binary as binary_dialect
 from ibfast.fanout.encoding import json as json_dialect
@@ -22,6 +21,7 @@ from ibfast.fanout.faults import SPAN_S, Faults
 from ibfast.fanout.gauges import Tally
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.subscriber import Subscriber
+from ibfast.records import GapCause, Scope
 from tests.support.fanout_auditor import Auditor, Truth, auditing
 from tests.support.fanout_client import client_of, rows_of, serving
 from tests.support.loops import Run, errors_logged, until

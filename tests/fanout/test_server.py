@@ -11,11 +11,11 @@ import pytest
 from ibfast import Config, ConnectionPool, Feed, IBKRConnectionManager
 from ibfast.codec.positions import position_of, seq_of
 from ibfast.config import FanoutConfig, PacingConfig, ReconnectionConfig
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.fanout.encoding.channels import INTERVALS_MS
 from ibfast.fanout.server import FanoutServer
 from ibfast.policy.subscription import SubscriptionState
+from ibfast.records import GapCause, Scope
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy

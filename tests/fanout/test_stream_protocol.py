@@ -11,7 +11,6 @@ import orjson
 import pytest
 
 from ibfast.codec.spec import ChannelSpec
-from ibfast.enums import Kind
 from ibfast.errors import ProtocolError
 from ibfast.fanout.encoding.channels import FAMILIES, HEADER, STRUCTURE, fields_of
 from ibfast.fanout.encoding.json import ABSENT, TEXTS
@@ -26,6 +25,7 @@ from ibfast.fanout.messages import (
     parse,
 )
 from ibfast.feed._feed import DTYPES
+from ibfast.records import Kind
 from tests.support.fanout_client import client_of, serving
 from tests.support.loops import Run
 

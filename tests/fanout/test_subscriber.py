@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ibfast.codec.positions import seq_of
-from ibfast.enums import GapCause, Scope
 from ibfast.fanout.encoding.histories import ENCODED_ROWS
 from ibfast.fanout.server import FanoutServer
+from ibfast.records import GapCause, Scope
 from tests.support.fanout_client import JsonClient, client_of, rows_of, serving
 from tests.support.fanout_desk import Desk
 from tests.support.loops import Run, until

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 import ibfast
 from ibfast import Contract, Decoder, Feed, Kind, TickType
 from ibfast.contracts import ComboLeg, Stock
-from ibfast.enums import GapCause, Incoming, Scope
 from ibfast.errors import FeedError
 from ibfast.feed.feed import ACTIVITY, NO_INSTRUMENT, RINGS, FeedView
+from ibfast.records import GapCause, Scope
+from ibfast.wire.ids import Incoming
 from tests.support.decoded import Decoded
 from tests.support.streams import (
     TICK_BY_TICK,

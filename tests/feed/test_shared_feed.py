@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from ibfast import Contract, Decoder, Feed, Reader
-from ibfast.enums import GapCause, Scope
 from ibfast.errors import FeedError
 from ibfast.feed.feed import HEADER, FeedView
 from ibfast.feed.segment import Segment
+from ibfast.records import GapCause, Scope
 from tests.support.loops import Run
 from tests.support.streams import TICK_BY_TICK, framed, text_payload
 

@@ -21,8 +21,8 @@ from urllib.parse import quote
 
 import pytest
 
-from ibfast.enums import Kind
 from ibfast.fanout.server import FanoutServer
+from ibfast.records import Kind
 from tests.support.fanout_client import serving
 from tests.support.fanout_desk import Desk
 from tests.support.js_recording import recording

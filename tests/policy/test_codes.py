@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.enums import Scope
 from ibfast.errors import ConfigError
 from ibfast.policy.codes import (
     CODES,
@@ -21,6 +20,7 @@ from ibfast.policy.codes import (
     rules_of,
     says_read_only,
 )
+from ibfast.records import Scope
 from ibfast.wire.responses import ErrorMessage
 
 SERVICE = "Historical Market Data Service error message:"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.enums import Scope
 from ibfast.errors import ConfigError
 from ibfast.policy.codes import CODES, Action, CodeRule, Severity, rule_for
 from ibfast.policy.error_handler import MAX_REMEMBERED, REPEAT_WINDOW_S, ErrorHandler
+from ibfast.records import Scope
 from ibfast.wire.responses import ErrorMessage
 
 LINK_LOST = ErrorMessage(-1, 1100, "Connectivity between IB and TWS has been lost.")

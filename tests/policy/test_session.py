@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from ibfast.contracts import Contract
-from ibfast.enums import GapCause, MarketDataType, Scope
 from ibfast.errors import RequestError
 from ibfast.policy import session as policy
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Gap, Subscription, SubscriptionState, begin_ns
+from ibfast.records import GapCause, Scope
+from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import (
     CancelMarketData,
     CancelMarketDepth,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ibfast.history import HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST
+from ibfast.records import HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST
 from ibfast.sim import codec
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast.contracts import Contract, Stock
-from ibfast.enums import Outgoing, ServerVersion, TickType
 from ibfast.errors import DecodeError, UnsupportedError
-from ibfast.history import HISTORICAL_BAR
+from ibfast.records import HISTORICAL_BAR
 from ibfast.sim import codec
 from ibfast.wire import requests, responses
+from ibfast.wire.ids import Outgoing, ServerVersion, TickType
 from tests.support.message_samples import all_messages, epochs_ns, same
 from tests.support.oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, Oracle
 from tests.support.wire_samples import ALL_VERSIONS, all_requests, texts

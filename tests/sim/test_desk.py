@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from ibfast.contracts import Contract, Forex, Future, Index, Stock
-from ibfast.enums import MarketDataType, TickType
 from ibfast.sim import codec
 from ibfast.sim.gateway import Gateway
 from ibfast.wire import requests, responses
+from ibfast.wire.ids import MarketDataType, TickType
 from tests.support.gateway_client import NS, START_NS, TIMEOUT_S, UNIVERSE, Client, Journal, with_client
 
 APPLE, SIEMENS, EURO = Stock("AAPL"), Stock("SIE", currency="EUR"), Forex("EURUSD")

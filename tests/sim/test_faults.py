@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from ibfast.contracts import Contract, Future, Stock
-from ibfast.enums import Outgoing
 from ibfast.sim import codec
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.subscription import Family
 from ibfast.wire import requests, responses
+from ibfast.wire.ids import Outgoing
 from tests.support.gateway_client import TIMEOUT_S, UNIVERSE, Client, Journal, make, with_client
 
 APPLE, MICROSOFT, SPIDER = Stock("AAPL"), Stock("MSFT"), Stock("SPY")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ibfast.contracts import Forex, Index, Stock
 from ibfast.errors import RequestError
-from ibfast.history import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
+from ibfast.records import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
 from ibfast.sim import history
 from ibfast.sim.events import Quote, Trade
 from ibfast.sim.market import Market

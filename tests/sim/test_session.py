@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast.contracts import Contract, Stock
-from ibfast.enums import OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Outgoing
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.session import Session
 from ibfast.sim.universe import Universe
 from ibfast.wire import requests, responses
+from ibfast.wire.ids import OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Outgoing
 
 MARKET = Market(Universe.builtin(date(2026, 11, 23)), rate=50)
 VERSIONS = st.sampled_from([157, 178, 200, 201, 213, 226])

@@ -11,7 +11,7 @@ import numpy as np
 from ibfast import Config, Feed, IBKRConnectionManager
 from ibfast.config import ReconnectionConfig
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.history import HISTORICAL_BAR
+from ibfast.records import HISTORICAL_BAR
 from ibfast.sim.ticks import TickByTickLast
 from ibfast.wire.requests import ContractDetailsRequest
 from ibfast.wire.responses import ContractData, ContractDataEnd

@@ -11,9 +11,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.enums import UNSET_INTEGER, ServerVersion
-from ibfast.history import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
+from ibfast.records import (
+    HISTORICAL_BAR,
+    HISTORICAL_TICK_BID_ASK,
+    HISTORICAL_TICK_LAST,
+    HISTORICAL_TICK_MIDPOINT,
+    UNSET_INTEGER,
+)
 from ibfast.wire import responses
+from ibfast.wire.ids import ServerVersion
 from ibfast.wire.times import NS_PER_S, parse_bar_time
 from tests.support.wire_samples import con_ids, numbers, official_contract, texts
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ibfast.enums import INCOMING_PROTOBUF_SINCE, Incoming
 from ibfast.sim import codec
 from ibfast.wire import protobuf, requests, responses, schema
+from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, Incoming
 from tests.support.message_samples import normalized, official_calls
 from tests.support.oracles import NEW_CLIENT, Oracle
 from tests.wire.test_responses import split_id

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from ibfast.enums import (
+from ibfast.records import Kind
+from ibfast.wire.ids import (
     INCOMING_PROTOBUF_SINCE,
     OUTGOING_PROTOBUF_SINCE,
     Incoming,
-    Kind,
     Outgoing,
     ServerVersion,
     TickType,

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibfast.enums import INCOMING_PROTOBUF_SINCE, UNSET_DOUBLE, UNSET_INTEGER, Incoming
 from ibfast.errors import DecodeError, UnsupportedError
+from ibfast.records import UNSET_DOUBLE, UNSET_INTEGER
 from ibfast.sim import codec
 from ibfast.wire import protobuf, responses, schema
+from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, Incoming
 from ibfast.wire.text import UNSET
 from tests.support.message_samples import all_messages, normalized, official_calls
 from tests.support.oracles import NEW_CLIENT, Oracle, OracleError

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.chaos.market import Market, Series, SubscriptionRequest, series_of
 from ibfast.contracts import Contract
-from ibfast.enums import TickType
 from ibfast.sim.codec import Depth, DepthL2, RealTimeBar, Tick, TickGeneric, TickOption, TickPrice, TickSize, TickString
+from ibfast.wire.ids import TickType
 from ibfast.wire.requests import MarketData, MarketDepth, RealTimeBars
 
 BURSTS = (1, 1, 1, 1, 1, 1, 2, 3, 8, 25)

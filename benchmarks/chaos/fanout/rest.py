@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.chaos.fanout.truth import Generation
-from ibfast.enums import GapCause, Scope
 from ibfast.fanout.server import FanoutServer
 from ibfast.policy.subscription import FLOWING, OVER, SubscriptionState
+from ibfast.records import GapCause, Scope
 
 if TYPE_CHECKING:
     from benchmarks.chaos.fanout.client import Client

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from benchmarks.chaos.fanout.books import Book
 from ibfast.connection.stream import Stream
 from ibfast.contracts import Contract
-from ibfast.enums import Kind
 from ibfast.feed import Feed
 from ibfast.feed.ring import RingBuffer
+from ibfast.records import Kind
 
 FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
 TEXTS = frozenset({"text", "exchange", "conditions", "market_maker"})

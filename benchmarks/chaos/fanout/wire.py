@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from benchmarks.chaos.fanout.truth import FAMILIES, HEADER, TEXTS, Row
-from ibfast.enums import Kind
 from ibfast.feed import Feed
+from ibfast.records import Kind
 from tests.support.stream_reference import ReferenceDecoder
 
 CLASSES = 16

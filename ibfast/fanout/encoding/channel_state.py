@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast.enums import Kind
 from ibfast.fanout.encoding.dialect import Rows
 from ibfast.feed._feed import DTYPES
 from ibfast.feed.feed import BACKFILL_KINDS
+from ibfast.records import Kind
 
 __all__ = ["IS_OLD", "KEYED", "Book", "ChannelState", "by_instrument", "joined"]
 

@@ -14,9 +14,9 @@ from zlib import crc32
 
 from ibfast.connection.stream import OPTION_TYPES, DataType, wanted
 from ibfast.contracts import Contract
-from ibfast.enums import Kind
 from ibfast.feed._feed import DTYPES
 from ibfast.feed.feed import BACKFILL_KINDS
+from ibfast.records import Kind
 
 __all__ = [
     "DATA_TYPES",

@@ -17,7 +17,6 @@ import orjson
 from numpy.typing import NDArray
 
 from ibfast.codec.positions import position_of
-from ibfast.enums import Kind
 from ibfast.fanout.encoding.channel_state import ChannelState, by_instrument
 from ibfast.fanout.encoding.channels import HEADER, STRUCTURE, Channel, interval_class
 from ibfast.fanout.encoding.dialect import Audience, Encoder, Replay, Rows
@@ -25,6 +24,7 @@ from ibfast.fanout.messages import encode
 from ibfast.fanout.sockets.frames import deflated_text_frame, text_frame
 from ibfast.feed._feed import DTYPES
 from ibfast.feed.feed import FeedView
+from ibfast.records import Kind
 
 __all__ = ["JsonDialect"]
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast.enums import Kind
 from ibfast.fanout.encoding.channel_state import IS_OLD, KEYED, ChannelState, by_instrument
 from ibfast.fanout.encoding.channels import Channel
 from ibfast.fanout.encoding.dialect import Rows
@@ -25,6 +24,7 @@ from ibfast.fanout.faults import OnFault
 from ibfast.feed._feed import DTYPES
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
+from ibfast.records import Kind
 
 __all__ = ["Keeps", "Ledger", "Since"]
 

@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import Any, TypeAlias
 
 from ibfast.contracts import Contract
-from ibfast.enums import Scope
+from ibfast.records import Scope
 from ibfast.wire import requests
 from ibfast.wire.requests import Request
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from ibfast.codec._frame_decoder import FrameDecoder
 from ibfast.codec.positions import seq_of
 from ibfast.codec.spec import ChannelSpec
-from ibfast.enums import Kind
 from ibfast.fanout.encoding.batcher import Batcher, Lane, Loss, Seat
 from ibfast.fanout.encoding.binary import BinaryDialect
 from ibfast.fanout.encoding.channels import Channel
 from ibfast.fanout.encoding.dialect import Dialect
 from ibfast.fanout.encoding.json import JsonDialect
 from ibfast.fanout.encoding.state_cache import Since
+from ibfast.records import Kind
 from tests.support.fanout_auditor import Truth
 from tests.support.fanout_desk import Desk, no_fault
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.enums import Kind
 from ibfast.fanout.encoding.channel_state import Book, ChannelState
 from ibfast.feed import Feed
+from ibfast.records import Kind
 
 OPERATIONS = st.lists(
     st.tuples(

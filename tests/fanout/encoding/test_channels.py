@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from ibfast.contracts import Contract
-from ibfast.enums import Kind
 from ibfast.fanout.encoding.channels import (
     DATA_TYPES,
     FAMILIES,
@@ -17,6 +16,7 @@ from ibfast.fanout.encoding.channels import (
     taps_of,
 )
 from ibfast.feed.feed import BACKFILL_KINDS, Feed
+from ibfast.records import Kind
 
 STOCK = Contract(1, "AAPL", "STK", exchange="SMART", currency="USD")
 OPTION = Contract(2, "AAPL", "OPT", exchange="SMART", currency="USD")

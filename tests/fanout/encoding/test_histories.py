@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibfast.enums import Kind
 from ibfast.fanout.encoding import histories
 from ibfast.fanout.encoding.batcher import Batcher, Lane, Seat
 from ibfast.fanout.encoding.channels import Channel
@@ -22,6 +21,7 @@ from ibfast.fanout.encoding.json import JsonDialect
 from ibfast.fanout.encoding.state_cache import Since
 from ibfast.fanout.server import FanoutServer
 from ibfast.fanout.turns import Turns
+from ibfast.records import Kind
 from tests.support.fanout_client import JsonClient, client_of, rows_of, serving
 from tests.support.fanout_desk import Desk, no_fault
 from tests.support.loops import Run, until

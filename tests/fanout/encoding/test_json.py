@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast.codec.positions import position_of
-from ibfast.enums import Kind
 from ibfast.fanout.encoding.channels import Channel, interval_class
 from ibfast.fanout.encoding.dialect import Audience, Encoder
 from ibfast.fanout.encoding.json import JsonDialect
 from ibfast.feed import Feed
+from ibfast.records import Kind
 from tests.support.fanout_desk import Desk
 
 KINDS = frozenset({Kind.L1_LAST, Kind.L1_QUOTE, Kind.PRICE, Kind.DEPTH, Kind.DEPTH_RESET})

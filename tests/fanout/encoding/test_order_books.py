@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ibfast.codec.positions import seq_of
-from ibfast.enums import Kind
 from ibfast.fanout.server import FanoutServer
+from ibfast.records import Kind
 from tests.support.fanout_binary_client import BinaryClient, binary_client
 from tests.support.fanout_client import client_of, serving
 from tests.support.fanout_desk import Desk

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibfast.enums import GapCause, Kind, Scope
 from ibfast.fanout.encoding.channels import Channel
 from ibfast.fanout.encoding.ring_history import gaps_after, is_complete, reaches, rows_between
+from ibfast.records import GapCause, Kind, Scope
 from tests.support.fanout_desk import Desk
 
 CAPACITY = 16

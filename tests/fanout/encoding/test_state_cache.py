@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibfast.enums import Kind
 from ibfast.fanout.encoding.channel_state import ChannelState
 from ibfast.fanout.encoding.channels import Channel
 from ibfast.fanout.encoding.state_cache import Ledger, Since
+from ibfast.records import Kind
 from tests.support.fanout_desk import Desk, no_fault
 
 CAPACITY = 32

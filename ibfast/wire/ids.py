@@ -8,86 +8,21 @@ No I/O, no clock, no asyncio.
 
 from __future__ import annotations
 
-import sys
 from enum import IntEnum
 
 __all__ = [
     "INCOMING_PROTOBUF_SINCE",
     "OUTGOING_PROTOBUF_SINCE",
     "PROTOBUF_OFFSET",
-    "UNSET_DOUBLE",
-    "UNSET_INTEGER",
-    "GapCause",
     "Incoming",
-    "Kind",
     "MarketDataType",
     "Outgoing",
-    "Scope",
     "ServerVersion",
     "TickType",
 ]
 
 PROTOBUF_OFFSET = 200
 """Added to the id of a message whose body is protobuf."""
-
-UNSET_INTEGER = 2**31 - 1
-"""IB's clients show this where a message has no number of type int."""
-
-UNSET_DOUBLE = sys.float_info.max
-"""IB's clients show this where a message has no number of type double."""
-
-
-class Kind(IntEnum):
-    """What a record is: the `kind` field of every ring's rows."""
-
-    PRICE = 1
-    SIZE = 2
-    GENERIC = 3
-    STRING = 4
-    LAST = 5
-    ALL_LAST = 6
-    RT_VOLUME = 7
-    L1_LAST = 8
-    BID_ASK = 9
-    MIDPOINT = 10
-    L1_QUOTE = 11
-    DEPTH = 12
-    DEPTH_L2 = 13
-    REALTIME_BAR = 14
-    UPDATE_BAR = 15
-    OPTION = 16
-    GAP = 17
-    DEPTH_RESET = 18
-    BACKFILL_TRADE = 19
-    BACKFILL_QUOTE = 20
-    BACKFILL_BAR = 21
-
-
-class Scope(IntEnum):
-    """Fault domains, each within the next: the smallest one that is broken is where to react."""
-
-    SUBSCRIPTION = 1
-    FARM = 2
-    LINK = 3
-    CONNECTION = 4
-    GATEWAY = 5
-    ACCOUNT = 6
-
-
-class GapCause(IntEnum):
-    """Why data is missing."""
-
-    CONNECTION_LOST = 1
-    LINK_LOST = 2
-    FARM_BROKEN = 3
-    STREAM_SILENT = 4
-    STREAM_ENDED = 5
-    BOOK_RESET = 6
-    OTHER_SESSION = 7
-    NO_LINE = 8
-    MOVED = 9
-    PROCESS_ENDED = 10
-    BACKFILLED = 11
 
 
 class MarketDataType(IntEnum):

@@ -1,0 +1,129 @@
+"""What every layer knows of records: their kinds, gaps and their causes, absent numbers, and the dtypes of history.
+
+Times are int64 nanoseconds UTC; absent numbers are NaN. Every field of every row is aligned, as polars and C want it.
+
+No I/O, no clock, no asyncio.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import IntEnum
+
+import numpy as np
+
+__all__ = [
+    "HISTORICAL_BAR",
+    "HISTORICAL_TICK_BID_ASK",
+    "HISTORICAL_TICK_LAST",
+    "HISTORICAL_TICK_MIDPOINT",
+    "UNSET_DOUBLE",
+    "UNSET_INTEGER",
+    "GapCause",
+    "Kind",
+    "Scope",
+]
+
+UNSET_INTEGER = 2**31 - 1
+"""IB's clients show this where a message has no number of type int."""
+
+UNSET_DOUBLE = sys.float_info.max
+"""IB's clients show this where a message has no number of type double."""
+
+
+class Kind(IntEnum):
+    """What a record is: the `kind` field of every ring's rows."""
+
+    PRICE = 1
+    SIZE = 2
+    GENERIC = 3
+    STRING = 4
+    LAST = 5
+    ALL_LAST = 6
+    RT_VOLUME = 7
+    L1_LAST = 8
+    BID_ASK = 9
+    MIDPOINT = 10
+    L1_QUOTE = 11
+    DEPTH = 12
+    DEPTH_L2 = 13
+    REALTIME_BAR = 14
+    UPDATE_BAR = 15
+    OPTION = 16
+    GAP = 17
+    DEPTH_RESET = 18
+    BACKFILL_TRADE = 19
+    BACKFILL_QUOTE = 20
+    BACKFILL_BAR = 21
+
+
+class Scope(IntEnum):
+    """Fault domains, each within the next: the smallest one that is broken is where to react."""
+
+    SUBSCRIPTION = 1
+    FARM = 2
+    LINK = 3
+    CONNECTION = 4
+    GATEWAY = 5
+    ACCOUNT = 6
+
+
+class GapCause(IntEnum):
+    """Why data is missing."""
+
+    CONNECTION_LOST = 1
+    LINK_LOST = 2
+    FARM_BROKEN = 3
+    STREAM_SILENT = 4
+    STREAM_ENDED = 5
+    BOOK_RESET = 6
+    OTHER_SESSION = 7
+    NO_LINE = 8
+    MOVED = 9
+    PROCESS_ENDED = 10
+    BACKFILLED = 11
+
+
+HISTORICAL_BAR = np.dtype(
+    [
+        ("event_ns", "i8"),
+        ("open", "f8"),
+        ("high", "f8"),
+        ("low", "f8"),
+        ("close", "f8"),
+        ("volume", "f8"),
+        ("wap", "f8"),
+        ("count", "i4"),
+    ],
+    align=True,
+)
+"""A bar; `event_ns` is its begin. Bars of quotes have a NaN volume and WAP, and a count of -1."""
+
+HISTORICAL_TICK_MIDPOINT = np.dtype([("event_ns", "i8"), ("price", "f8"), ("size", "f8")], align=True)
+"""A midpoint; its size is 0."""
+
+HISTORICAL_TICK_BID_ASK = np.dtype(
+    [
+        ("event_ns", "i8"),
+        ("attribs", "u4"),
+        ("bid", "f8"),
+        ("ask", "f8"),
+        ("bid_size", "f8"),
+        ("ask_size", "f8"),
+    ],
+    align=True,
+)
+"""A quote; bit 0 of `attribs` is bid past low, bit 1 is ask past high."""
+
+HISTORICAL_TICK_LAST = np.dtype(
+    [
+        ("event_ns", "i8"),
+        ("attribs", "u4"),
+        ("price", "f8"),
+        ("size", "f8"),
+        ("exchange", "U16"),
+        ("conditions", "U32"),
+    ],
+    align=True,
+)
+"""A trade; bit 0 of `attribs` is past limit, bit 1 is unreported."""
