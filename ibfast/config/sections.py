@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from ibfast.config.accounts import mask, require_login
+from ibfast.config.calendar import MaintenanceCalendar
 from ibfast.config.checks import (
     is_number,
     is_whole,
@@ -29,8 +31,6 @@ from ibfast.config.loader import SECRET, load_settings, sections_of
 from ibfast.config.security import SecurityConfig
 from ibfast.config.tls import TlsConfig
 from ibfast.errors import ConfigError
-from ibfast.policy.auth import AuthManager, mask
-from ibfast.policy.reconnect.calendar import MaintenanceCalendar
 from ibfast.wire.times import zone_of
 
 __all__ = [
@@ -179,7 +179,7 @@ class AuthConfig:
         remedy = 'give a tuple of account ids: ("DU1234567",)'
         require(isinstance(self.accounts, tuple), "auth.accounts", type(self.accounts), remedy)
         with _named_within("auth"):
-            AuthManager(self.account_type, self.accounts, self.read_only)
+            require_login(self.account_type, self.accounts, read_only=self.read_only)
 
     def __repr__(self) -> str:
         accounts = tuple(map(mask, self.accounts))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from ibfast.config.checks import is_number, require, require_seconds, require_whole
+from ibfast.config.origins import Origins
 from ibfast.errors import ConfigError
-from ibfast.fanout.access.limits import Origins
 
 __all__ = ["SecurityConfig"]
 

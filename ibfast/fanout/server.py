@@ -27,12 +27,13 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from ibfast.config.origins import Origins
 from ibfast.config.sections import FanoutConfig
 from ibfast.config.security import SecurityConfig
 from ibfast.fanout.access.admission import Door
 from ibfast.fanout.access.credentials import Credentials
 from ibfast.fanout.access.holders import Holders
-from ibfast.fanout.access.limits import ConnectionCaps, Origins, check_bind, is_loopback
+from ibfast.fanout.access.limits import ConnectionCaps, check_bind, is_loopback
 from ibfast.fanout.access.pages import Health, Page, Pages
 from ibfast.fanout.access.tokens import Grant, Tokens
 from ibfast.fanout.backlog import BacklogLimits

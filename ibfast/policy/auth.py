@@ -15,38 +15,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from ibfast.config.checks import require
+from ibfast.config.accounts import ANY, AccountType, mask, require_login
 from ibfast.errors import AuthError
 
-__all__ = ["AccountType", "AuthManager", "Login", "mask"]
+__all__ = ["AuthManager", "Login"]
 
-ANY = "any"
 PAPER_PORTS = frozenset({7497, 4002})
 LIVE_PORTS = frozenset({7496, 4001})
 
 _ACCOUNT = re.compile(r"(?P<paper>D?)(?P<kind>[UFI])[A-Z]{0,2}\d+(?P<all>A?)")
 _MASTERS = "FI"
-_MASKED = re.compile(r"([A-Z]{1,4})(\d*?)(\d{0,3})A?")
-# Of a shorter number three digits would tell too much.
-MIN_SHOWN_DIGITS = 6
-
-
-class AccountType(StrEnum):
-    """What kind of login it is."""
-
-    PAPER = "paper"
-    """Every account is a paper account, an advisor's paper accounts included."""
-    LIVE = "live"
-    """A client's own live accounts."""
-    ADVISOR = "advisor"
-    """Live accounts under the master account of an advisor or a broker."""
-    UNKNOWN = "unknown"
-    """None of these, or a mixture."""
-
-
-_DECLARABLE = (ANY, AccountType.PAPER, AccountType.LIVE, AccountType.ADVISOR)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -82,11 +61,7 @@ class AuthManager:
     """
 
     def __init__(self, account_type: str = ANY, accounts: Sequence[str] = (), read_only: bool = False) -> None:
-        require(account_type in _DECLARABLE, "account_type", account_type, f"give one of {', '.join(_DECLARABLE)}")
-        is_list = isinstance(accounts, Sequence) and not isinstance(accounts, str | bytes)
-        is_valid = is_list and all(isinstance(name, str) and name for name in accounts)
-        require(is_valid, "accounts", type(accounts), 'give a list of account ids: ["DU1234567"]')
-        require(isinstance(read_only, bool), "read_only", read_only, "give True or False")
+        require_login(account_type, accounts, read_only=read_only)
         self.account_type = account_type
         self.accounts = tuple(accounts)
         self.read_only = read_only
@@ -178,15 +153,6 @@ class AuthManager:
         if port in LIVE_PORTS and login.is_paper:
             return [f"port {port} is by default for live accounts, and the login is paper"]
         return []
-
-
-def mask(account: str) -> str:
-    """Return an account's id as logs may show it: DU1234567 as DU****567."""
-    found = _MASKED.fullmatch(account)
-    if found is None:
-        return "****"
-    letters, hidden, shown = found.groups()
-    return f"{letters}****{shown if len(hidden + shown) >= MIN_SHOWN_DIGITS else ''}"
 
 
 def _listed(accounts: Sequence[str]) -> str:

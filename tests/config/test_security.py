@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ibfast import Config
+from ibfast.config.origins import Origins
 from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
-from ibfast.fanout.access.limits import Origins
 
 
 def test_defaults_are_for_this_machine_alone() -> None:

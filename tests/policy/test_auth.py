@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibfast.config.accounts import AccountType
 from ibfast.errors import AuthError, ConfigError, ConnectError
-from ibfast.policy.auth import AccountType, AuthManager, mask
+from ibfast.policy.auth import AuthManager
 
 PAPER = ("DU1234567",)
 PAPER_ADVISOR = ("DF7654321", "DU1234567", "DU1234568")
@@ -184,24 +185,7 @@ def test_a_setting_that_is_not_possible_is_named(settings: dict[str, Any], field
     assert "1234567" not in str(caught.value).partition("give")[0]
 
 
-# --- masks ---
-
-
-@pytest.mark.parametrize(
-    ("account", "masked"),
-    [
-        ("DU1234567", "DU****567"),
-        ("U123456", "U****456"),
-        ("DUM123456", "DUM****456"),
-        ("F7654321A", "F****321"),
-        ("DU12345", "DU****"),
-        ("DU1", "DU****"),
-        ("secret", "****"),
-        ("", "****"),
-    ],
-)
-def test_a_mask_leaves_what_a_user_recognises_and_no_more(account: str, masked: str) -> None:
-    assert mask(account) == masked
+# --- what logs see ---
 
 
 def test_no_account_appears_in_reprs_or_errors() -> None:

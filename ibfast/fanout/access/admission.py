@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Protocol
 
-from ibfast.fanout.access.limits import Origins, names_loopback
+from ibfast.config.origins import Origins
+from ibfast.fanout.access.limits import names_loopback
 from ibfast.fanout.access.pages import Page, Pages, needs_token, text_page
 from ibfast.fanout.access.tokens import Denied, Grant, Tokens, presented_token
 from ibfast.fanout.gauges import Tally

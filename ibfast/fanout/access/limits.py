@@ -11,30 +11,23 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter, deque
-from collections.abc import Iterable
 
-from ibfast.config.checks import require
 from ibfast.errors import ConfigError
 
 __all__ = [
     "Bucket",
     "ConnectionCaps",
     "InstrumentBudgets",
-    "Origins",
     "check_bind",
     "is_loopback",
     "names_loopback",
 ]
 
 BUDGET_WINDOW_S = 3600.0
-ANY = "*"
-NULL = "null"
 THIS_MACHINE = "this machine"
 IPV6_NETWORK_BITS = 64
 
-_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}|\*))?")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class ConnectionCaps:
@@ -159,36 +152,6 @@ class InstrumentBudgets:
             del self._taken[name]
 
 
-class Origins:
-    """The web pages that may connect. Only browsers tell an origin, and no page can tell another one than its own.
-
-    Args:
-        allowed: origins, compared as a whole: scheme, host and port, of which "*" is any; "*" alone for all of them.
-
-    Raises:
-        ConfigError: one is no origin.
-    """
-
-    def __init__(self, allowed: Iterable[str]) -> None:
-        self._allowed: set[str] = set()
-        for origin in allowed:
-            known = origin if origin in (ANY, NULL) else _normal(origin) if isinstance(origin, str) else None
-            remedy = 'give scheme and host, and the port if it has one: "https://desk.example.com"'
-            require(known is not None, "security.origins", origin, remedy)
-            self._allowed.add(str(known))
-
-    def allows(self, origin: str | None) -> bool:
-        """Tell whether a client with this Origin header may connect; one without it is no browser, and may."""
-        if origin is None or ANY in self._allowed:
-            return True
-        if origin == NULL:
-            return NULL in self._allowed
-        told = _normal(origin)
-        if told is None or told.endswith(":*"):
-            return False
-        return told in self._allowed or f"{told.rpartition(':')[0]}:*" in self._allowed
-
-
 def check_bind(host: str, *, has_authentication: bool, has_tls: bool, allow_anonymous: bool) -> list[str]:
     """Insist that a server which others can reach asks for tokens, and return what is risky about it nevertheless.
 
@@ -254,13 +217,3 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped
     return parsed
-
-
-def _normal(origin: str) -> str | None:
-    """Return an origin as scheme://host:port, None if it is none."""
-    # Lower case of other letters may be ASCII.
-    match = _ORIGIN.fullmatch(origin.lower()) if origin.isascii() else None
-    if match is None:
-        return None
-    scheme, host, port = match.group("scheme", "host", "port")
-    return f"{scheme}://{host}:{port or _DEFAULT_PORTS[scheme]}"

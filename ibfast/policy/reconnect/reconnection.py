@@ -12,8 +12,8 @@ import math
 from enum import Enum
 from random import Random
 
+from ibfast.config.calendar import MaintenanceCalendar, WindowKind
 from ibfast.config.checks import is_number, require, require_seconds, require_whole
-from ibfast.policy.reconnect.calendar import MaintenanceCalendar, WindowKind
 
 __all__ = ["LinkState", "Reconnection"]
 

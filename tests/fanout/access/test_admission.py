@@ -8,9 +8,9 @@ from http import HTTPStatus
 import pytest
 from websockets.datastructures import Headers
 
+from ibfast.config.origins import Origins
 from ibfast.connection.monitor import Health
 from ibfast.fanout.access.admission import Door
-from ibfast.fanout.access.limits import Origins
 from ibfast.fanout.access.pages import Page, Pages
 from ibfast.fanout.access.permissions import Permissions
 from ibfast.fanout.access.tokens import Grant, StaticToken, Tokens, digest_of, subprotocol_of

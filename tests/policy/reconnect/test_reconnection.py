@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ibfast.config.calendar import MaintenanceCalendar, Window, WindowKind
 from ibfast.errors import ConfigError
-from ibfast.policy.reconnect.calendar import MaintenanceCalendar, Window, WindowKind
 from ibfast.policy.reconnect.reconnection import MIN_DELAY_S, LinkState, Reconnection
 
 NOON_S = datetime(2025, 1, 7, 12, tzinfo=UTC).timestamp()

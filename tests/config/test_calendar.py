@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ibfast.config.calendar import WEEKDAYS, MaintenanceCalendar, Window, WindowKind
 from ibfast.errors import ConfigError
-from ibfast.policy.reconnect.calendar import WEEKDAYS, MaintenanceCalendar, Window, WindowKind
 
 NEW_YORK = ZoneInfo("America/New_York")
 MINUTE_S = 60
