@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from ibfast.connection.link import Link
+from ibfast.connection.live_requests import Lines
 from ibfast.connection.owner import Owner
 from ibfast.errors import ConnectError, RequestError
+from ibfast.policy.auth import AuthManager
 from ibfast.policy.codes import FARM_SERVICES, Action, FarmService, Severity, farm_name, new_port, says_read_only
 from ibfast.policy.subscription import Subscription
 from ibfast.records import GapCause, Scope
 from ibfast.wire.ids import Incoming
 from ibfast.wire.requests import MarketDepth, OpenOrdersRequest
 from ibfast.wire.responses import ErrorMessage, OpenOrderEnd, Response, Unreadable
-
-if TYPE_CHECKING:
-    from ibfast.connection.link import Link
-    from ibfast.connection.supervisor import Supervisor
-    from ibfast.policy.auth import AuthManager
 
 __all__ = ["Reactions"]
 
@@ -35,11 +34,29 @@ LINE_RETRY_AT_START_S = 5.0
 
 
 class Reactions:
-    """Acts on messages for one supervisor."""
+    """Acts on messages of one connection.
 
-    def __init__(self, manager: Owner, supervisor: Supervisor) -> None:
+    Args:
+        manager: whose connection it is.
+        lines: the live requests of its subscriptions.
+        write: writes a subscription down.
+        is_young: tells whether the connection was made a moment ago.
+        move_to: has the connection made again, at another port.
+    """
+
+    def __init__(
+        self,
+        manager: Owner,
+        lines: Lines,
+        write: Callable[[Subscription], None],
+        is_young: Callable[[float], bool],
+        move_to: Callable[[int], None],
+    ) -> None:
         self._manager = manager
-        self._supervisor = supervisor
+        self._lines = lines
+        self._write = write
+        self._is_young = is_young
+        self._move_to = move_to
         self._session = manager.session
         self._limiter = manager.outbox.limiter
         self._read_only: asyncio.Future[bool] | None = None
@@ -85,7 +102,7 @@ class Reactions:
 
     def react(self, message: ErrorMessage, now_s: float) -> None:
         """Do what a message asks for."""
-        if message.code in NOTHING_TO_CANCEL and self._supervisor.lines.is_cancelled(message.req_id):
+        if message.code in NOTHING_TO_CANCEL and self._lines.is_cancelled(message.req_id):
             return  # the gateway had ended the request, which could not be known for certain
         handled = self._manager.errors.handle(message, now_s)
         action = handled.rule.action
@@ -95,15 +112,13 @@ class Reactions:
             self._manager.monitor.event(
                 name, code=message.code, req_id=message.req_id, text=message.message, severity=severity.name
             )
-        self._supervisor.lines.poll(now_s)
+        self._lines.poll(now_s)
         if self._session.is_link_up:  # else the gateway speaks for itself, and IB may not have the request
             self._manager.outbox.spoken_of(message.req_id, now_s)
         if action.ends_request:
             error = RequestError(message.req_id, message.code, message.message)
             if action is Action.HISTORICAL_PACING:
-                self._limiter.learn(
-                    message.code, now_s, self._supervisor.lines.ticket_of(message.req_id), message.message
-                )
+                self._limiter.learn(message.code, now_s, self._lines.ticket_of(message.req_id), message.message)
             self._manager.refuse(message.req_id, error)
         subscription = self._session.of_request(message.req_id)
         if subscription is not None:
@@ -115,24 +130,24 @@ class Reactions:
     ) -> None:
         session, req_id = self._session, subscription.req_id
         error = RequestError(message.req_id, message.code, message.message)
-        ticket = self._supervisor.lines.ticket_of(req_id)
+        ticket = self._lines.ticket_of(req_id)
         match action:
             case Action.END_REQUEST:
                 if session.refused(subscription, now_s, error):
                     self._manager.fail_streams(subscription, error)
-                    self._supervisor.book.write(subscription)
+                    self._write(subscription)
             case Action.RENEW | Action.DUPLICATE:
                 session.renew(subscription, now_s, Scope.SUBSCRIPTION, GapCause.STREAM_ENDED, message.message)
             case Action.HISTORICAL_PACING:
-                self._supervisor.lines.finish(req_id)
+                self._lines.finish(req_id)
                 session.no_line(subscription, now_s, message.message, can_displace=False)
-            case Action.NO_LINE | Action.NO_TICK_BY_TICK if self._supervisor.is_young(now_s):
+            case Action.NO_LINE | Action.NO_TICK_BY_TICK if self._is_young(now_s):
                 # What is full may be full of what an earlier connection left open: no lesson for the limits.
-                self._supervisor.lines.finish(req_id)
+                self._lines.finish(req_id)
                 session.no_line(subscription, now_s, message.message, retry_s=LINE_RETRY_AT_START_S)
             case Action.NO_LINE | Action.NO_TICK_BY_TICK:
                 self._limiter.learn(message.code, now_s, ticket, message.message)
-                self._supervisor.lines.finish(req_id)  # before the room is looked at
+                self._lines.finish(req_id)  # before the room is looked at
                 session.no_line(subscription, now_s, message.message)
             case Action.EMPTY_BOOK if isinstance(subscription.request, MarketDepth):
                 session.book_reset(subscription)
@@ -145,7 +160,7 @@ class Reactions:
         match action:
             case Action.SLOW_DOWN:
                 self._limiter.learn(message.code, now_s, None, message.message)
-                self._supervisor.lines.repeat(now_s)
+                self._lines.repeat(now_s)
             case Action.FARM_BROKEN if FARM_SERVICES[message.code] is FarmService.MARKET_DATA:
                 session.farm_broken(farm_name(message.message), now_s)
             case Action.FARM_OK | Action.FARM_INACTIVE if FARM_SERVICES[message.code] is FarmService.MARKET_DATA:
@@ -158,4 +173,4 @@ class Reactions:
             case Action.SUSPEND_ACCOUNT:
                 session.suspend(now_s)
             case Action.PORT_CHANGED:
-                self._supervisor.move_to(new_port(message.message) or self._manager.config.port)
+                self._move_to(new_port(message.message) or self._manager.config.port)

@@ -137,7 +137,7 @@ class Supervisor:
         self._monitor = manager.monitor
         self.book = Book(manager)
         self.lines = Lines(manager, self.heartbeat, self.book.write)
-        self._reactions = Reactions(manager, self)
+        self._reactions = Reactions(manager, self.lines, self.book.write, self.is_young, self.move_to)
         self._backfiller = Backfiller(manager)
         self._port = 0
         self._client_id = 0
