@@ -43,12 +43,6 @@ LAYERS = (
 """From the bottom: folders, and the modules beside them that are no vocabulary. What stands side by side shares
 nothing."""
 
-TYPE_ONLY_CYCLES = {
-    "ibfast.sim.gateway", "ibfast.sim.session", "ibfast.sim.desk", "ibfast.connection.error_actions",
-    "ibfast.connection.supervisor",
-}  # fmt: skip
-"""They name each other for type checkers; nothing of it happens at run time."""
-
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
@@ -256,7 +250,7 @@ def test_nothing_imports_a_package_as_a_whole_but_the_commands() -> None:
 
 def test_there_is_no_cycle() -> None:
     for module in IMPORTS:
-        assert module not in reached_from(module) or module in TYPE_ONLY_CYCLES, f"{module} imports itself"
+        assert module not in reached_from(module), f"{module} imports itself"
 
 
 def test_the_package_imports_no_optional_library_at_once() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ibfast.contracts import Contract
 from ibfast.errors import RequestError, UnsupportedError
@@ -22,15 +21,12 @@ from ibfast.sim.generic_ticks import parse_generic_ticks
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.option_stream import OptionStream
 from ibfast.sim.pacing import ClockRate, Refusal
+from ibfast.sim.services import Client, Services
 from ibfast.sim.streams import DepthStream, Level1Stream, TickByTickStream
 from ibfast.sim.subscription import Family, Holding, Subscription
 from ibfast.wire import requests, responses
 from ibfast.wire.ids import MarketDataType, ServerVersion
 from ibfast.wire.records import Records
-
-if TYPE_CHECKING:
-    from ibfast.sim.gateway import Gateway
-    from ibfast.sim.session import Session
 
 __all__ = ["Desk"]
 
@@ -64,7 +60,7 @@ WriteDate = Callable[[int], str]
 class Desk:
     """Serves the requests of one session."""
 
-    def __init__(self, gateway: Gateway, session: Session) -> None:
+    def __init__(self, gateway: Services, session: Client) -> None:
         self._gateway = gateway
         self._session = session
         self._send = session.send

@@ -11,19 +11,17 @@ import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ibfast.errors import DecodeError
 from ibfast.sim.codec import UnknownRequest, decode_request, encode
 from ibfast.sim.desk import Desk
 from ibfast.sim.pacing import Refusal, RequestRate
+from ibfast.sim.services import Host
 from ibfast.sim.streams import Message
 from ibfast.wire.ids import ServerVersion
 from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId
-
-if TYPE_CHECKING:
-    from ibfast.sim.gateway import Gateway
 
 __all__ = ["Session"]
 
@@ -46,7 +44,7 @@ class Session(asyncio.Protocol):
         desk: what serves its requests.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Host) -> None:
         self.client_id: int | None = None
         self.server_version = 0
         self._gateway = gateway
