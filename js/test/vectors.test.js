@@ -1,4 +1,4 @@
-// The vectors of tests/vectors, which every decoder of the protocol must read as their files say: to the bit.
+// The vectors of tests/support/vectors, which every decoder of the protocol must read as their files say: to the bit.
 //
 // A Number does not hold every seq of 2^53 or more, so this client refuses them. BEYOND names each message that is
 // refused for that. In its place stands then the same message with numbers that fit, so that the rest is read as well.
@@ -10,7 +10,7 @@ import { test } from "node:test";
 import { FrameDecoder, ProtocolError } from "../ibfast.js";
 import { message } from "./bitwriter.js";
 
-const FOLDER = new URL("../../tests/vectors/", import.meta.url);
+const FOLDER = new URL("../../tests/support/vectors/", import.meta.url);
 const NAMES = readdirSync(FOLDER)
   .filter((name) => name.endsWith(".json"))
   .map((name) => name.slice(0, -".json".length));
