@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Most tests wait, for the loop or for a process: two workers fill a processor.
+WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 CYTHON := $(shell find ibfast -name '*.pyx' -o -name '*.pxd')
 STUBBED := $(shell find ibfast -name '*.pyi' | sed 's/\.pyi$$//; s|/|.|g' | sort)
 SOURCES := pyproject.toml setup.py $(CYTHON)
@@ -12,7 +14,7 @@ demo: .venv/.installed  ## Market data from the embedded gateway, live
 	$(BIN)/ibfast demo
 
 test: .venv/.test lint  ## Every test
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: style types stubs lint-js  ## Style and types
 
