@@ -36,6 +36,7 @@ from tests.support.peer import Caller, Peer
 PATIENCE_S = 20.0
 SOON_S = 0.3
 READ_BYTES = 1 << 16
+TLS_HANDSHAKE = b"\x16"  # the record type of a ClientHello: RFC 8446, section 5.1
 PASSWORD = "tr0mbone-pa55word"
 HOST = "127.0.0.1"
 
@@ -53,8 +54,9 @@ class TlsProxy:
         failure: why the handshake failed, None if it did not.
     """
 
-    def __init__(self, context: ssl.SSLContext, gateway_port: int) -> None:
+    def __init__(self, context: ssl.SSLContext, gateway_port: int, first: bytes = TLS_HANDSHAKE) -> None:
         self.failure: OSError | None = None
+        self._first = first
         self._context = context
         self._gateway_port = gateway_port
         self._listener = socket.create_server((HOST, 0))
@@ -77,8 +79,7 @@ class TlsProxy:
 
     def _serve(self) -> None:
         with self._listener:
-            client, _ = self._listener.accept()
-        client.settimeout(PATIENCE_S)
+            client = self._accept()
         self._raw = client.dup()  # to wrap a socket takes it away
         with client, self._raw:
             try:
@@ -90,6 +91,19 @@ class TlsProxy:
             gateway = socket.create_connection((HOST, self._gateway_port), PATIENCE_S)
             with secured, gateway, contextlib.suppress(OSError):
                 self._pass_on(secured, gateway)
+
+    def _accept(self) -> socket.socket:
+        """Return the first client that begins as the test's client does.
+
+        Tests of other processes try ports where they expect no listener. Such a client must not take the place of ours.
+        """
+        while True:
+            client, _ = self._listener.accept()
+            client.settimeout(PATIENCE_S)
+            with contextlib.suppress(OSError):
+                if client.recv(1, socket.MSG_PEEK) == self._first:
+                    return client
+            client.close()
 
     def _pass_on(self, client: ssl.SSLSocket, gateway: socket.socket) -> None:
         while True:
@@ -193,6 +207,15 @@ async def outcome_behind(context: ssl.SSLContext, tls: TlsConfig, host: str = HO
 
 
 # --- what works ---
+
+
+def test_a_stranger_does_not_take_the_place_of_the_client(run: Run, files: Path) -> None:
+    async def check() -> None:
+        async with Peer(good) as gateway, TlsProxy(server_context(), gateway.port) as proxy:
+            socket.create_connection((HOST, proxy.port), PATIENCE_S).close()
+            assert await outcome(proxy.port, TlsConfig(ca_file=files / "ca.pem")) is None
+
+    run(check())
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -349,7 +372,7 @@ def test_tls_that_breaks_in_a_session_is_a_connection_that_is_lost(run: Run, fil
 
 def test_plain_text_to_a_tls_proxy(run: Run) -> None:
     async def check() -> None:
-        async with Peer(good) as gateway, TlsProxy(server_context(), gateway.port) as proxy:
+        async with Peer(good) as gateway, TlsProxy(server_context(), gateway.port, first=b"A") as proxy:
             connection = await connect(proxy.port, None)
             error = connection.protocol.error
             await hang_up(connection)
