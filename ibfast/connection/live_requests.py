@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ibfast.connection.owner import Owner
 from ibfast.errors import Error
@@ -228,16 +228,30 @@ class Lines:
     def etas_s(self, subscriptions: Sequence[Subscription]) -> list[float]:
         """Return in how many seconds each one's request is going to be sent; 0 if it was, infinite if nobody knows."""
         now_s = time.monotonic()
-        turns = dict(self._outbox.limiter.plan(now_s))  # one play of the account's queue for all of them
-        return [self._eta_s(subscription, turns, now_s) for subscription in subscriptions]
+        drafts = self._drafts(subscriptions, now_s)
+        turns = dict(self._outbox.limiter.plan(now_s, drafts.values()))  # one play of the queue for all of them
+        etas_s = []
+        for subscription in subscriptions:
+            if subscription in drafts:
+                ticket: Ticket | None = drafts[subscription][1]
+            else:
+                ticket = self._tickets.get(subscription.req_id)
+            if ticket is None:
+                etas_s.append(math.inf)
+            else:
+                etas_s.append(turns.get(ticket, math.inf) if ticket.state is TicketState.QUEUED else 0.0)
+        return etas_s
 
-    def _eta_s(self, subscription: Subscription, turns: Mapping[Ticket, float], now_s: float) -> float:
-        ticket = self._tickets.get(subscription.req_id)
-        if ticket is not None:
-            return turns.get(ticket, math.inf) if ticket.state is TicketState.QUEUED else 0.0
-        session = self._session
-        can_wait = session.is_connected and session.is_link_up and not session.is_suspended
-        return self._asked_s(subscription, now_s) - now_s if can_wait else math.inf
+    def _drafts(self, subscriptions: Sequence[Subscription], now_s: float) -> dict[Subscription, tuple[float, Ticket]]:
+        """Return when the session is going to ask for those that it has not asked for, each with a ticket."""
+        session, limiter = self._session, self._outbox.limiter
+        if not session.is_connected or not session.is_link_up or session.is_suspended:
+            return {}
+        return {
+            s: (self._asked_s(s, now_s), limiter.draft(s.request, now_s, priority=s.priority))
+            for s in subscriptions
+            if s.req_id not in self._tickets
+        }
 
     def _asked_s(self, subscription: Subscription, now_s: float) -> float:
         """Return when the session asks for it: once it is due, and there is room for it beside all that come first."""

@@ -184,7 +184,8 @@ class IBKRConnectionManager(Questions):
     def plan(self) -> list[tuple[Subscription, float]]:
         """Return what does not flow yet, in the order in which it is asked for, and in how many seconds each is sent.
 
-        0 is sent already, and its first data awaited; infinite is not known: it waits for a session, or for a line.
+        0: the request is sent, and its first data is awaited. Infinite: the subscription waits for a session, or for a
+        market-data line that another subscription holds.
         """
         plan = self.session.plan
         return list(zip(plan, self._supervisor.lines.etas_s(plan), strict=True))

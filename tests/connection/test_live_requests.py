@@ -140,7 +140,7 @@ def test_a_plan_plays_the_queue_once(monkeypatch: pytest.MonkeyPatch) -> None:
     subscriptions = [desk.want(number) for number in range(1, 8)]
     plays: list[float] = []
     plan = desk.limiter.plan
-    monkeypatch.setattr(desk.limiter, "plan", lambda now_s: plays.append(now_s) or plan(now_s))
+    monkeypatch.setattr(desk.limiter, "plan", lambda now_s, drafts: plays.append(now_s) or plan(now_s, drafts))
     monkeypatch.setattr(desk.limiter, "eta_s", None)
     etas_s = desk.lines.etas_s(subscriptions)
     assert len(plays) == 1

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 from ibfast.config.checks import require_whole
 from ibfast.errors import ConfigError, PacingError
@@ -209,12 +210,21 @@ class RateLimiter:
         key = _shared_key(what)
         if key is not None and key in self._shared:
             return self.eta_s(self._shared[key], now_s)
-        asked = self._ticket(what, now_s, math.inf, 0)
-        return next((eta_s for ticket, eta_s in self._play(now_s, asked) if ticket is asked), math.inf)
+        asked = self.draft(what, now_s)
+        return next((eta_s for ticket, eta_s in self._play(now_s, [(now_s, asked)]) if ticket is asked), math.inf)
 
-    def plan(self, now_s: float) -> list[tuple[Ticket, float]]:
-        """Return what waits in the order in which it is going to be sent, with `eta_s` of each that is finite."""
-        return [(ticket, eta_s) for ticket, eta_s in self._play(now_s) if ticket.sender is self]
+    def draft(self, request: Request, now_s: float, *, priority: int = 0) -> Ticket:
+        """Return a ticket that is not queued: `plan` says when it would be sent."""
+        return self._ticket(request, now_s, math.inf, priority)
+
+    def plan(self, now_s: float, drafts: Iterable[tuple[float, Ticket]] = ()) -> list[tuple[Ticket, float]]:
+        """Return what waits in the order in which it is going to be sent, with `eta_s` of each that is finite.
+
+        Args:
+            now_s: the time.
+            drafts: tickets that are going to be submitted, and when, on the same clock. They are part of the plan.
+        """
+        return [(ticket, eta_s) for ticket, eta_s in self._play(now_s, drafts) if ticket.sender is self]
 
     def share(self, account: AccountLimits) -> None:
         """Count against these limits from now on, with the other connections of their account.
@@ -428,23 +438,24 @@ class RateLimiter:
     def _ledger(self, name: str) -> Ledger:
         return self._connection if name in self._connection else self.account.ledger
 
-    def _play(self, now_s: float, *added: Ticket) -> Iterator[tuple[Ticket, float]]:
+    def _play(self, now_s: float, drafts: Iterable[tuple[float, Ticket]] = ()) -> Iterator[tuple[Ticket, float]]:
         """Let time pass on a copy of the account's queue; tell which ticket is sent, and in how many seconds."""
         account = self.account.ledger.copy()
         queue = self.account.queue.copy(account)
-        for ticket in added:
-            queue.put(ticket)
         for ticket in self.account.open:
             if ticket.lane is Lane.HISTORY:
                 account.give_back(ticket.owed)
+        coming = deque(sorted(drafts, key=itemgetter(0)))
         at_s = now_s
         while at_s < math.inf:
+            while coming and coming[0][0] <= at_s:
+                queue.put(coming.popleft()[1])
             queue.expire(at_s)
             for ticket in queue.take_due(at_s):
                 if ticket.lane is Lane.HISTORY:
                     account.give_back(ticket.owed)
                 yield ticket, at_s - now_s
-            at_s = queue.next_s(at_s)
+            at_s = min(queue.next_s(at_s), coming[0][0] if coming else math.inf)
 
 
 def _shared_key(request: Request) -> Request | None:

@@ -419,6 +419,17 @@ def test_an_eta_assumes_that_questions_are_answered() -> None:
     assert limiter.eta_s(long_bars(999), 0.0) == pytest.approx(97 / 30)
 
 
+def test_a_plan_knows_what_is_going_to_join_before_others() -> None:
+    limiter = RateLimiter()
+    all_sent(limiter, [ticks(1)], 0.0)
+    waiting = limiter.submit(ticks(2), 0.0)
+    assert limiter.plan(1.0) == [(waiting, 14.5)]
+    sooner, late = limiter.draft(ticks(3), 1.0, priority=5), limiter.draft(ticks(4), 1.0, priority=5)
+    plan = limiter.plan(1.0, [(40.0, late), (6.0, sooner)])
+    assert plan == [(sooner, 14.5), (waiting, 30.0), (late, 45.5)]
+    assert limiter.plan(1.0) == [(waiting, 14.5)]
+
+
 def test_error_100_slows_the_connection_down_for_long() -> None:
     limiter = RateLimiter()
     limiter.submit(subscription(), 0.0)
