@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -22,6 +23,7 @@ from benchmarks.chaos.fanout.books import LEVEL, Book
 from benchmarks.chaos.fanout.census import NOTICED_S, Census
 from benchmarks.chaos.fanout.kinds import KINDS
 from benchmarks.chaos.fanout.play import ACTIONS, NOT_OF_PROCESSES, Plan, do, plan_of, played
+from benchmarks.chaos.fanout.process import RemoteTruth
 from benchmarks.chaos.fanout.socket_client import Manner, SocketClient
 from benchmarks.chaos.fanout.tracks import Track
 from benchmarks.chaos.fanout.truth import Generation, Record, Row
@@ -30,6 +32,7 @@ from benchmarks.chaos.fanout.world import FanoutSetup, FanoutWorld
 from benchmarks.chaos.steps import Step
 from benchmarks.chaos.world import Verdict
 from ibfast.fanout.sockets.frames import text_frame
+from ibfast.feed.feed import Feed
 from ibfast.records import GapCause, Kind, Scope
 from tests.support.loops import Run
 
@@ -519,6 +522,18 @@ DESCRIBED = {"channel": 0, "class": 2, "symbol": "AA", "con_id": 1000, "exchange
 def news(**other: Any) -> str:
     piece = {"channel": 0, "symbol": "AA", "con_id": 1000, "exchange": "SMART", "family": "trades", "rows": []}
     return json.dumps({"op": "data", "position": 162, "pieces": [piece]} | other)
+
+
+def test_the_truth_of_a_process_knows_the_numbers_of_gaps() -> None:
+    reading, writing = os.pipe()
+    with Feed(1 << 8, max_instruments=16, max_texts=64) as feed:
+        truth = RemoteTruth(cast("Any", feed), reading)
+        feed.add_gap(1, Scope.CONNECTION, GapCause.CONNECTION_LOST, first_seq=1, first_ns=1)
+        assert truth.seq == 0
+        truth.look()
+        assert truth.seq == feed.seq == 1
+        truth.close()
+    os.close(writing)
 
 
 def test_news_are_of_a_class_up_to_a_sequence_number() -> None:

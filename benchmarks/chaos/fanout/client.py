@@ -276,6 +276,7 @@ class Client(SocketClient):
 
     def _resumed(self, track: Track, claim: Claim) -> None:
         seen, seq = claim.seen, claim.bookmark.seq
+        self._truth.look()  # another process may have published more than was read from its rings
         if not claim.is_known or seq > self._truth.seq:
             self.problem("resumed", f"{track.name}: from what never was: {claim.bookmark}")
         elif seen.generation not in track.generations:

@@ -74,8 +74,9 @@ class RemoteTruth(Truth):
 
     @property
     def seq(self) -> int:
-        """The newest sequence number that has been seen."""
-        return max((record.seqs[-1] for record in self.records.values() if record.seqs), default=0)
+        """The newest sequence number that has been seen: gaps have some, too."""
+        newest = [record.seqs[-1] for record in self.records.values() if record.seqs]
+        return max([*newest, *(gap["seq"] for gap in self.gaps[-1:])], default=0)
 
     def look(self) -> None:
         """See `Truth`."""
