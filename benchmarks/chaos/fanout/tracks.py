@@ -193,7 +193,8 @@ class Track:
                 "missing", f"{len(missing)} of {len(expected)} rows are missing {where}: {missing[:SHOWN]}"
             )
         elif more and not missing:
-            yield self._problem("surplus", f"{len(more)} rows too many {where}: {more[:SHOWN]}")
+            story = [generation.story_of(more[0][1]) for generation in self.generations]
+            yield self._problem("surplus", f"{len(more)} rows too many {where}: {more[:SHOWN]} {story}")
         elif not more:
             yield self._problem("order", f"rows come twice or out of order {where}: {rows[:SHOWN]}")
         else:

@@ -133,6 +133,11 @@ class Generation:
             book.take(row.kind, row.values)
         return book
 
+    def story_of(self, seq: int) -> str:
+        """Return which request has brought a row, and what this subscription knows of its requests."""
+        brought = [key for key, record in self._truth.records.items() if record.between(seq - 1, seq)]
+        return f"seq {seq} is of {brought}; {[*self.req_ids]}, instrument {self.instrument}, closed: {self.closed_seq}"
+
     @property
     def has_wrapped(self) -> bool:
         """Whether a ring may have forgotten a row of it."""
