@@ -193,12 +193,15 @@ class Track:
                 "missing", f"{len(missing)} of {len(expected)} rows are missing {where}: {missing[:SHOWN]}"
             )
         elif more and not missing:
-            story = [generation.story_of(more[0][1]) for generation in self.generations]
+            story = self._story(more[0][1])
             yield self._problem("surplus", f"{len(more)} rows too many {where}: {more[:SHOWN]} {story}")
         elif not more:
             yield self._problem("order", f"rows come twice or out of order {where}: {rows[:SHOWN]}")
         else:
             yield self._problem("value", f"{more[:SHOWN]} instead of {missing[:SHOWN]} {where}")
+
+    def _story(self, seq: int) -> list[str]:
+        return [generation.story_of(seq) for generation in self.generations]
 
     def _to_book(self, rows: Iterable[Told]) -> None:
         assert self.book is not None
@@ -236,7 +239,7 @@ class Track:
                 yield self._problem("missing", text)
         found = self._against_state(state)
         if found:
-            yield self._problem("state", f"as of seq {state.seq}: {found}")
+            yield self._problem("state", f"as of seq {state.seq}: {found} {self._story(state.seq)}")
         if "depth" in self.kinds:
             self.book = Book()
             self._to_book(state.rows)
