@@ -136,7 +136,7 @@ class Generation:
     def story_of(self, seq: int) -> str:
         """Return which request has brought a row, and what this subscription knows of its requests."""
         brought = [key for key, record in self._truth.records.items() if record.between(seq - 1, seq)]
-        own = f"{self.subscription.request} by {[*self.req_ids]}, instrument {self.instrument}"
+        own = f"{self.subscription!r} by {[*self.req_ids]}, instrument {self.instrument}"
         return f"seq {seq} is of {brought}; {own}, from {self.opened_seq} to {self.closed_seq}"
 
     @property
