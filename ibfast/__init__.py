@@ -13,7 +13,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ibfast._core import Decoder
     from ibfast.client.provider import WebSocketProvider
-    from ibfast.config.calendar import MaintenanceCalendar
     from ibfast.config.sections import (
         AuthConfig,
         BreakerConfig,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from ibfast.policy.health.heartbeat import HeartbeatMonitor
     from ibfast.policy.pacing.limiter import RateLimiter
     from ibfast.policy.reconnect.breaker import CircuitBreaker
+    from ibfast.policy.reconnect.calendar import MaintenanceCalendar
     from ibfast.policy.reconnect.reconnection import Reconnection
     from ibfast.policy.session import SessionManager
     from ibfast.policy.subscription import SubscriptionState
@@ -68,7 +68,7 @@ else:
             "ibfast.connection.monitor": ("ConnectionMonitor", "Health"),
             "ibfast.policy.auth": ("AuthManager",),
             "ibfast.policy.reconnect.breaker": ("CircuitBreaker",),
-            "ibfast.config.calendar": ("MaintenanceCalendar",),
+            "ibfast.policy.reconnect.calendar": ("MaintenanceCalendar",),
             "ibfast.policy.codes": ("Severity",),
             "ibfast.policy.error_handler": ("ErrorHandler",),
             "ibfast.policy.health.heartbeat": ("HeartbeatMonitor",),

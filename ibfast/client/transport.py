@@ -17,6 +17,7 @@ from ibfast.client.socket import ConnectionClosed, Socket, dial, dialect_of, han
 from ibfast.client.updates import Arrival, Event, State
 from ibfast.config.sections import Config
 from ibfast.errors import AuthError, Error, NotConnectedError
+from ibfast.policy.reconnect.calendar import MaintenanceCalendar
 from ibfast.policy.reconnect.reconnection import Reconnection
 
 __all__ = ["News", "StreamLink"]
@@ -188,10 +189,5 @@ class StreamLink:
 
 
 def _policy_of(config: Config) -> Reconnection:
-    settings = config.reconnection
-    return Reconnection(
-        delay_s=settings.delay_s,
-        max_delay_s=settings.max_delay_s,
-        max_attempts=settings.max_attempts,
-        stable_s=settings.stable_s,
-    )
+    # The planned outages are those of the gateway, not of the server.
+    return Reconnection(config.reconnection, calendar=MaintenanceCalendar())

@@ -43,9 +43,8 @@ def require_login(account_type: str, accounts: Sequence[str], *, read_only: bool
         ConfigError: there is no such account type, or an account is no text.
     """
     require(account_type in _DECLARABLE, "account_type", account_type, f"give one of {', '.join(_DECLARABLE)}")
-    is_list = isinstance(accounts, Sequence) and not isinstance(accounts, str | bytes)
-    is_valid = is_list and all(isinstance(name, str) and name for name in accounts)
-    require(is_valid, "accounts", type(accounts), 'give a list of account ids: ["DU1234567"]')
+    is_valid = isinstance(accounts, tuple) and all(isinstance(name, str) and name for name in accounts)
+    require(is_valid, "accounts", type(accounts), 'give a tuple of account ids: ("DU1234567",)')
     require(isinstance(read_only, bool), "read_only", read_only, "give True or False")
 
 

@@ -1,6 +1,6 @@
 """Checks of settings, in the same words everywhere: the field, its value, the remedy.
 
-The rule of the file: a policy that exists has valid settings; what is wrong is said when it is made.
+The rule of the file: settings that exist are valid; what is wrong is raised when they are made.
 
 No I/O, no clock, no asyncio.
 """
@@ -8,12 +8,29 @@ No I/O, no clock, no asyncio.
 from __future__ import annotations
 
 import math
+import re
 from typing import TypeGuard
 
 from ibfast.errors import ConfigError
 from ibfast.wire.times import zone_of
 
-__all__ = ["is_number", "is_whole", "require", "require_seconds", "require_share", "require_whole", "require_zone"]
+__all__ = [
+    "WEEKDAYS",
+    "is_number",
+    "is_whole",
+    "require",
+    "require_day_minutes",
+    "require_seconds",
+    "require_share",
+    "require_time_of_day",
+    "require_week_time",
+    "require_whole",
+    "require_zone",
+]
+
+WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
+DAY_MINUTES = 24 * 60
 
 ZONE_REMEDY = 'give an IANA name such as "America/New_York"'
 
@@ -50,6 +67,27 @@ def require_zone(field: str, value: object) -> None:
         zone_of(str(value))
     except ValueError as error:
         raise ConfigError(f"{field}={value!r} is not possible: {ZONE_REMEDY} ({error})") from None
+
+
+def require_time_of_day(field: str, value: object) -> None:
+    """Insist on a time of day, "HH:MM"."""
+    require(_is_time_of_day(value), field, value, 'give a time of day such as "23:45"')
+
+
+def require_week_time(field: str, value: object) -> None:
+    """Insist on a weekday and a time of day, "SUN 01:00"."""
+    weekday, _, start = str(value).partition(" ")
+    valid = weekday in WEEKDAYS and _is_time_of_day(start)
+    require(valid, field, value, 'give a weekday and a time of day such as "SUN 01:00"')
+
+
+def require_day_minutes(field: str, value: object) -> None:
+    """Insist on a number of minutes, at most a day."""
+    require(is_whole(value) and 1 <= value <= DAY_MINUTES, field, value, f"give minutes, 1 to {DAY_MINUTES}")
+
+
+def _is_time_of_day(value: object) -> bool:
+    return isinstance(value, str) and TIME_OF_DAY.fullmatch(value) is not None
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

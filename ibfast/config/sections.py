@@ -17,13 +17,15 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from ibfast.config.accounts import mask, require_login
-from ibfast.config.calendar import MaintenanceCalendar
 from ibfast.config.checks import (
     is_number,
     is_whole,
     require,
+    require_day_minutes,
     require_seconds,
     require_share,
+    require_time_of_day,
+    require_week_time,
     require_whole,
     require_zone,
 )
@@ -46,6 +48,8 @@ __all__ = [
     "TlsConfig",
 ]
 
+LEAST_LINES = 100
+"""Every account has so many market-data lines; a user who sets fewer keeps some for the windows of TWS."""
 MAX_PORT = 65535
 MAX_TIMEOUT_S = 86_400
 MOST_INSTRUMENTS = 1 << 24
@@ -91,11 +95,14 @@ class ReconnectionConfig:
         stable_s: how long a connection must last before the delays are short again.
         planned_poll_s: between attempts in a planned outage.
         login_poll_s: between attempts while somebody has to log in.
-        daily_restart: "23:45", when the gateway restarts itself, in `zone`; None: it does not.
+        daily_restart: "23:45", when TWS or IB Gateway restarts itself (Lock and Exit), in `zone`; None: it does not.
         restart_minutes: how long to expect that to take.
-        weekly_login: "SUN 01:00", when the login lapses, in US Eastern time; None: no time is known.
-        login_minutes: how long somebody may take to log in.
-        zone: IANA name of the zone of `daily_restart`.
+        weekly_login: "SUN 01:00", when the login lapses, in US Eastern time whatever `zone` is; None: no time is known.
+            Every Sunday at 1:00 am ET the tokens of the automatic restart become invalid, and the next start needs a
+            human (https://ibkrguides.com/traderworkstation/auto-restart-considerations.htm). Name the time at which
+            your gateway goes away for it.
+        login_minutes: how long somebody may take to log in before it is an alarm.
+        zone: IANA name of the zone of `daily_restart`, the one TWS runs in.
     """
 
     enabled: bool = True
@@ -119,19 +126,13 @@ class ReconnectionConfig:
         _require_order("reconnection", self, "delay_s", "max_delay_s")
         if self.max_attempts is not None:
             require_whole("reconnection.max_attempts", self.max_attempts, at_least=1)
-        with _named_within("reconnection"):
-            _ = self.calendar
-
-    @property
-    def calendar(self) -> MaintenanceCalendar:
-        """The planned outages."""
-        return MaintenanceCalendar(
-            daily_restart=self.daily_restart,
-            restart_minutes=self.restart_minutes,
-            weekly_login=self.weekly_login,
-            login_minutes=self.login_minutes,
-            zone=self.zone,
-        )
+        if self.daily_restart is not None:
+            require_time_of_day("reconnection.daily_restart", self.daily_restart)
+        require_day_minutes("reconnection.restart_minutes", self.restart_minutes)
+        if self.weekly_login is not None:
+            require_week_time("reconnection.weekly_login", self.weekly_login)
+        require_day_minutes("reconnection.login_minutes", self.login_minutes)
+        require_zone("reconnection.zone", self.zone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +147,7 @@ class PacingConfig:
         max_wait_s: how long a request may wait; by default IB's longest window, ten minutes.
     """
 
-    lines: int = 100
+    lines: int = LEAST_LINES
     enforced: bool = True
     tick_by_tick: int | None = None
     max_queue: int = 10_000
@@ -176,8 +177,6 @@ class AuthConfig:
     read_only: bool = False
 
     def __post_init__(self) -> None:
-        remedy = 'give a tuple of account ids: ("DU1234567",)'
-        require(isinstance(self.accounts, tuple), "auth.accounts", type(self.accounts), remedy)
         with _named_within("auth"):
             require_login(self.account_type, self.accounts, read_only=self.read_only)
 

@@ -90,12 +90,7 @@ class IBKRConnectionManager(Questions):
         self.monitor = ConnectionMonitor()
         self.errors = errors or ErrorHandler(report=report)
         account = account or limits_of(config)
-        limiter = RateLimiter(
-            config.pacing.lines,
-            account=account,
-            max_queue=config.pacing.max_queue,
-            wake=lambda: self._supervisor.wake(),
-        )
+        limiter = RateLimiter(config.pacing, account=account, wake=lambda: self._supervisor.wake())
         outbox = Outbox(limiter, self._observe_wait)
         super().__init__(config, Protocol(feed, config.client_id, zone=config.zone), feed, outbox)
         self.session = SessionManager(lambda family: self._supervisor.lines.room(family), feed.next_req_id)
@@ -474,5 +469,4 @@ def feed_of(*configs: Config) -> Feed:
 
 def limits_of(config: Config) -> AccountLimits:
     """Return the limits of an account as configured."""
-    pacing = config.pacing
-    return AccountLimits(pacing.lines, tick_by_tick=pacing.tick_by_tick, enforced=pacing.enforced)
+    return AccountLimits(config.pacing)

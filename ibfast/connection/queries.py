@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast.config.sections import Config
+from ibfast.config.sections import BreakerConfig, Config
 from ibfast.connection.historical import MOST_TICKS, check_bars, check_kind, check_ticks
 from ibfast.connection.protocol import Protocol, State
 from ibfast.connection.send_queue import Outbox
@@ -56,6 +56,8 @@ NO_SUCH_CONTRACT = 200
 SHOWN = 20
 # What is kept of contracts, so that they are not asked for again: of each kind of knowledge.
 MOST_CONTRACT_BYTES = 1 << 26
+# Historical requests are frequent, and one of them says little.
+HISTORY_BREAKER = BreakerConfig(window_calls=20, probes=3)
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ class Questions:
         self._clock_queries: list[_Query] = []
         self._qualified = Lately[Contract, Contract](MOST_CONTRACT_BYTES)
         self._details = Lately[Hashable, ContractDetails](MOST_CONTRACT_BYTES)
-        self.history_breaker = CircuitBreaker("history", ignore=(Error, TypeError, ValueError))
+        self.history_breaker = CircuitBreaker("history", HISTORY_BREAKER, ignore=(Error, TypeError, ValueError))
 
     def send(self, request: Request) -> None:
         """Send a request that nobody waits for, as soon as the limits allow it.

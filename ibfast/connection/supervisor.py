@@ -26,7 +26,7 @@ from ibfast.connection.protocol import Arrival, Protocol, State
 from ibfast.connection.queries import CLOCK_ANSWERS
 from ibfast.errors import AuthError, ClientIdInUseError, ConnectError, LoopError, NotConnectedError
 from ibfast.policy.auth import AuthManager
-from ibfast.policy.health.heartbeat import HeartbeatMonitor, LinkHealth, SilenceLimits
+from ibfast.policy.health.heartbeat import HeartbeatMonitor, LinkHealth
 from ibfast.policy.reconnect.breaker import CircuitBreaker
 from ibfast.policy.reconnect.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
@@ -102,33 +102,10 @@ class Supervisor:
     def __init__(self, manager: Owner) -> None:
         config = manager.config
         self.last_error: Exception | None = None
-        self.heartbeat = HeartbeatMonitor(
-            config.heartbeat.interval_s,
-            config.heartbeat.timeout_s,
-            limits=SilenceLimits(
-                quiet_s=config.heartbeat.quiet_s,
-                stale_s=config.heartbeat.stale_s,
-                dead_s=config.heartbeat.dead_s,
-                first_data_s=config.heartbeat.first_data_s,
-            ),
-        )
-        self.reconnection = Reconnection(
-            delay_s=config.reconnection.delay_s,
-            max_delay_s=config.reconnection.max_delay_s,
-            max_attempts=config.reconnection.max_attempts,
-            stable_s=config.reconnection.stable_s,
-            planned_poll_s=config.reconnection.planned_poll_s,
-            login_poll_s=config.reconnection.login_poll_s,
-            calendar=config.reconnection.calendar,
-        )
-        self.breaker = CircuitBreaker(
-            "connect",
-            window_calls=config.breaker.window_calls,
-            failure_rate=config.breaker.failure_rate,
-            open_s=config.breaker.open_s,
-            probes=config.breaker.probes,
-        )
-        self.auth = AuthManager(config.auth.account_type, config.auth.accounts, config.auth.read_only)
+        self.heartbeat = HeartbeatMonitor(config.heartbeat)
+        self.reconnection = Reconnection(config.reconnection)
+        self.breaker = CircuitBreaker("connect", config.breaker)
+        self.auth = AuthManager(config.auth)
         self._manager = manager
         self._feed = manager.feed
         self._session = manager.session

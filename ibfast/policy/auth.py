@@ -16,7 +16,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ibfast.config.accounts import ANY, AccountType, mask, require_login
+from ibfast.config.accounts import ANY, AccountType, mask
+from ibfast.config.sections import AuthConfig
 from ibfast.errors import AuthError
 
 __all__ = ["AuthManager", "Login"]
@@ -52,31 +53,25 @@ class AuthManager:
     """Checks a login against what was declared.
 
     Args:
-        account_type: "any", "paper", "live" or "advisor".
-        accounts: ids that the login must have; it may have others.
-        read_only: whether the gateway must be in its Read-Only API mode.
-
-    Raises:
-        ConfigError: there is no such account type, or an account is no text.
+        config: the login that was declared. It may have other accounts too.
     """
 
-    def __init__(self, account_type: str = ANY, accounts: Sequence[str] = (), read_only: bool = False) -> None:
-        require_login(account_type, accounts, read_only=read_only)
-        self.account_type = account_type
-        self.accounts = tuple(accounts)
-        self.read_only = read_only
+    def __init__(self, config: AuthConfig) -> None:
+        self._config = config
 
     def __repr__(self) -> str:
-        return f"<AuthManager: {self.account_type}, {_listed(self.accounts)}, read_only={self.read_only}>"
+        declared = self._config
+        accounts = _listed(declared.accounts)
+        return f"<AuthManager: {declared.account_type}, {accounts}, read_only={declared.read_only}>"
 
     @property
     def needs_probe(self) -> bool:
         """Whether the gateway must be asked for its mode.
 
-        No message tells it by itself: ask for the open orders. In Read-Only API mode the gateway answers with error 321
+        No message contains it: ask for the open orders. In Read-Only API mode the gateway answers with error 321
         (`ibfast.policy.codes.says_read_only`), else with the orders and their end.
         """
-        return self.read_only
+        return self._config.read_only
 
     def recognise(self, accounts: Iterable[str]) -> Login:
         """Return what kind of login has these accounts."""
@@ -107,14 +102,14 @@ class AuthManager:
         if not login.accounts:
             raise AuthError("accounts", "the gateway named no account", "log in to TWS or IB Gateway completely")
         self._check_type(login, port)
-        for name in self.accounts:
+        for name in self._config.accounts:
             if name not in login.accounts:
                 raise AuthError(
                     "accounts",
                     f"account {mask(name)} is not among the login's: {_listed(login.accounts)}",
                     "log in with the user that has it, or correct the list of accounts",
                 )
-        if self.read_only and not is_read_only:
+        if self._config.read_only and not is_read_only:
             said = "did not say whether it is" if is_read_only is None else "is not"
             raise AuthError(
                 "read_only",
@@ -124,19 +119,20 @@ class AuthManager:
         return login
 
     def _check_type(self, login: Login, port: int) -> None:
-        if self.account_type in (ANY, login.type):
+        declared = self._config.account_type
+        if declared in (ANY, login.type):
             return
         hint = "".join(f"; {warning}" for warning in self.warnings(login, port))
         if login.type is AccountType.UNKNOWN:
             raise AuthError(
                 "account_type",
-                f"{self.account_type} was declared, and what {_listed(login.accounts)} is can't be told{hint}",
+                f"{declared} was declared, and what {_listed(login.accounts)} is can't be told{hint}",
                 'set account_type to "any" if this login is the right one',
             )
         raise AuthError(
             "account_type",
-            f"{self.account_type} was declared, and the login is {login.type}: {_listed(login.accounts)}{hint}",
-            f"connect to a gateway with a login that is {self.account_type}, or correct account_type",
+            f"{declared} was declared, and the login is {login.type}: {_listed(login.accounts)}{hint}",
+            f"connect to a gateway with a login that is {declared}, or correct account_type",
         )
 
     def warnings(self, login: Login, port: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -213,14 +212,6 @@ def test_sections_are_kept_frozen_and_replaced() -> None:
     assert config == Config(port=4002, auth=AuthConfig(accounts=("DU1",)), heartbeat=HeartbeatConfig(timeout_s=1))
     with pytest.raises(ConfigError):
         dataclasses.replace(config.heartbeat, interval_s=0)
-
-
-def test_planned_outages_come_as_a_calendar() -> None:
-    calendar = ReconnectionConfig(daily_restart="23:45", restart_minutes=5, zone="Europe/Berlin").calendar
-    window = calendar.window_at(datetime(2026, 7, 1, 21, 46, tzinfo=UTC).timestamp())
-    assert window is not None
-    assert (window.start, window.minutes) == ("23:45", 5)
-    assert ReconnectionConfig().calendar.window_at(0) is None
 
 
 def test_no_secret_is_shown() -> None:

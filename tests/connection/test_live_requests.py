@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from ibfast.config.sections import HeartbeatConfig, PacingConfig
 from ibfast.connection import live_requests as lines
 from ibfast.connection.protocol import Protocol
 from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract
 from ibfast.feed import Feed
-from ibfast.policy.health.heartbeat import HeartbeatMonitor, SilenceLimits
+from ibfast.policy.health.heartbeat import HeartbeatMonitor
 from ibfast.policy.pacing.limiter import RateLimiter
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
@@ -39,7 +40,7 @@ class Desk:
         clock = SimpleNamespace(monotonic=lambda: self.now_s, time_ns=time.time_ns)
         monkeypatch.setattr(lines, "time", clock)
         self.feed = feed = Feed(1 << 6, max_instruments=8, max_texts=16)
-        self.limiter = RateLimiter(market_data_lines)
+        self.limiter = RateLimiter(PacingConfig(lines=market_data_lines))
         self.outbox = Outbox(self.limiter, lambda seconds: None)
         self.outbox.begin(Session(feed, 1), lambda: None)
         self.sent: list[Request] = []
@@ -49,9 +50,7 @@ class Desk:
             feed=feed, session=self.session, outbox=self.outbox,
             details_of=lambda con_id: None, refuse=lambda req_id, error: None,
         )  # fmt: skip
-        self.lines = lines.Lines(
-            owner, HeartbeatMonitor(limits=SilenceLimits(first_data_s=1.0)), lambda subscription: None
-        )
+        self.lines = lines.Lines(owner, HeartbeatMonitor(HeartbeatConfig(first_data_s=1.0)), lambda subscription: None)
         self.session.connected(self.now_s)
 
     def want(self, con_id: int, priority: int = 0, *, is_tick_by_tick: bool = False) -> Subscription:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ibfast.config.sections import PacingConfig
 from ibfast.connection.protocol import Protocol
 from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract
@@ -22,7 +23,7 @@ class Session(Protocol):
 
 def outbox_of() -> tuple[Outbox, list[Ticket]]:
     """An outbox with a link, and what it has recorded to have arrived late."""
-    outbox = Outbox(RateLimiter(), lambda seconds: None)
+    outbox = Outbox(RateLimiter(PacingConfig()), lambda seconds: None)
     outbox.begin(Session(Feed(1 << 6, max_instruments=4, max_texts=16), 1), lambda: None)
     return outbox, []
 

@@ -16,15 +16,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from ibfast.config.checks import require, require_seconds
+from ibfast.config.checks import require_seconds
+from ibfast.config.sections import HeartbeatConfig
 from ibfast.policy.health.hours import TradingHours
 from ibfast.policy.health.promptness import LATE_S, Promptness
-from ibfast.policy.health.silence import SilenceLimits, StreamState, StreamWatch
+from ibfast.policy.health.silence import StreamState, StreamWatch
 
-__all__ = ["Change", "HeartbeatMonitor", "LinkHealth", "RttStatistics", "SilenceLimits", "StreamState"]
+__all__ = ["Change", "HeartbeatMonitor", "LinkHealth", "RttStatistics", "StreamState"]
 
 RTT_WINDOW = 256
-DEFAULT_LIMITS = SilenceLimits()
+
+CHECK_S = 1.0
+"""How often `check` is to be called."""
+
+BLOCKED_S = 3.0
+"""Looks further apart mean that the event loop was blocked. What could not be seen then does not count against the
+connection, nor, once until its next data, against a stream."""
 
 
 class LinkHealth(StrEnum):
@@ -82,34 +89,11 @@ class HeartbeatMonitor:
     a time before the latest one counts as the latest. While there is no connection no stream is judged.
 
     Args:
-        interval: seconds from one probe to the next.
-        timeout: seconds that a probe may take.
-        limits: how much silence of a stream is too much.
-        check_s: how often `check` is to be called.
-        late_s: looks further apart mean that the event loop was blocked: what could not be seen then is not held
-            against the link, nor against a stream, once until it is heard of again.
-
-    Raises:
-        ConfigError: a setting is out of range.
+        config: when to probe, and how much silence of a stream is too much.
     """
 
-    def __init__(
-        self,
-        interval: float = 10.0,
-        timeout: float = 5.0,
-        *,
-        limits: SilenceLimits = DEFAULT_LIMITS,
-        check_s: float = 1.0,
-        late_s: float = 3.0,
-    ) -> None:
-        for name, value in (("interval", interval), ("timeout", timeout), ("check_s", check_s), ("late_s", late_s)):
-            require_seconds(name, value)
-        require(late_s > check_s, "late_s", late_s, "give more than check_s")
-        self.interval = interval
-        self.timeout = timeout
-        self.check_s = check_s
-        self.late_s = late_s
-        self._limits = limits
+    def __init__(self, config: HeartbeatConfig) -> None:
+        self._config = config
         self._watches: dict[Hashable, StreamWatch] = {}
         self._now_s = -math.inf
         self._looked_s = -math.inf
@@ -145,7 +129,7 @@ class HeartbeatMonitor:
         self._heard_s = self._time(now_s)
 
     def probe_due(self, now_s: float) -> bool:
-        """Tell whether reqCurrentTime is to be sent now: every `interval`, though not while one may be answered yet."""
+        """Return whether reqCurrentTime is due: every `interval_s`, but not while an answer can still come in time."""
         return self._observe(now_s) >= self._probe_due_s()
 
     def probe_sent(self, now_s: float) -> None:
@@ -199,7 +183,7 @@ class HeartbeatMonitor:
 
     def _is_late_look(self) -> bool:
         """Whether the event loop was blocked until now, so that what comes has waited here and not on its way."""
-        return self._now_s - self._looked_s > self.check_s
+        return self._now_s - self._looked_s > CHECK_S
 
     @property
     def lateness_s(self) -> float:
@@ -226,20 +210,24 @@ class HeartbeatMonitor:
     def link(self, now_s: float) -> LinkHealth:
         """Judge the connection.
 
-        Silence alone proves nothing, since a market may be silent: a probe must have gone unanswered for `timeout`.
-        Then the link is SUSPECT, and LOST once there was no byte at all for `interval` + `timeout`. It is SLOW where
-        answers or dated data come late, by themselves or by what is usual, or an answer is awaited for long.
+        Silence alone proves nothing, since a market may be silent: a probe must have gone unanswered for `timeout_s`.
+        Then the link is SUSPECT, and LOST once there was no byte at all for `interval_s` + `timeout_s`. It is SLOW
+        where answers or dated data come late, or later than usual, or an answer is awaited for long.
         """
-        is_seen = self._time(now_s) - self._looked_s <= self.check_s
+        is_seen = self._time(now_s) - self._looked_s <= CHECK_S
         now_s = self._observe(now_s)
         if not self._is_connected:
             return LinkHealth.LOST
         waited_s = 0.0 if self._waiting_from_s is None else now_s - self._waiting_from_s
         if is_seen:
             self._promptness.waiting(waited_s)
-        if waited_s < self.timeout:
+        if waited_s < self._config.timeout_s:
             return LinkHealth.SLOW if self._promptness.is_slow(now_s) else LinkHealth.ALIVE
-        return LinkHealth.LOST if now_s - self._heard_s >= self.interval + self.timeout else LinkHealth.SUSPECT
+        return (
+            LinkHealth.LOST
+            if now_s - self._heard_s >= self._config.interval_s + self._config.timeout_s
+            else LinkHealth.SUSPECT
+        )
 
     # --- the streams ---
 
@@ -262,7 +250,7 @@ class HeartbeatMonitor:
         if key in self._watches:
             self._watches[key].renew(self._now_s, hours, expected_s)
         else:
-            self._watches[key] = StreamWatch(hours, expected_s, self._limits)
+            self._watches[key] = StreamWatch(hours, expected_s, self._config)
 
     def forget(self, key: Hashable) -> None:
         """Watch a stream no longer, if it is watched."""
@@ -274,7 +262,7 @@ class HeartbeatMonitor:
         Raises:
             KeyError: it is not watched.
         """
-        self._watches[key].take(messages, self._time(now_s))
+        self._watches[key].count(messages, self._time(now_s))
 
     def suspend(self, key: Hashable) -> None:
         """Judge a stream no more, since there is a known reason for its silence: a broken farm, another session.
@@ -306,9 +294,9 @@ class HeartbeatMonitor:
         changes = []
         for key, watch in self._watches.items():
             watch.judge(now_s, wall_s, self._is_connected)
-            if watch.state is not watch.told:
-                changes.append(Change(key, watch.told, watch.state, watch.silent_s))
-                watch.told = watch.state
+            if watch.state is not watch.reported:
+                changes.append(Change(key, watch.reported, watch.state, watch.silent_s))
+                watch.reported = watch.state
         return changes
 
     def state(self, key: Hashable) -> StreamState:
@@ -334,13 +322,13 @@ class HeartbeatMonitor:
         now_s = self._time(now_s)
         if not self._is_connected:
             return math.inf
-        return max(now_s, min(self._looked_s + self.check_s, self._probe_due_s()))
+        return max(now_s, min(self._looked_s + CHECK_S, self._probe_due_s()))
 
     def _probe_due_s(self) -> float:
         if not self._is_connected:
             return math.inf
-        answer_due_s = -math.inf if self._waiting_from_s is None else self._waiting_from_s + self.timeout
-        return max(self._asked_s + self.interval, answer_due_s)
+        answer_due_s = -math.inf if self._waiting_from_s is None else self._waiting_from_s + self._config.timeout_s
+        return max(self._asked_s + self._config.interval_s, answer_due_s)
 
     def _time(self, now_s: float) -> float:
         self._now_s = max(self._now_s, now_s)
@@ -350,12 +338,12 @@ class HeartbeatMonitor:
         """Look at the clock, and see whether the look before was too long ago."""
         now_s = self._time(now_s)
         unseen_s, self._looked_s = now_s - self._looked_s, now_s
-        if self._is_connected and unseen_s > self.late_s:
+        if self._is_connected and unseen_s > BLOCKED_S:
             self._forgive(now_s, unseen_s)
         return now_s
 
     def _forgive(self, now_s: float, unseen_s: float) -> None:
-        """Give a probe that is out one more `timeout`, and leave the time out of the streams' silence."""
+        """Give a probe that is out one more `timeout_s`, and leave the time out of the streams' silence."""
         if self._waiting_from_s is not None and self._is_single:
             self._is_single = False
             self._waiting_from_s = now_s

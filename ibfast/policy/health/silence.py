@@ -2,30 +2,31 @@
 
 The rule of the file: a verdict only gets worse while nothing comes, and data ends it at once. Time in which nothing
 could have been seen (market closed, stream suspended, connection down, event loop blocked) is not silence, and no
-cadence is learned from it. It knows no clock and no socket: who counts messages, calls.
+cadence is learned from it. It knows no clock and no socket.
 
 No I/O, no clock, no asyncio.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
-from ibfast.config.checks import is_number, require, require_seconds
+from ibfast.config.sections import HeartbeatConfig
 from ibfast.policy.health.hours import TradingHours
 
-__all__ = ["Cadence", "SilenceLimits", "StreamState", "StreamWatch"]
+__all__ = ["Cadence", "StreamState", "StreamWatch"]
 
 PRIOR_S = 5.0
 """The cadence of a stream of which nothing is known yet: the snapshot that opens a stream says nothing about it."""
 PRIOR_WEIGHT_S = 1.0
 """As much data as the prior stands for: a fast stream is known within seconds."""
 MEAN_WEIGHT, TAIL_WEIGHT = 1 / 20, 1 / 50
-"""What a gap of a second or more changes: a burst after a long quiet shortens the mean by a twentieth, not at once."""
+"""The weight of a gap of a second or more: a burst after a long quiet shortens the mean by a twentieth."""
 TAIL_MARGIN = 1.5
 RENEWED_SHARE = 0.25
-"""How much of a silence that ended in a renewal is taken for usual: an idle stream is then renewed ever more rarely."""
+"""How much of a silence that ended in a renewal counts as usual: an idle stream is then renewed ever more rarely."""
+QUIET_GAPS, STALE_GAPS, DEAD_GAPS = 10.0, 20.0, 40.0
+"""The least silence of a QUIET, STALE, DEAD stream in multiples of its cadence; the setting counts if it is longer."""
 FIRST_DATA_GAPS = 3
 UNKNOWN_HOURS_FACTOR = 4.0
 
@@ -36,7 +37,7 @@ class StreamState(StrEnum):
     LIVE = "live"
     """Data comes as it usually does."""
     QUIET = "quiet"
-    """Longer than usual without data, or none yet: no reason for anything."""
+    """Longer than usual without data, or no data yet: nothing needs to be done."""
     STALE = "stale"
     """Much longer than usual without data, and the market is, or may be, open: what is shown may be old."""
     DEAD = "dead"
@@ -46,60 +47,23 @@ class StreamState(StrEnum):
 _SEVERITY = {state: severity for severity, state in enumerate(StreamState)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SilenceLimits:
-    """How much silence is too much: so many seconds, or so many times the stream's cadence if that is more.
+def verdict(limits: HeartbeatConfig, silence_s: float, cadence_s: float) -> StreamState:
+    """Return what a silence means for a stream with that cadence."""
+    if silence_s >= max(limits.dead_s, DEAD_GAPS * cadence_s):
+        return StreamState.DEAD
+    if silence_s >= max(limits.stale_s, STALE_GAPS * cadence_s):
+        return StreamState.STALE
+    if silence_s >= max(limits.quiet_s, QUIET_GAPS * cadence_s):
+        return StreamState.QUIET
+    return StreamState.LIVE
 
-    While nobody knows whether the market is open, all of them are four times as long.
 
-    Attributes:
-        quiet_s, stale_s, dead_s: the least silence after which a stream is QUIET, STALE, DEAD.
-        quiet_gaps, stale_gaps, dead_gaps: the same in multiples of the cadence.
-        first_data_s: what a stream has to bring its first data before it is STALE, at least three times the cadence
-            that was expected of it; after twice that it is DEAD.
-
-    Raises:
-        ConfigError: a limit is not positive, or a worse state comes before a better one.
-    """
-
-    quiet_s: float = 2.0
-    stale_s: float = 10.0
-    dead_s: float = 30.0
-    quiet_gaps: float = 10.0
-    stale_gaps: float = 20.0
-    dead_gaps: float = 40.0
-    first_data_s: float = 15.0
-
-    def __post_init__(self) -> None:
-        for name in ("quiet_s", "stale_s", "dead_s", "first_data_s"):
-            require_seconds(name, getattr(self, name))
-        for name in ("quiet_gaps", "stale_gaps", "dead_gaps"):
-            value = getattr(self, name)
-            require(is_number(value) and value >= 1, name, value, "give 1 or more")
-        for better, worse in (("quiet", "stale"), ("stale", "dead")):
-            for unit in ("s", "gaps"):
-                value = getattr(self, f"{worse}_{unit}")
-                require(
-                    value > getattr(self, f"{better}_{unit}"), f"{worse}_{unit}", value,
-                    f"give more than {better}_{unit}",
-                )  # fmt: skip
-
-    def verdict(self, silence_s: float, cadence_s: float) -> StreamState:
-        """Return what a silence means for a stream with that cadence."""
-        if silence_s >= max(self.dead_s, self.dead_gaps * cadence_s):
-            return StreamState.DEAD
-        if silence_s >= max(self.stale_s, self.stale_gaps * cadence_s):
-            return StreamState.STALE
-        if silence_s >= max(self.quiet_s, self.quiet_gaps * cadence_s):
-            return StreamState.QUIET
-        return StreamState.LIVE
-
-    def first_verdict(self, silence_s: float, expected_s: float) -> StreamState:
-        """Return what a silence means for a stream that has had no data yet."""
-        allowance_s = max(self.first_data_s, FIRST_DATA_GAPS * expected_s)
-        if silence_s >= 2 * allowance_s:
-            return StreamState.DEAD
-        return StreamState.STALE if silence_s >= allowance_s else StreamState.QUIET
+def first_verdict(limits: HeartbeatConfig, silence_s: float, expected_s: float) -> StreamState:
+    """Return what a silence means for a stream that has had no data yet."""
+    allowance_s = max(limits.first_data_s, FIRST_DATA_GAPS * expected_s)
+    if silence_s >= 2 * allowance_s:
+        return StreamState.DEAD
+    return StreamState.STALE if silence_s >= allowance_s else StreamState.QUIET
 
 
 class Cadence:
@@ -119,19 +83,20 @@ class Cadence:
         self._seen_s = PRIOR_WEIGHT_S
 
     def learn(self, gap_s: float, messages: int) -> None:
-        """Take in that so many messages came after a gap."""
+        """Learn from a gap and the number of messages after it."""
         weight = min(1.0, gap_s)  # looks that follow each other faster teach less each
         self._seen_s += gap_s
         self.mean_s += (gap_s / messages - self.mean_s) * max(weight * MEAN_WEIGHT, weight / self._seen_s)
         self.tail_s = max(gap_s, self.tail_s + (gap_s - self.tail_s) * weight * TAIL_WEIGHT)
 
     def learn_renewal(self, silence_s: float) -> None:
-        """Take in that nothing came until the stream was renewed: it may be usual."""
+        """Learn from a silence that lasted until the stream was renewed: it may be usual."""
         self.tail_s = max(self.tail_s, RENEWED_SHARE * silence_s)
 
-    def gap_s(self, tail_gaps: float) -> float:
-        """Return the cadence: the mean, or what makes so many gaps a little more than the tail."""
-        return max(self.mean_s, TAIL_MARGIN * self.tail_s / tail_gaps)
+    @property
+    def gap_s(self) -> float:
+        """The cadence: the mean, or what makes QUIET begin at one and a half times the tail, if that is more."""
+        return max(self.mean_s, TAIL_MARGIN * self.tail_s / QUIET_GAPS)
 
 
 class StreamWatch:
@@ -139,14 +104,14 @@ class StreamWatch:
 
     Attributes:
         state: by the latest look.
-        told: the state that the caller was told last.
+        reported: the state that the caller has received last.
         silent_s: the silence behind the state; for LIVE, the one that has ended.
-        suspended: it is silent for a reason that is known.
+        suspended: whether the reason of its silence is known.
     """
 
-    def __init__(self, hours: TradingHours | None, expected_s: float | None, limits: SilenceLimits) -> None:
+    def __init__(self, hours: TradingHours | None, expected_s: float | None, limits: HeartbeatConfig) -> None:
         self.hours = hours
-        self.told = StreamState.QUIET
+        self.reported = StreamState.QUIET
         self._limits = limits
         self._expected_s = expected_s or 0.0
         self._cadence = Cadence(expected_s or PRIOR_S)
@@ -160,14 +125,14 @@ class StreamWatch:
         self._has_data = False
         self._data_s: float | None = None  # when data came last; before the first, when the watch began
         self._silent_from_s = 0.0  # from when on silence counts
-        self._pausing = True  # silence does not count at present
+        self._pausing = True  # silence does not count now
         self._excused = False  # part of this silence did not count: nothing is learned from it
-        self._forgiven = False  # part of it was nobody's looking, which is left out once
+        self._forgiven = False  # the time for which the loop was blocked is left out, once per silence
 
     @property
     def cadence_s(self) -> float:
         """The usual time from message to message, as far as it is known."""
-        return self._cadence.gap_s(self._limits.quiet_gaps)
+        return self._cadence.gap_s
 
     def renew(self, now_s: float, hours: TradingHours | None, expected_s: float | None) -> None:
         """Begin anew, as another request for the same stream: what was learned stays."""
@@ -177,8 +142,8 @@ class StreamWatch:
         self._expected_s = expected_s or self._expected_s
         self._begin()
 
-    def take(self, messages: int, now_s: float) -> None:
-        """Take in how many messages have come in all; fewer than before belong to another request."""
+    def count(self, messages: int, now_s: float) -> None:
+        """Record how many messages have come in all; fewer than before belong to another request."""
         if messages < self._messages:
             self._messages, self._excused = 0, True
         if messages == self._messages:
@@ -194,7 +159,7 @@ class StreamWatch:
             self.state, self.silent_s = StreamState.LIVE, gap_s
 
     def forgive(self, unseen_s: float, now_s: float) -> None:
-        """Leave out a time in which nobody looked; once in a silence, or a slow observer would never see one."""
+        """Leave out the time since the last look; once per silence, or a slow observer would never see one."""
         if not self._forgiven:
             self._forgiven = self._excused = True
             self._silent_from_s = min(self._silent_from_s + unseen_s, now_s)
@@ -213,13 +178,13 @@ class StreamWatch:
             self._start_counting(now_s)
         silence_s = (now_s - self._silent_from_s) / (1.0 if is_open else UNKNOWN_HOURS_FACTOR)
         if self._has_data:
-            verdict = self._limits.verdict(silence_s, self.cadence_s)
+            judged = verdict(self._limits, silence_s, self.cadence_s)
         else:
-            verdict = self._limits.first_verdict(silence_s, self._expected_s)
-        self._enter(max(self.state, verdict, key=_SEVERITY.__getitem__), now_s)
+            judged = first_verdict(self._limits, silence_s, self._expected_s)
+        self._enter(max(self.state, judged, key=_SEVERITY.__getitem__), now_s)
 
     def _start_counting(self, now_s: float) -> None:
-        """Begin to count silence; what was found out before the pause is to be found out anew."""
+        """Begin to count silence: a state from before the pause has to be reached again."""
         self._pausing, self._excused, self._forgiven = False, True, False
         self._silent_from_s = now_s
         self._data_s = now_s if self._data_s is None else self._data_s
@@ -227,7 +192,7 @@ class StreamWatch:
             self._enter(StreamState.QUIET, now_s)
 
     def _closed_verdict(self, now_s: float) -> StreamState:
-        is_quiet = self._limits.verdict(self._since_data_s(now_s), self.cadence_s) is not StreamState.LIVE
+        is_quiet = verdict(self._limits, self._since_data_s(now_s), self.cadence_s) is not StreamState.LIVE
         return StreamState.QUIET if is_quiet or self.state is not StreamState.LIVE else StreamState.LIVE
 
     def _enter(self, state: StreamState, now_s: float) -> None:

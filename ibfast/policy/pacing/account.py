@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Iterable
 
-from ibfast.config.checks import require_whole
+from ibfast.config.sections import PacingConfig
 from ibfast.policy.pacing.meters import Ledger
 from ibfast.policy.pacing.queue import Queue, Ticket
-from ibfast.policy.pacing.rules import ACCOUNT_RULES, LEAST_LINES, charges, unlimited, windows_of
+from ibfast.policy.pacing.rules import ACCOUNT_RULES, charges, unlimited, windows_of
 from ibfast.wire.requests import Request
 
 __all__ = ["AccountLimits"]
@@ -28,40 +28,25 @@ class AccountLimits:
     share this, what was cancelled counts for `settle_s` longer.
 
     Args:
-        lines: market-data lines; as many as are to be used here, if some are kept for the windows of TWS.
-        tick_by_tick: subscriptions at once; by default one per 20 lines (some accounts have fewer).
-        enforced: False counts and limits nothing: for a gateway that has no limits, such as the embedded one can be.
+        config: what the account may have, and whether its limits are enforced; else all is counted and nothing waits.
         settle_s: how long the gateway may take to hear of a cancel, or of the end of a connection; may be set later.
 
     Attributes:
         ledger: what counts against the limits.
         queue: what waits, of all connections; `numbers` gives each ticket its age.
         open: tickets that were sent and hold a slot.
-
-    Raises:
-        ConfigError: an argument is less than 1.
     """
 
-    def __init__(
-        self,
-        lines: int = LEAST_LINES,
-        *,
-        tick_by_tick: int | None = None,
-        enforced: bool = True,
-        settle_s: float = 0.0,
-    ) -> None:
-        require_whole("lines", lines, at_least=1)
-        self.lines = lines
-        self.enforced = enforced
+    def __init__(self, config: PacingConfig, *, settle_s: float = 0.0) -> None:
+        self.enforced = config.enforced
         self.settle_s = settle_s
         self._restored: set[Hashable] = set()
-        self.ledger = Ledger(ACCOUNT_RULES if enforced else unlimited(ACCOUNT_RULES), lines)
+        self.ledger = Ledger(ACCOUNT_RULES if config.enforced else unlimited(ACCOUNT_RULES), config.lines)
         self.queue = Queue(self.ledger)
         self.numbers = itertools.count()
         self.open: set[Ticket] = set()
-        if tick_by_tick is not None:
-            require_whole("tick_by_tick", tick_by_tick, at_least=1)
-            self.ledger.set_limit("tick_by_tick", tick_by_tick)
+        if config.tick_by_tick is not None:
+            self.ledger.set_limit("tick_by_tick", config.tick_by_tick)
 
     def restore(self, source: Hashable, sent: Iterable[tuple[Request, float]], now_s: float) -> None:
         """Count what was sent for the account before, within the windows that it is still in.

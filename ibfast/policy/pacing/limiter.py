@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
-from ibfast.config.checks import require_whole
+from ibfast.config.sections import PacingConfig
 from ibfast.errors import ConfigError, PacingError
 from ibfast.policy.pacing.account import AccountLimits
 from ibfast.policy.pacing.lessons import Reaction, lesson_of, teach
@@ -25,7 +25,6 @@ from ibfast.policy.pacing.rules import (
     AT_ONCE,
     CONNECTION_RULES,
     EVERYTHING,
-    LEAST_LINES,
     MARGIN_S,
     ONCE,
     RULES,
@@ -67,37 +66,28 @@ class RateLimiter:
     """The requests of one connection.
 
     Args:
-        lines: market-data lines, from which the limits follow; by default those of `account`.
-        account: limits shared with other connections; by default a new one.
-        max_queue: so many tickets may wait.
+        config: the account's limits, and how many tickets may wait.
+        account: limits shared with other connections; by default new ones, of `config`.
         wake: called when `due` has a ticket because another connection of the account has asked for its own.
 
     Attributes:
         account: as given.
         counters: what was done.
-
-    Raises:
-        ConfigError: an argument is less than 1.
     """
 
     def __init__(
         self,
-        lines: int | None = None,
+        config: PacingConfig,
         *,
         account: AccountLimits | None = None,
-        max_queue: int = 10_000,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        if lines is None:
-            lines = LEAST_LINES if account is None else account.lines
-        require_whole("lines", lines, at_least=1)
-        require_whole("max_queue", max_queue, at_least=1)
-        self.account = AccountLimits(lines) if account is None else account
+        self.account = AccountLimits(config) if account is None else account
         self.counters = Counters()
-        self._max_queue = max_queue
+        self._max_queue = config.max_queue
         self._wake = wake
         rules = CONNECTION_RULES if self.account.enforced else unlimited(CONNECTION_RULES)
-        self._connection = Ledger(rules, lines)
+        self._connection = Ledger(rules, config.lines)
         self.account.queue.join(self, self._connection)
         # What is to be sent, in this order.
         self._granted: list[Ticket] = []

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, TypeAlias
 
+from ibfast.config.sections import LEAST_LINES
 from ibfast.contracts import Contract
 from ibfast.records import Scope
 from ibfast.wire import requests
@@ -28,7 +29,6 @@ __all__ = [
     "BURST_SHARE",
     "CONNECTION_RULES",
     "EVERYTHING",
-    "LEAST_LINES",
     "LONGEST_SPAN_S",
     "MARGIN_S",
     "ONCE",
@@ -45,9 +45,6 @@ __all__ = [
     "unlimited",
     "windows_of",
 ]
-
-LEAST_LINES = 100
-"""Every account has so many market-data lines; fewer are a wish of the user, who keeps some for the windows of TWS."""
 
 MARGIN_S = 0.5
 """Added to every window: a gateway counts a request when it reads it, and one that pauses for so long reads requests

@@ -1,9 +1,9 @@
-"""The circuit breaker: when to stop asking a service that fails, and how to find out that it works again.
+"""The circuit breaker: when to stop calling a service that fails, and how to find out that it works again.
 
 The rule of the file: every decision is a function of the times that are passed in; the clock serves only the decorator
-and the `with` block. It knows neither what it guards nor who waits. Semantics after resilience4j's CircuitBreaker
-(https://resilience4j.readme.io/docs/circuitbreaker): a window of outcomes, thresholds of failed and of slow calls, and
-a fixed number of probes once the pause is over.
+and the `with` block. It knows neither the service nor the callers. Semantics after resilience4j's CircuitBreaker
+(https://resilience4j.readme.io/docs/circuitbreaker): a window of the last outcomes, a threshold of failed calls, and a
+fixed number of probes once the pause is over.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import functools
 import inspect
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,33 +21,36 @@ from enum import Enum
 from types import TracebackType
 from typing import ParamSpec, TypeVar, cast
 
-from ibfast.config.checks import require, require_seconds, require_share, require_whole
+from ibfast.config.sections import BreakerConfig
 from ibfast.errors import CircuitOpenError
-from ibfast.policy.reconnect.outcomes import LastCalls, LastSeconds, Outcomes
 
-__all__ = ["BreakerMetrics", "BreakerState", "CircuitBreaker", "Permit", "Transition"]
+__all__ = ["BreakerMetrics", "BreakerState", "BreakerTransition", "CircuitBreaker", "Permit"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-WINDOW_CALLS = 20
-"""The window where none is named."""
+MIN_CALLS = 10
+"""Fewer outcomes decide nothing; a window of fewer calls decides when it is full."""
+
+PROBE_TIMEOUT_S = 60.0
+"""A probe without an outcome counts as failed after this, or after the pause if that is longer: a call that hangs must
+not hold the breaker half open for good."""
 
 
 class BreakerState(Enum):
     """What a breaker does with calls."""
 
     CLOSED = "closed"
-    """All calls pass; their outcomes are watched."""
+    """Every call is permitted; outcomes are counted."""
     OPEN = "open"
-    """No call passes."""
+    """No call is permitted."""
     HALF_OPEN = "half_open"
-    """A few probes pass, and decide."""
+    """A few probes are permitted, and decide."""
 
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """The leave to make one call. Give it back with `success`, `failure` or `cancel`; the first of these counts."""
+    """The permission for one call. End it with `success`, `failure` or `cancel`; the first of these counts."""
 
     epoch: int
     start_s: float
@@ -54,7 +58,7 @@ class Permit:
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class BreakerTransition:
     """A change of state."""
 
     name: str
@@ -68,23 +72,17 @@ class BreakerMetrics:
     """What a breaker has seen.
 
     Attributes:
-        calls, failures, slow: outcomes in the window (half open: of the probes). A call can be failed and slow.
-        failure_rate, slow_rate: shares of `calls`, 0.0 without calls.
+        calls, failures: outcomes in the window (half open: of the probes).
         not_permitted: calls that were refused since the breaker was made.
         late: outcomes since then that did not count: their call began before the last change of state, or it was a
             probe that had taken too long.
-        callback_errors: exceptions since then that `on_transition` callbacks raised.
     """
 
     state: BreakerState
     calls: int
     failures: int
-    slow: int
-    failure_rate: float
-    slow_rate: float
     not_permitted: int
     late: int
-    callback_errors: int
 
 
 _ENTERED: ContextVar[tuple[tuple[CircuitBreaker, Permit], ...]] = ContextVar("ibfast_breaker_permits", default=())
@@ -92,107 +90,74 @@ _ENTERED: ContextVar[tuple[tuple[CircuitBreaker, Permit], ...]] = ContextVar("ib
 
 
 class CircuitBreaker:
-    """Refuses calls to what fails, and probes it after a pause.
+    """Refuses calls to a service that fails, and probes it after a pause.
 
-    Closed, it opens when at least `min_calls` outcomes are in the window and the share of failed or of slow ones
-    reaches its threshold. Open, it refuses for `open_s`. Half open, it permits `probes` calls, whoever asks and however
-    many at once, and when the outcome of all of them is known closes, or opens again by the same thresholds. A probe
-    without an outcome after max(slow_call_s, open_s) counts as failed and slow, so that a call that hangs can't hold
-    the breaker half open for good. An outcome of a call that began before the last change of state does not count.
+    Closed, it opens when at least ten outcomes are in the window and the share of failed ones reaches `failure_rate`.
+    Open, it refuses for `open_s`. Half open, it permits `probes` calls, from any callers and at the same time. When all
+    their outcomes are known, it closes, or opens again by the same threshold. An outcome of a call that began before
+    the last change of state does not count.
 
-    As a decorator (of functions and coroutine functions) and as a context manager (`with`, `async with`) it takes the
-    time from `clock`, and raises CircuitOpenError instead of calling. An exception counts as a failure; one of `ignore`
-    and one that ends a task or the program (CancelledError, KeyboardInterrupt: no `Exception`) gives the permit back
-    without a verdict. A `with` block must be left by the task that entered it; else its permit has no outcome.
+    As a decorator (of functions and coroutine functions) and as a context manager (`with`, `async with`) it reads the
+    time from `clock`, and raises CircuitOpenError instead of calling. An exception counts as a failure. One of `ignore`
+    and one that ends a task or the program (CancelledError, KeyboardInterrupt: no `Exception`) cancels the permit.
+    A `with` block must be left by the task that entered it; else its permit has no outcome.
 
     Otherwise: `permit = breaker.allow(now_s)`, and if it is not None, make the call and report it with `success`,
     `failure` or `cancel`. All methods are safe to call from several threads.
 
     Args:
-        name: what it guards; stands in errors and transitions.
-        window_calls: the last so many outcomes decide; 20 if neither window is given.
-        window_s: instead, those of the last so many seconds decide (of the last tenth of it only in part).
-        min_calls: fewer outcomes decide nothing; a window of fewer calls decides when it is full.
-        failure_rate: share of failed calls that opens, more than 0, at most 1.
-        slow_rate: share of slow calls that opens.
-        slow_call_s: a call that takes longer is slow.
-        open_s: how long it refuses.
-        probes: calls permitted while half open.
-        ignore: types of exceptions that are no verdict on what is guarded.
+        name: of the service; stands in errors and transitions.
+        config: window, threshold, pause and probes.
+        ignore: types of exceptions that say nothing about the service.
         clock: seconds of a clock that never goes back; the same one that `now_s` is of, where both are used.
 
     Attributes:
-        on_transition: functions to be called after every change of state. What they raise is counted, and the last of
-            it kept in `callback_error`.
+        on_transition: functions to be called after every change of state.
+        callback_error: the last exception that one of them has raised.
         state: as of the last call of any method; `state_at` brings it up to date.
 
     Raises:
-        ConfigError: a setting is not possible; names the field and the remedy.
+        TypeError: `ignore` is not a tuple of exception types.
     """
 
     def __init__(
         self,
-        name: str = "",
+        name: str,
+        config: BreakerConfig,
         *,
-        window_calls: int | None = None,
-        window_s: float | None = None,
-        min_calls: int = 10,
-        failure_rate: float = 0.5,
-        slow_rate: float = 1.0,
-        slow_call_s: float = 60.0,
-        open_s: float = 30.0,
-        probes: int = 3,
         ignore: tuple[type[BaseException], ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        require(window_calls is None or window_s is None, "window_s", window_s, "give window_calls or window_s")
-        if window_s is not None:
-            require_seconds("window_s", window_s)
-        window_calls = WINDOW_CALLS if window_calls is None else window_calls
-        require_whole("window_calls", window_calls, at_least=1)
-        require_whole("min_calls", min_calls, at_least=1)
-        require_whole("probes", probes, at_least=1)
-        require_share("failure_rate", failure_rate)
-        require_share("slow_rate", slow_rate)
-        require_seconds("slow_call_s", slow_call_s)
-        require_seconds("open_s", open_s)
-        types = isinstance(ignore, tuple) and all(isinstance(a, type) and issubclass(a, BaseException) for a in ignore)
-        require(types, "ignore", ignore, "give a tuple of exception types")
+        issubclass(Exception, ignore)  # raises TypeError
         self.name = name
         self.state = BreakerState.CLOSED
-        self.on_transition: list[Callable[[Transition], object]] = []
+        self.on_transition: list[Callable[[BreakerTransition], object]] = []
         self.callback_error: Exception | None = None
-        self._window_calls = window_calls
-        self._window_s = window_s
-        self._min_calls = min_calls if window_s is not None else min(min_calls, window_calls)
-        self._failure_rate = failure_rate
-        self._slow_rate = slow_rate
-        self._slow_call_s = slow_call_s
-        self._open_s = open_s
-        self._probes = probes
-        self._probe_timeout_s = max(slow_call_s, open_s)
+        self._config = config
+        self._min_calls = min(MIN_CALLS, config.window_calls)
+        self._probe_timeout_s = max(PROBE_TIMEOUT_S, config.open_s)
         self._ignore = ignore
         self._clock = clock
         self._lock = threading.Lock()
         self._epoch = 0
         self._opened_s = 0.0
-        self._window: Outcomes = self._new_window()
+        # Whether each of the last calls has failed.
+        self._window: deque[bool] = deque(maxlen=config.window_calls)
         self._probing: list[Permit] = []
-        self._changes: list[Transition] = []
+        self._changes: list[BreakerTransition] = []
         self._not_permitted = 0
         self._late = 0
-        self._callback_errors = 0
 
     # --- with times that are passed in ---
 
     def allow(self, now_s: float) -> Permit | None:
-        """Ask to make a call now; who gets a permit must give it back.
+        """Ask for a call now; a permit must be ended.
 
         Returns:
             A permit, or None: do not call (`retry_after_s` says when to ask again).
         """
         with self._at(now_s):
-            if self._free(now_s):
+            if self._is_free():
                 permit = Permit(self._epoch, now_s)
                 if self.state is BreakerState.HALF_OPEN:
                     self._probing.append(permit)
@@ -201,7 +166,7 @@ class CircuitBreaker:
             return None
 
     def success(self, permit: Permit, now_s: float) -> None:
-        """Report that the call has succeeded; it may have been slow all the same."""
+        """Report that the call has succeeded."""
         self._settle(permit, now_s, failed=False)
 
     def failure(self, permit: Permit, now_s: float) -> None:
@@ -209,7 +174,7 @@ class CircuitBreaker:
         self._settle(permit, now_s, failed=True)
 
     def cancel(self, permit: Permit, now_s: float) -> None:
-        """Give the permit back without a verdict: the call was not made, or its outcome says nothing."""
+        """Report that the call was not made, or that its outcome says nothing."""
         with self._at(now_s):
             permit.settled = True
             if permit in self._probing:
@@ -227,20 +192,16 @@ class CircuitBreaker:
         known earlier.
         """
         with self._at(now_s):
-            if self._free(now_s):
+            if self._is_free():
                 return 0.0
             if self.state is BreakerState.OPEN:
-                return self._opened_s + self._open_s - now_s
+                return self._opened_s + self._config.open_s - now_s
             return self._probing[0].start_s + self._probe_timeout_s - now_s
 
     def metrics(self, now_s: float) -> BreakerMetrics:
-        """Return what it has seen."""
+        """Return its state and its counts."""
         with self._at(now_s):
-            counts = self._window.counts(now_s)
-            return BreakerMetrics(
-                self.state, counts.calls, counts.failures, counts.slow, counts.failure_rate, counts.slow_rate,
-                self._not_permitted, self._late, self._callback_errors,
-            )  # fmt: skip
+            return BreakerMetrics(self.state, len(self._window), sum(self._window), self._not_permitted, self._late)
 
     # --- with the clock ---
 
@@ -313,19 +274,19 @@ class CircuitBreaker:
 
     @contextmanager
     def _at(self, now_s: float) -> Iterator[None]:
-        """Hold the lock, with the state brought up to date; tell what has changed when it is released."""
+        """Hold the lock, with the state brought up to date; report changes after its release."""
         with self._lock:
             self._lapse(now_s)
-            if self.state is BreakerState.OPEN and now_s >= self._opened_s + self._open_s:
+            if self.state is BreakerState.OPEN and now_s >= self._opened_s + self._config.open_s:
                 self._enter_state(BreakerState.HALF_OPEN, now_s)
             yield
             changes, self._changes = self._changes, []
         for change in changes:
-            self._tell(change)
+            self._report(change)
 
-    def _free(self, now_s: float) -> bool:
+    def _is_free(self) -> bool:
         if self.state is BreakerState.HALF_OPEN:
-            return self._window.counts(now_s).calls + len(self._probing) < self._probes
+            return len(self._window) + len(self._probing) < self._config.probes
         return self.state is BreakerState.CLOSED
 
     def _settle(self, permit: Permit, now_s: float, *, failed: bool) -> None:
@@ -337,22 +298,22 @@ class CircuitBreaker:
             permit.settled = True
             if permit in self._probing:
                 self._probing.remove(permit)
-            self._judge(now_s, failed=failed, slow=now_s - permit.start_s > self._slow_call_s)
+            self._judge(now_s, failed=failed)
 
     def _lapse(self, now_s: float) -> None:
         """Count the probes that have taken too long, as of the moment when they did."""
         while self._probing and now_s >= (lapsed_s := self._probing[0].start_s + self._probe_timeout_s):
             self._probing.pop(0).settled = True
-            self._judge(lapsed_s, failed=True, slow=True)
+            self._judge(lapsed_s, failed=True)
 
-    def _judge(self, now_s: float, *, failed: bool, slow: bool) -> None:
+    def _judge(self, now_s: float, *, failed: bool) -> None:
         """Count an outcome of this epoch, and change the state if it decides."""
-        self._window.add(now_s, failed, slow)
-        counts = self._window.counts(now_s)
+        self._window.append(failed)
         half_open = self.state is BreakerState.HALF_OPEN
-        if counts.calls < (self._probes if half_open else self._min_calls):
+        calls = len(self._window)
+        if calls < (self._config.probes if half_open else self._min_calls):
             return
-        if counts.failure_rate >= self._failure_rate or counts.slow_rate >= self._slow_rate:
+        if sum(self._window) / calls >= self._config.failure_rate:
             self._opened_s = now_s
             self._enter_state(BreakerState.OPEN, now_s)
         elif half_open:
@@ -360,19 +321,16 @@ class CircuitBreaker:
 
     def _enter_state(self, state: BreakerState, now_s: float) -> None:
         """Begin a new epoch: nothing of the last one counts."""
-        self._changes.append(Transition(self.name, self.state, state, now_s))
+        self._changes.append(BreakerTransition(self.name, self.state, state, now_s))
         self.state = state
         self._epoch += 1
         self._probing.clear()
-        self._window = LastCalls(self._probes) if state is BreakerState.HALF_OPEN else self._new_window()
+        half_open = state is BreakerState.HALF_OPEN
+        self._window = deque(maxlen=self._config.probes if half_open else self._config.window_calls)
 
-    def _new_window(self) -> Outcomes:
-        return LastCalls(self._window_calls) if self._window_s is None else LastSeconds(self._window_s)
-
-    def _tell(self, change: Transition) -> None:
+    def _report(self, change: BreakerTransition) -> None:
         for callback in list(self.on_transition):
             try:
                 callback(change)
             except Exception as error:
-                self._callback_errors += 1
                 self.callback_error = error

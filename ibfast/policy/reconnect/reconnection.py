@@ -12,8 +12,8 @@ import math
 from enum import Enum
 from random import Random
 
-from ibfast.config.calendar import MaintenanceCalendar, WindowKind
-from ibfast.config.checks import is_number, require, require_seconds, require_whole
+from ibfast.config.sections import ReconnectionConfig
+from ibfast.policy.reconnect.calendar import MaintenanceCalendar, WindowKind
 
 __all__ = ["LinkState", "Reconnection"]
 
@@ -63,51 +63,26 @@ class Reconnection:
     What is reported out of turn (a link lost twice, an attempt that ends after `stop`) changes nothing.
 
     Args:
-        delay_s: upper bound of the first delay.
-        max_delay_s: upper bound of all delays.
-        max_attempts: give up after so many failures in a row, None for never. A link that was lost before it was stable
-            is a failure, too; planned ones and those for want of a login are none.
-        stable_s: a link that has been up for so long is stable.
-        planned_poll_s: pause between attempts in an outage that is planned.
-        login_poll_s: pause between attempts while a human has to log in.
-        calendar: the planned outages; none by default.
+        config: delays, pauses and attempts. A connection that was lost before it was stable is a failure, too; planned
+            outages and a missing login are none.
+        calendar: the planned outages; by default those of `config`.
         random: the source of jitter.
 
     Attributes:
         state: see LinkState.
         attempts: failures in a row, as `max_attempts` counts them; 0 again when a link that was stable is lost.
-
-    Raises:
-        ConfigError: a setting is not possible; names the field and the remedy.
     """
 
     def __init__(
         self,
+        config: ReconnectionConfig,
         *,
-        delay_s: float = 1.0,
-        max_delay_s: float = 60.0,
-        max_attempts: int | None = None,
-        stable_s: float = 30.0,
-        planned_poll_s: float = 15.0,
-        login_poll_s: float = 60.0,
         calendar: MaintenanceCalendar | None = None,
         random: Random | None = None,
     ) -> None:
-        require_seconds("delay_s", delay_s)
-        valid = is_number(max_delay_s) and max_delay_s >= delay_s
-        require(valid, "max_delay_s", max_delay_s, f"give seconds, at least delay_s={delay_s:g}")
-        if max_attempts is not None:
-            require_whole("max_attempts", max_attempts, at_least=1)
-        require_seconds("stable_s", stable_s)
-        require_seconds("planned_poll_s", planned_poll_s)
-        require_seconds("login_poll_s", login_poll_s)
-        self._delay_s = delay_s
-        self._max_delay_s = max_delay_s
-        self._max_attempts = math.inf if max_attempts is None else max_attempts
-        self._stable_s = stable_s
-        self._planned_poll_s = planned_poll_s
-        self._login_poll_s = login_poll_s
-        self._calendar = calendar or MaintenanceCalendar()
+        self._config = config
+        self._max_attempts = math.inf if config.max_attempts is None else config.max_attempts
+        self._calendar = MaintenanceCalendar.of(config) if calendar is None else calendar
         self._random = random or Random()
         self.stop()
 
@@ -178,7 +153,7 @@ class Reconnection:
         """
         if self.state is not LinkState.CONNECTED:
             return False
-        stable = now_s - self._connected_s >= self._stable_s
+        stable = now_s - self._connected_s >= self._config.stable_s
         if stable:
             self.attempts = 0
         return self._wait(now_s, wall_s, failures=0 if stable else 1)
@@ -224,10 +199,10 @@ class Reconnection:
             self._needs_login = True
         self._excused = self._needs_login or window is not None
         if self._needs_login:
-            self._rest(LinkState.NEEDS_LOGIN, now_s + self._login_poll_s)
+            self._rest(LinkState.NEEDS_LOGIN, now_s + self._config.login_poll_s)
             return not known
         if window is not None:
-            self._rest(LinkState.PLANNED, now_s + self._planned_poll_s)
+            self._rest(LinkState.PLANNED, now_s + self._config.planned_poll_s)
             return False
         self.attempts += failures
         if self.attempts >= self._max_attempts:
@@ -241,5 +216,6 @@ class Reconnection:
         self._due_s = due_s
 
     def _backoff_s(self, failures: int) -> float:
-        ceiling_s = min(self._max_delay_s, math.ldexp(self._delay_s, min(failures, MAX_DOUBLINGS)))
-        return max(min(MIN_DELAY_S, self._delay_s), self._random.uniform(0.0, ceiling_s))
+        first_s = self._config.delay_s
+        ceiling_s = min(self._config.max_delay_s, math.ldexp(first_s, min(failures, MAX_DOUBLINGS)))
+        return max(min(MIN_DELAY_S, first_s), self._random.uniform(0.0, ceiling_s))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibfast.config.sections import PacingConfig
 from ibfast.contracts import Contract
 from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter
 from ibfast.policy.pacing.rules import RULES, charges, windows_of
@@ -69,11 +70,11 @@ def answered(limiter: RateLimiter, now_s: float) -> Iterator[tuple[AnyRequest, f
 def test_who_continues_waits_as_who_has_never_stopped(
     before: list[tuple], pause_s: float, after: list[tuple], clock_s: int, data: st.DataObject
 ) -> None:
-    one = RateLimiter(LINES)
+    one = RateLimiter(PacingConfig(lines=LINES))
     sent = list(play(one, before, 0.0))
     now_s = sent[-1][1] + pause_s
     one.connection_lost()
-    other = RateLimiter(LINES)
+    other = RateLimiter(PacingConfig(lines=LINES))
     known_to = data.draw(st.lists(st.booleans(), min_size=len(sent), max_size=len(sent)))
     for source in (True, False):  # in which order sources tell is no matter
         told = [
@@ -92,7 +93,7 @@ def test_who_continues_waits_as_who_has_never_stopped(
 
 
 def test_a_source_counts_once() -> None:
-    account = AccountLimits()
+    account = AccountLimits(PacingConfig())
     sent: Sent = [(HeadTimestamp(1, contract(1), "TRADES", True), 0.0)]
     for source in ("one", "one", "another"):
         account.restore(source, sent, 1.0)
@@ -101,13 +102,13 @@ def test_a_source_counts_once() -> None:
 
 @pytest.mark.parametrize("ahead_s", [0.0, 1.0, 1e9])
 def test_what_seems_to_come_is_waited_for_no_longer_than_a_window(ahead_s: float) -> None:
-    limiter = RateLimiter()
+    limiter = RateLimiter(PacingConfig())
     limiter.account.restore("book", [(ticks(), 100.0 + ahead_s)], 100.0)
     assert limiter.eta_s(ticks(), 100.0) == SPAN_S
 
 
 def test_what_was_open_is_open_no_more() -> None:
-    limiter = RateLimiter(1)
+    limiter = RateLimiter(PacingConfig(lines=1))
     limiter.account.restore("book", [(MarketData(1, contract(1)), 0.0), (ticks(1), 0.0)], 1.0)
     limits = limiter.limits(1.0)
     assert {name: used for name, (used, _) in limits.items() if used} == {"tick_by_tick_instrument": 1}

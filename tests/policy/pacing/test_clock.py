@@ -7,6 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibfast.config.sections import PacingConfig
 from ibfast.policy.pacing.clock import APART_S, REPEAT_S, ClockQuestion
 from ibfast.policy.pacing.limiter import RateLimiter, Ticket
 from ibfast.wire.requests import CurrentTimeInMillisRequest, CurrentTimeRequest
@@ -16,7 +17,7 @@ class Gateway:
     """Reads what was sent after a delay, answers one question in a second, and drops the others."""
 
     def __init__(self) -> None:
-        self.limiter = RateLimiter()
+        self.limiter = RateLimiter(PacingConfig())
         self.clock = ClockQuestion()
         self.answered_s = -math.inf
         self.questions: list[Ticket] = []

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibfast.config.sections import PacingConfig
 from ibfast.contracts import Contract
 from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, Ticket, TicketState
 from ibfast.policy.pacing.rules import MARGIN_S
@@ -121,8 +122,8 @@ class World:
     number: int = 0
 
     def __post_init__(self) -> None:
-        account = AccountLimits(self.lines)
-        self.limiters = [RateLimiter(account=account), RateLimiter(account=account)]
+        account = AccountLimits(PacingConfig(lines=self.lines))
+        self.limiters = [RateLimiter(PacingConfig(), account=account), RateLimiter(PacingConfig(), account=account)]
         self.queued: list[list[Ticket]] = [[], []]
         self.open: list[list[Ticket]] = [[], []]
 
@@ -420,7 +421,7 @@ def errors_of_a_gateway_that_pauses(pauses: list[tuple[float, float]], latency_s
 
     It counts a request when it reads it, and its error comes back as late as the request came.
     """
-    limiter, rate = RateLimiter(), gateway.RequestRate()
+    limiter, rate = RateLimiter(PacingConfig()), gateway.RequestRate()
     for number in range(200):
         limiter.submit(MAKERS["details"](number, 1), 0.0)
     now_s, read_s, errors = 0.0, 0.0, 0

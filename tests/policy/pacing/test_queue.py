@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibfast.config.sections import PacingConfig
 from ibfast.contracts import Contract
 from ibfast.policy.pacing.limiter import RateLimiter
 from ibfast.policy.pacing.meters import Ledger
@@ -41,7 +42,7 @@ def test_those_that_wait_cost_nothing(make: Any, monkeypatch: pytest.MonkeyPatch
         looks += 1
         return room_s(*arguments)
 
-    limiter = RateLimiter()
+    limiter = RateLimiter(PacingConfig())
     for number in range(2_000):
         limiter.submit(make(number), 0.0)
     now_s = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ibfast.config.sections import PacingConfig
 from ibfast.contracts import Contract
 from ibfast.errors import ConfigError
 from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, Ticket
@@ -22,8 +23,8 @@ def depth(limiter: RateLimiter, count: int, now_s: float) -> list[Ticket]:
 
 @pytest.fixture
 def pair() -> tuple[RateLimiter, RateLimiter]:
-    account = AccountLimits(settle_s=SETTLE_S)
-    return RateLimiter(account=account), RateLimiter(account=account)
+    account = AccountLimits(PacingConfig(), settle_s=SETTLE_S)
+    return RateLimiter(PacingConfig(), account=account), RateLimiter(PacingConfig(), account=account)
 
 
 def test_what_was_cancelled_counts_until_the_gateway_has_heard_of_it(pair: tuple[RateLimiter, RateLimiter]) -> None:
@@ -68,21 +69,21 @@ def test_the_end_of_a_connection_is_heard_of_later_too(pair: tuple[RateLimiter, 
 
 
 def test_alone_a_connection_waits_for_nobody() -> None:
-    limiter = RateLimiter()
+    limiter = RateLimiter(PacingConfig())
     tickets = depth(limiter, DEPTH_AT_ONCE, 0.0)
     limiter.finish(tickets[0], cancelled_s=1.0)
     assert len(depth(limiter, 2, 1.0)) == 1
 
 
 def test_a_connection_learns_whose_it_is() -> None:
-    one, other = RateLimiter(), RateLimiter()
+    one, other = RateLimiter(PacingConfig()), RateLimiter(PacingConfig())
     other.share(one.account)
     assert other.account is one.account
     tickets = depth(one, DEPTH_AT_ONCE, 0.0)
     assert depth(other, 1, 0.0) == []
     for limiter in (one, other):  # one has something open, and in the other something waits
         with pytest.raises(ConfigError, match="before any request"):
-            limiter.share(AccountLimits())
+            limiter.share(AccountLimits(PacingConfig()))
     one.finish(tickets[0])
     assert len(other.due(0.0)) == 1
 
@@ -108,8 +109,9 @@ def test_the_requests_of_all_connections_have_one_order(pair: tuple[RateLimiter,
 
 
 def test_the_connection_whose_turn_has_come_is_woken() -> None:
-    account, woken = AccountLimits(), []
-    one, other = RateLimiter(account=account), RateLimiter(account=account, wake=lambda: woken.append("other"))
+    account, woken = AccountLimits(PacingConfig()), []
+    one = RateLimiter(PacingConfig(), account=account)
+    other = RateLimiter(PacingConfig(), account=account, wake=lambda: woken.append("other"))
     (held, *_) = depth(one, DEPTH_AT_ONCE, 0.0)
     assert (depth(other, 1, 0.0), other.next_s(0.0), woken) == ([], None, [])
     one.finish(held)
