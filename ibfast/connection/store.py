@@ -25,6 +25,7 @@ from ibfast.policy.subscription import SubscriptionRequest
 from ibfast.private_files import fault_of
 from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import (
+    LAYOUTS,
     HeadTimestamp,
     HistoricalBars,
     HistoricalTicks,
@@ -48,16 +49,16 @@ DAMAGE = (sqlite3.Error, AttributeError, KeyError, TypeError, ValueError, Recurs
 # Writing happens on the event loop, so it waits for other processes for a moment only; it is tried again later.
 BUSY_TIMEOUT_S = 0.05
 REQUESTS: dict[str, Callable[..., SubscriptionRequest]] = {
-    kind.__name__: kind for kind in (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)
+    LAYOUTS[kind].message: kind for kind in (MarketData, TickByTick, MarketDepth, RealTimeBars, HistoricalBars)
 }
 SENT_REQUESTS: dict[str, Callable[..., SentRequest]] = {
     **REQUESTS,
-    HistoricalTicks.__name__: HistoricalTicks,
-    HeadTimestamp.__name__: HeadTimestamp,
+    **{LAYOUTS[kind].message: kind for kind in (HistoricalTicks, HeadTimestamp)},
 }
+"""Requests by the names that IB gives their messages, since classes are renamed."""
 
 SALT_BYTES = 16
-VERSION = 1
+VERSION = 2
 """Of the schema; 0 is a file that is new, or older than versions."""
 
 SCHEMA = f"""
@@ -324,7 +325,9 @@ def _written(request: SentRequest) -> str:
     """Return a request as JSON; equal requests give equal texts."""
     try:
         _require_types(request)
-        return json.dumps({"kind": type(request).__name__, **asdict(request)}, sort_keys=True, separators=(",", ":"))
+        return json.dumps(
+            {"kind": LAYOUTS[type(request)].message, **asdict(request)}, sort_keys=True, separators=(",", ":")
+        )
     except (TypeError, ValueError) as error:
         raise StoreError(f"{request} can't be stored: {error}") from None
 

@@ -204,7 +204,7 @@ DAMAGED_REQUESTS: dict[str, object] = {
     "another kind": {"kind": "Nonsense"},
     "a kind that is a list": {"kind": []},
     "no object": [],
-    "no contract": {"kind": "MarketData"},
+    "no contract": {"kind": "MarketDataRequest"},
     "another type": WRITTEN | {"generic_ticks": 5},
     "a list for a text": WRITTEN | {"generic_ticks": ["233"]},
     "another field": WRITTEN | {"nonsense": 1},
@@ -357,9 +357,10 @@ def test_an_older_store_is_refused(tmp_path: Path) -> None:
         Store(path)
 
 
-def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 999])
+def test_a_store_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
     with Store(tmp_path / "book") as store:
-        store._database.execute("PRAGMA user_version = 999")
+        store._database.execute(f"PRAGMA user_version = {version}")
     with pytest.raises(StoreError, match="made by another release of ibfast: move it away"):
         Store(tmp_path / "book")
 
