@@ -20,7 +20,7 @@ from ibfast.sim.codec import UnknownRequest, decode_request, encode
 from ibfast.sim.pacing import Refusal, RequestRate
 from ibfast.wire import requests, responses
 from ibfast.wire.ids import ServerVersion
-from ibfast.wire.requests import HistoricalBars, HistoricalTicks, Request
+from ibfast.wire.requests import HistoricalBars, HistoricalTicksRequest, Request
 from ibfast.wire.responses import ErrorMessage
 
 if TYPE_CHECKING:
@@ -426,12 +426,12 @@ class Connection(asyncio.Protocol):
         match request:
             case HistoricalBars():
                 self._answer_bars(request)
-            case HistoricalTicks():
+            case HistoricalTicksRequest():
                 start_s = _epoch_s(request.start) if request.start else 0
                 end_s = _epoch_s(request.end) if request.end else 1 << 40
                 ticks = self._gateway.market.history(request, start_s, end_s)
                 self._gateway.answer(self, responses.HistoricalTicks(request.req_id, ticks, True))
-            case requests.HeadTimestamp():
+            case requests.HeadTimestampRequest():
                 self._gateway.answer(self, responses.HeadTimestamp(request.req_id, "1700000000"))
 
 

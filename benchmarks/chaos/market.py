@@ -32,7 +32,14 @@ from ibfast.sim.codec import (
     TickString,
 )
 from ibfast.wire.ids import TickType
-from ibfast.wire.requests import HistoricalBars, HistoricalTicks, MarketData, MarketDepth, RealTimeBars, TickByTick
+from ibfast.wire.requests import (
+    HistoricalBars,
+    HistoricalTicksRequest,
+    MarketData,
+    MarketDepth,
+    RealTimeBars,
+    TickByTick,
+)
 
 NS = 1_000_000_000
 BARS = 3
@@ -105,13 +112,13 @@ def _always_open() -> str:
     return ";".join(f"{day:%Y%m%d}:0000-{day + timedelta(days=1):%Y%m%d}:0000" for day in days)
 
 
-def series_of(request: SubscriptionRequest | HistoricalTicks) -> Series:
+def series_of(request: SubscriptionRequest | HistoricalTicksRequest) -> Series:
     """Return the series that a request brings."""
     con_id = request.contract.con_id
     match request:
         case TickByTick(tick_type=tick_type):
             return Series(con_id, {"BidAsk": "quotes", "MidPoint": "midpoints"}.get(tick_type, "trades"))
-        case HistoricalTicks(what_to_show=what):
+        case HistoricalTicksRequest(what_to_show=what):
             return Series(con_id, {"BID_ASK": "quotes", "MIDPOINT": "midpoints"}.get(what, "trades"))
         case MarketDepth():
             return Series(con_id, "depth")
@@ -214,7 +221,7 @@ class Market:
             bars[name] = 1.0
         return bars
 
-    def history(self, request: HistoricalTicks, start_s: int, end_s: int) -> NDArray[np.void]:
+    def history(self, request: HistoricalTicksRequest, start_s: int, end_s: int) -> NDArray[np.void]:
         """Return the ticks of a request's series from one second up to another, as IB answers: whole, in order."""
         found = [
             (number, time_s)

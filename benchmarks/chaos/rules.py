@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from ibfast.sim.pacing import AccountLimits, Refusal
 from ibfast.wire.requests import (
-    HeadTimestamp,
+    HeadTimestampRequest,
     HistoricalBars,
-    HistoricalTicks,
+    HistoricalTicksRequest,
     MarketData,
     MarketDepth,
     RealTimeBars,
@@ -23,7 +23,15 @@ from ibfast.wire.requests import (
 
 __all__ = ["RATIONED", "Account"]
 
-RATIONED = MarketData | TickByTick | MarketDepth | RealTimeBars | HistoricalBars | HistoricalTicks | HeadTimestamp
+RATIONED = (
+    MarketData
+    | TickByTick
+    | MarketDepth
+    | RealTimeBars
+    | HistoricalBars
+    | HistoricalTicksRequest
+    | HeadTimestampRequest
+)
 HISTORICAL_AT_ONCE = 50
 SECONDS = {"sec": 1, "min": 60, "hou": 3600, "day": 86400, "wee": 604800, "mon": 2592000}
 
@@ -77,7 +85,7 @@ class Account:
                 self.limits.close_tick_by_tick()
             case MarketDepth():
                 self.limits.close_depth()
-            case HistoricalBars() | HistoricalTicks() | HeadTimestamp():
+            case HistoricalBars() | HistoricalTicksRequest() | HeadTimestampRequest():
                 self.limits.close_historical()
 
 

@@ -39,9 +39,9 @@ from ibfast.wire.requests import (
     CancelHistoricalBars,
     CancelHistoricalTicks,
     ContractDetailsRequest,
-    HeadTimestamp,
+    HeadTimestampRequest,
     HistoricalBars,
-    HistoricalTicks,
+    HistoricalTicksRequest,
     MatchingSymbols,
     Request,
 )
@@ -319,7 +319,7 @@ class Questions:
         check_kind(what_to_show)
         qualified = await self.meant(contract)
         (message,) = await self._ask(
-            lambda req_id: HeadTimestamp(req_id, qualified, what_to_show, use_rth, format_date=2),
+            lambda req_id: HeadTimestampRequest(req_id, qualified, what_to_show, use_rth, format_date=2),
             lambda message: isinstance(message, responses.HeadTimestamp),
             CancelHeadTimestamp,
         )
@@ -401,7 +401,7 @@ class Questions:
         can_cancel = self.protocol.server_version >= ServerVersion.CANCEL_CONTRACT_DATA
         async with self.history_breaker:
             messages = await self._ask(
-                lambda req_id: HistoricalTicks(
+                lambda req_id: HistoricalTicksRequest(
                     req_id, qualified, start, end, number_of_ticks, what_to_show, use_rth, ignore_size
                 ),
                 lambda message: isinstance(message, responses.HistoricalTicks) and message.done,

@@ -26,9 +26,9 @@ from ibfast.private_files import fault_of
 from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import (
     LAYOUTS,
-    HeadTimestamp,
+    HeadTimestampRequest,
     HistoricalBars,
-    HistoricalTicks,
+    HistoricalTicksRequest,
     MarketData,
     MarketDepth,
     RealTimeBars,
@@ -37,7 +37,7 @@ from ibfast.wire.requests import (
 
 __all__ = ["Remembered", "Sent", "SentRequest", "Store"]
 
-SentRequest: TypeAlias = SubscriptionRequest | HistoricalTicks | HeadTimestamp
+SentRequest: TypeAlias = SubscriptionRequest | HistoricalTicksRequest | HeadTimestampRequest
 """A request of a contract's data, which may count against a limit for a time."""
 
 _T = TypeVar("_T")
@@ -53,7 +53,7 @@ REQUESTS: dict[str, Callable[..., SubscriptionRequest]] = {
 }
 SENT_REQUESTS: dict[str, Callable[..., SentRequest]] = {
     **REQUESTS,
-    **{LAYOUTS[kind].message: kind for kind in (HistoricalTicks, HeadTimestamp)},
+    **{LAYOUTS[kind].message: kind for kind in (HistoricalTicksRequest, HeadTimestampRequest)},
 }
 """Requests by the names that IB gives their messages, since classes are renamed."""
 

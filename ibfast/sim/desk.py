@@ -52,7 +52,7 @@ _ZONE_NAMED_SINCE = 177
 """Gateways of some version in 174–200 began to name the zone in bar times; captures show 173 without, 200 with it."""
 
 
-_History = requests.HistoricalBars | requests.HistoricalTicks | requests.HeadTimestamp
+_History = requests.HistoricalBars | requests.HistoricalTicksRequest | requests.HeadTimestampRequest
 _Limited = requests.MarketData | requests.TickByTick | requests.MarketDepth | requests.RealTimeBars | _History
 WriteDate = Callable[[int], str]
 
@@ -81,9 +81,9 @@ class Desk:
             requests.CancelRealTimeBars: lambda r: self._cancel(Family.BARS, r.req_id, _UNKNOWN_ID),
             requests.HistoricalBars: self._historical_bars,
             requests.CancelHistoricalBars: lambda r: self._cancel(Family.HISTORY, r.req_id, _NO_HISTORY),
-            requests.HistoricalTicks: self._historical_ticks,
+            requests.HistoricalTicksRequest: self._historical_ticks,
             requests.CancelHistoricalTicks: lambda r: self._cancel(Family.HISTORY, r.req_id, _NO_HISTORY),
-            requests.HeadTimestamp: self._head_timestamp,
+            requests.HeadTimestampRequest: self._head_timestamp,
             requests.CurrentTimeRequest: self._current_time,
             requests.CurrentTimeInMillisRequest: self._current_time,
         }
@@ -288,7 +288,7 @@ class Desk:
         stream = HistoricalUpdateStream(subscription.send, req_id, builder, start_s, window.bar_s, write_date, now_ns)
         self._hold(subscription, channel, stream, self._gateway.limits.close_historical)
 
-    def _historical_ticks(self, request: requests.HistoricalTicks) -> None:
+    def _historical_ticks(self, request: requests.HistoricalTicksRequest) -> None:
         req_id = request.req_id
         instrument = self._resolve_for_history(req_id, request.contract)
         now_ns = self._gateway.clock.now_ns()
@@ -298,7 +298,7 @@ class Desk:
         self._send(responses.HistoricalTicks(req_id, ticks, done=True))
         self._gateway.limits.close_historical()
 
-    def _head_timestamp(self, request: requests.HeadTimestamp) -> None:
+    def _head_timestamp(self, request: requests.HeadTimestampRequest) -> None:
         req_id = request.req_id
         instrument = self._resolve_for_history(req_id, request.contract)
         source = (instrument.con_id, request.contract.exchange, request.what_to_show)

@@ -43,7 +43,7 @@ _FARMS = (
 )
 """Farms that every session is told of: name, code of broken, code of OK, kind."""
 
-_HISTORICAL = (requests.HistoricalBars, requests.HistoricalTicks, requests.HeadTimestamp)
+_HISTORICAL = (requests.HistoricalBars, requests.HistoricalTicksRequest, requests.HeadTimestampRequest)
 _NEEDS_LINK = (
     requests.MarketData, requests.TickByTick, requests.MarketDepth, requests.RealTimeBars, *_HISTORICAL,
     requests.ContractDetailsRequest, requests.MatchingSymbols,

@@ -18,7 +18,7 @@ from ibfast.records import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_T
 from ibfast.sim.channel import midpoint
 from ibfast.sim.events import Quote, Source, Trade
 from ibfast.sim.instruments import Instrument
-from ibfast.wire.requests import HistoricalBars, HistoricalTicks
+from ibfast.wire.requests import HistoricalBars, HistoricalTicksRequest
 from ibfast.wire.times import parse_bar_time, zone_of
 
 __all__ = [
@@ -140,7 +140,7 @@ def historical_bars(
 
 
 def historical_ticks(
-    source: Source, instrument: Instrument, request: HistoricalTicks, now_ns: int
+    source: Source, instrument: Instrument, request: HistoricalTicksRequest, now_ns: int
 ) -> npt.NDArray[np.void]:
     """Return at most 1,000 ticks from `request.start` on or up to `request.end`, whole seconds at the end included.
 
@@ -199,7 +199,7 @@ _UNREPORTED = 2
 
 
 def _ticks_after(
-    source: Source, instrument: Instrument, request: HistoricalTicks, start_ns: int, now_ns: int
+    source: Source, instrument: Instrument, request: HistoricalTicksRequest, start_ns: int, now_ns: int
 ) -> npt.NDArray[np.void]:
     found: list[tuple[object, ...]] = []
     at_ns, limit_ns = start_ns, min(start_ns + _TICKS_REACH_NS, now_ns)

@@ -32,9 +32,9 @@ __all__ = [
     "ContractDetailsRequest",
     "CurrentTimeInMillisRequest",
     "CurrentTimeRequest",
-    "HeadTimestamp",
+    "HeadTimestampRequest",
     "HistoricalBars",
-    "HistoricalTicks",
+    "HistoricalTicksRequest",
     "IdsRequest",
     "ManagedAccountsRequest",
     "MarketData",
@@ -168,7 +168,7 @@ class CancelHistoricalBars:
 
 
 @dataclass(frozen=True, slots=True)
-class HistoricalTicks:
+class HistoricalTicksRequest:
     """Ask for at most 1,000 past ticks from `start` on or up to `end`; the other of the two is ""."""
 
     req_id: int
@@ -183,13 +183,13 @@ class HistoricalTicks:
 
 @dataclass(frozen=True, slots=True)
 class CancelHistoricalTicks:
-    """End a HistoricalTicks request."""
+    """End a HistoricalTicksRequest."""
 
     req_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class HeadTimestamp:
+class HeadTimestampRequest:
     """Ask for the time of the earliest data there is."""
 
     req_id: int
@@ -201,7 +201,7 @@ class HeadTimestamp:
 
 @dataclass(frozen=True, slots=True)
 class CancelHeadTimestamp:
-    """End a HeadTimestamp request."""
+    """End a HeadTimestampRequest."""
 
     req_id: int
 
@@ -276,9 +276,9 @@ Request: TypeAlias = (
     | CancelRealTimeBars
     | HistoricalBars
     | CancelHistoricalBars
-    | HistoricalTicks
+    | HistoricalTicksRequest
     | CancelHistoricalTicks
-    | HeadTimestamp
+    | HeadTimestampRequest
     | CancelHeadTimestamp
     | ContractDetailsRequest
     | CancelContractDetails
@@ -358,7 +358,7 @@ LAYOUTS: dict[type[Request], Layout] = {
         },
     ),
     CancelHistoricalBars: Layout(Outgoing.CANCEL_HISTORICAL_DATA, "CancelHistoricalData", "1 req_id", _REQ_ID),
-    HistoricalTicks: Layout(
+    HistoricalTicksRequest: Layout(
         Outgoing.REQ_HISTORICAL_TICKS,
         "HistoricalTicksRequest",
         "req_id contract contract.include_expired start end number_of_ticks what_to_show use_rth ignore_size -",
@@ -373,7 +373,7 @@ LAYOUTS: dict[type[Request], Layout] = {
     CancelHistoricalTicks: Layout(
         Outgoing.CANCEL_HISTORICAL_TICKS, "CancelHistoricalTicks", "", _REQ_ID, ServerVersion.CANCEL_CONTRACT_DATA
     ),
-    HeadTimestamp: Layout(
+    HeadTimestampRequest: Layout(
         Outgoing.REQ_HEAD_TIMESTAMP,
         "HeadTimestampRequest",
         "req_id contract contract.include_expired use_rth what_to_show format_date",

@@ -53,7 +53,7 @@ from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
 from ibfast.sim.universe import Universe
-from ibfast.wire.requests import HistoricalBars, HistoricalTicks, MarketDepth, TickByTick
+from ibfast.wire.requests import HistoricalBars, HistoricalTicksRequest, MarketDepth, TickByTick
 from tests.support.conversations import AAPL, small_feed
 from tests.support.loops import Run, until
 
@@ -867,7 +867,7 @@ def test_pages_of_many_subscriptions_keep_to_the_limits(run: Run) -> None:
             await world.interrupt(streams[0])
             await until(lambda: len(world.told("backfilled")) == len(streams))
             assert not world.gateway.violations
-            assert world.gateway.received[HistoricalTicks] > len(streams)
+            assert world.gateway.received[HistoricalTicksRequest] > len(streams)
             assert world.told("backfill_failed") == world.told("backfill_dropped") == []
             for trades in (streams[1], streams[3]):
                 rows = world.manager.feed.trades.reader(start="oldest").read()
@@ -888,7 +888,7 @@ def test_nothing_happens_unless_it_is_wanted(run: Run) -> None:
             stream = await world.subscribe("AAPL", "TRADES")
             await world.interrupt(stream)
             await until(lambda: world.gaps(stream)["recovered"].any())
-            assert world.gateway.received[HistoricalTicks] == 0
+            assert world.gateway.received[HistoricalTicksRequest] == 0
             assert not [event for event in world.manager.monitor.counts if event.startswith("backfill")]
 
     run(test())
@@ -915,7 +915,7 @@ def test_a_refusal_hurts_no_stream(run: Run) -> None:
     async def test() -> None:
         async with World() as world:
             stream = await world.subscribe("AAPL", "TRADES")
-            world.gateway.faults.refuse((HistoricalTicks, HistoricalBars), 162, "No market data permissions")
+            world.gateway.faults.refuse((HistoricalTicksRequest, HistoricalBars), 162, "No market data permissions")
             await world.interrupt(stream)
             await until(lambda: world.told("backfill_failed"))
             assert "No market data permissions" in world.told("backfill_failed")[0]["error"]

@@ -26,7 +26,7 @@ from ibfast.policy.pacing.rules import RULES
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
-from ibfast.wire.requests import HeadTimestamp, HistoricalBars, TickByTick
+from ibfast.wire.requests import HeadTimestampRequest, HistoricalBars, TickByTick
 from tests.support.conversations import ONCE, small_feed
 from tests.support.loops import Run, until
 
@@ -105,7 +105,7 @@ def test_a_process_that_follows_a_killed_one_breaks_no_limit(run: Run, path: Pat
                 assert 0 < eta_s < RULES["tick_by_tick_instrument"].span_s
                 same.cancel()
             assert gateway.received[HistoricalBars] == 6
-            assert gateway.received[HeadTimestamp] == gateway.received[TickByTick] == 1
+            assert gateway.received[HeadTimestampRequest] == gateway.received[TickByTick] == 1
             assert not gateway.violations
 
     run(test())
@@ -177,7 +177,7 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_longer(run: Run, path: 
             async with manager_of(gateway, path) as manager:
                 contract = await manager.qualify("MSFT")
                 login = supervisor_of(manager).book._login
-            request = HeadTimestamp(0, contract, "TRADES", True)
+            request = HeadTimestampRequest(0, contract, "TRADES", True)
             with Store(path) as store:
                 store.note_sent(login, [Sent(1, request, time.time_ns() + 3600 * NS)])
             async with manager_of(gateway, path) as manager:
@@ -202,7 +202,7 @@ def test_a_store_that_fails_holds_up_nothing_and_is_written_later(run: Run, path
             book.note_alive(time.monotonic() + 2 * ALIVE_S, 1)
             with Store(path) as store:
                 (sent,) = store.sent(book._login)
-            assert isinstance(sent.request, HeadTimestamp)
+            assert isinstance(sent.request, HeadTimestampRequest)
 
     run(test())
 
@@ -306,7 +306,7 @@ def test_a_request_that_can_not_be_stored_stops_nothing(run: Run, path: Path) ->
     async def test() -> None:
         async with Gateway() as gateway, manager_of(gateway, path) as manager:
             contract = await manager.qualify("AAPL")
-            manager.send(HeadTimestamp(999, contract, Decimal(1), True))  # type: ignore[arg-type]
+            manager.send(HeadTimestampRequest(999, contract, Decimal(1), True))  # type: ignore[arg-type]
             await until(lambda: "store_failed" in events(manager))
             assert await manager.head_timestamp("MSFT")
             assert manager.connected

@@ -31,9 +31,9 @@ from ibfast.wire.requests import (
     ContractDetailsRequest,
     CurrentTimeInMillisRequest,
     CurrentTimeRequest,
-    HeadTimestamp,
+    HeadTimestampRequest,
     HistoricalBars,
-    HistoricalTicks,
+    HistoricalTicksRequest,
     MarketData,
     MarketDepth,
     MatchingSymbols,
@@ -44,13 +44,13 @@ from ibfast.wire.responses import (
     ContractDataEnd,
     CurrentTime,
     CurrentTimeInMillis,
+    HeadTimestamp,
     HistoricalData,
     HistoricalDataEnd,
+    HistoricalTicks,
     SymbolSample,
     SymbolSamples,
 )
-from ibfast.wire.responses import HeadTimestamp as HeadTimestampMessage
-from ibfast.wire.responses import HistoricalTicks as HistoricalTicksMessage
 from tests.support.conversations import AAPL, MSFT, answer_details, bars_of, session, trade
 from tests.support.loops import Run
 from tests.support.peer import Caller
@@ -183,11 +183,11 @@ def test_ticks_come_in_parts_until_done(run: Run, version: int, what_to_show: st
 
     async def gateway(caller: Caller) -> None:
         await answer_details(caller, AAPL)
-        request = await caller.request(HistoricalTicks)
+        request = await caller.request(HistoricalTicksRequest)
         assert (request.start, request.end, request.number_of_ticks) == ("20260105-15:00:00", "", 3)
         assert (request.what_to_show, request.ignore_size) == (what_to_show, True)
-        caller.send(HistoricalTicksMessage(request.req_id, ticks[:2], False))
-        caller.send(HistoricalTicksMessage(request.req_id, ticks[2:], True))
+        caller.send(HistoricalTicks(request.req_id, ticks[:2], False))
+        caller.send(HistoricalTicks(request.req_id, ticks[2:], True))
 
     async def test() -> None:
         async with session(gateway, version=version) as manager:
@@ -211,9 +211,9 @@ def test_head_timestamp_and_matching_symbols(run: Run, version: int) -> None:
         assert search.pattern == "AAP"
         caller.send(SymbolSamples(search.req_id, samples))
         await answer_details(caller, AAPL)
-        head = await caller.request(HeadTimestamp)
+        head = await caller.request(HeadTimestampRequest)
         assert (head.contract, head.what_to_show, head.use_rth) == (AAPL, "TRADES", True)
-        caller.send(HeadTimestampMessage(head.req_id, "345479400"))
+        caller.send(HeadTimestamp(head.req_id, "345479400"))
 
     async def test() -> None:
         async with session(gateway, version=version) as manager:
@@ -292,8 +292,8 @@ def test_answers_find_their_askers(run: Run) -> None:
 QUESTIONS: list[tuple[str, type, type | None]] = [
     ("contract_details", ContractDetailsRequest, CancelContractDetails),
     ("historical_bars", HistoricalBars, CancelHistoricalBars),
-    ("historical_ticks", HistoricalTicks, CancelHistoricalTicks),
-    ("head_timestamp", HeadTimestamp, CancelHeadTimestamp),
+    ("historical_ticks", HistoricalTicksRequest, CancelHistoricalTicks),
+    ("head_timestamp", HeadTimestampRequest, CancelHeadTimestamp),
     ("matching_symbols", MatchingSymbols, None),
     ("current_time_ns", CurrentTimeInMillisRequest, None),
 ]

@@ -21,14 +21,19 @@ from ibfast.wire.requests import (
     ContractDetailsRequest,
     CurrentTimeInMillisRequest,
     CurrentTimeRequest,
-    HeadTimestamp,
+    HeadTimestampRequest,
     HistoricalBars,
-    HistoricalTicks,
+    HistoricalTicksRequest,
     MatchingSymbols,
 )
-from ibfast.wire.responses import ContractData, ContractDataEnd, HistoricalData, HistoricalDataEnd
-from ibfast.wire.responses import HeadTimestamp as HeadTimestampMessage
-from ibfast.wire.responses import HistoricalTicks as HistoricalTicksMessage
+from ibfast.wire.responses import (
+    ContractData,
+    ContractDataEnd,
+    HeadTimestamp,
+    HistoricalData,
+    HistoricalDataEnd,
+    HistoricalTicks,
+)
 from tests.support.conversations import AAPL, answer_details, bars_of, session
 from tests.support.loops import Run
 from tests.support.peer import Caller
@@ -68,14 +73,14 @@ CASES: dict[str, tuple[type, Answer, Ask, Any]] = {
         ("HISTORICAL_DATA", "date", "0714 09:30:00"),
     ),
     "ticks": (
-        HistoricalTicks,
+        HistoricalTicksRequest,
         lambda caller, req_id: caller.write(
             text(caller.version, 98, req_id, 1, "noon", 0, "1.5", "100", "ARCA", "", 1)
         ),
         lambda m: m.historical_ticks("AAPL"), ("HISTORICAL_TICKS_LAST", "time", "noon"),
     ),
     "head": (
-        HeadTimestamp, lambda caller, req_id: caller.write(text(caller.version, 88, req_id)),
+        HeadTimestampRequest, lambda caller, req_id: caller.write(text(caller.version, 88, req_id)),
         lambda m: m.head_timestamp("AAPL"), ("HEAD_TIMESTAMP", "timestamp", ""),
     ),
     "details": (
@@ -104,7 +109,7 @@ def test_an_answer_that_can_t_be_read_fails_its_question_and_names_field_and_val
     kind, answer, ask, expected = CASES[case]
 
     async def gateway(caller: Caller) -> None:
-        if kind in (HistoricalBars, HistoricalTicks, HeadTimestamp):
+        if kind in (HistoricalBars, HistoricalTicksRequest, HeadTimestampRequest):
             await answer_details(caller, AAPL)
         answer(caller, (await caller.request(kind)).req_id)
 
@@ -170,8 +175,8 @@ def test_an_answer_that_comes_twice_in_one_read_counts_once(run: Run) -> None:
         bars = await caller.request(HistoricalBars)
         answer = [HistoricalData(bars.req_id, bars_of(1.5, 2.5)), HistoricalDataEnd(bars.req_id, "", "")]
         caller.send(*answer, *answer)
-        head = await caller.request(HeadTimestamp)
-        caller.send(*[HeadTimestampMessage(head.req_id, "345479400")] * 2)
+        head = await caller.request(HeadTimestampRequest)
+        caller.send(*[HeadTimestamp(head.req_id, "345479400")] * 2)
 
     async def test() -> None:
         async with session(gateway) as manager:
@@ -195,12 +200,12 @@ def test_history_of_a_combination_is_asked_for_as_it_is(run: Run, version: int) 
         caller.send(HistoricalData(bars.req_id, bars_of(-0.05)))
         if version >= 196:
             caller.send(HistoricalDataEnd(bars.req_id, "", ""))
-        head = await caller.request(HeadTimestamp)
+        head = await caller.request(HeadTimestampRequest)
         assert head.contract.sec_type == "BAG"
-        caller.send(HeadTimestampMessage(head.req_id, "345479400"))
-        ticks = await caller.request(HistoricalTicks)
+        caller.send(HeadTimestamp(head.req_id, "345479400"))
+        ticks = await caller.request(HistoricalTicksRequest)
         assert ticks.contract.sec_type == "BAG"
-        caller.send(HistoricalTicksMessage(ticks.req_id, np.zeros(1, HISTORICAL_TICK_LAST), True))
+        caller.send(HistoricalTicks(ticks.req_id, np.zeros(1, HISTORICAL_TICK_LAST), True))
 
     async def test() -> None:
         async with session(gateway, version=version) as manager:
@@ -254,9 +259,9 @@ def test_numpy_s_and_pandas_scalars_are_arguments_like_others(run: Run) -> None:
         bars = await caller.request(HistoricalBars)
         assert (bars.use_rth, bars.end, bars.duration) == (True, "20260105-15:00:00", "60 S")
         caller.send(HistoricalData(bars.req_id, bars_of(1.5)), HistoricalDataEnd(bars.req_id, "", ""))
-        ticks = await caller.request(HistoricalTicks)
+        ticks = await caller.request(HistoricalTicksRequest)
         assert (ticks.number_of_ticks, ticks.ignore_size) == (3, True)
-        caller.send(HistoricalTicksMessage(ticks.req_id, np.zeros(3, HISTORICAL_TICK_LAST), True))
+        caller.send(HistoricalTicks(ticks.req_id, np.zeros(3, HISTORICAL_TICK_LAST), True))
 
     async def test() -> None:
         async with session(gateway) as manager:

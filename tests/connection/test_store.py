@@ -22,9 +22,9 @@ from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
 from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import (
-    HeadTimestamp,
+    HeadTimestampRequest,
     HistoricalBars,
-    HistoricalTicks,
+    HistoricalTicksRequest,
     MarketData,
     MarketDepth,
     RealTimeBars,
@@ -62,8 +62,8 @@ REQUESTS: st.SearchStrategy[SubscriptionRequest] = st.one_of(
 QUOTES = MarketData(0, Contract(con_id=1, symbol="AAPL"))
 SENT: st.SearchStrategy[SentRequest] = st.one_of(
     REQUESTS,
-    st.builds(HistoricalTicks, st.just(0), CONTRACTS, TEXT, TEXT, st.integers(1, 1000), TEXT, st.booleans()),
-    st.builds(HeadTimestamp, st.just(0), CONTRACTS, TEXT, st.booleans()),
+    st.builds(HistoricalTicksRequest, st.just(0), CONTRACTS, TEXT, TEXT, st.integers(1, 1000), TEXT, st.booleans()),
+    st.builds(HeadTimestampRequest, st.just(0), CONTRACTS, TEXT, st.booleans()),
 )
 LOGIN = "a login"
 

@@ -36,7 +36,7 @@ from ibfast.wire.requests import (
     CancelMarketData,
     CancelTickByTick,
     CurrentTimeInMillisRequest,
-    HeadTimestamp,
+    HeadTimestampRequest,
     MarketData,
     MarketDataTypeRequest,
     OpenOrdersRequest,
@@ -438,7 +438,7 @@ def test_identical_historical_questions_share_one_request(run: Run) -> None:
             await manager.qualify("AAPL")
             one, other = await asyncio.gather(manager.head_timestamp("AAPL"), manager.head_timestamp("AAPL"))
             assert one == other
-            assert gateway.received[HeadTimestamp] == 1
+            assert gateway.received[HeadTimestampRequest] == 1
             patient, impatient = (asyncio.create_task(manager.head_timestamp("MSFT")) for _ in range(2))
             await asyncio.sleep(0)
             impatient.cancel()

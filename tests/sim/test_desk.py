@@ -52,9 +52,9 @@ SPX, ES = Index("SPX", "CBOE"), Future("ES", "202612", "CME")
         (requests.HistoricalBars(5, APPLE, "", "366 D", "1 day", "TRADES", False), 321),
         (requests.HistoricalBars(5, APPLE, "20261101 00:00:00 UTC", "1 D", "1 min", "ADJUSTED_LAST", False), 321),
         (requests.HistoricalBars(5, APPLE, "", "60 S", "1 secs", "TRADES", False, 1, True), 321),
-        (requests.HistoricalTicks(5, APPLE, "", "", 10, "TRADES", False), 321),
-        (requests.HistoricalTicks(5, APPLE, "", "20261101 00:00:00 UTC", 1001, "TRADES", False), 321),
-        (requests.HeadTimestamp(5, Stock("NOSUCH"), "TRADES", False), 200),
+        (requests.HistoricalTicksRequest(5, APPLE, "", "", 10, "TRADES", False), 321),
+        (requests.HistoricalTicksRequest(5, APPLE, "", "20261101 00:00:00 UTC", 1001, "TRADES", False), 321),
+        (requests.HeadTimestampRequest(5, Stock("NOSUCH"), "TRADES", False), 200),
         (requests.CancelMarketData(5), 300),
         (requests.CancelTickByTick(5), 300),
         (requests.CancelRealTimeBars(5), 300),
@@ -346,8 +346,8 @@ def test_questions_and_answers() -> None:
     async def test(gateway: Gateway, client: Client, journal: Journal) -> None:
         client.ask(requests.ContractDetailsRequest(1, Future("ES", "", "CME")))
         client.ask(requests.MatchingSymbols(2, "AAP"))
-        client.ask(requests.HeadTimestamp(3, APPLE, "TRADES", True, 1))
-        client.ask(requests.HistoricalTicks(4, APPLE, "", "20261123-14:00:00", 5, "BID_ASK", False))
+        client.ask(requests.HeadTimestampRequest(3, APPLE, "TRADES", True, 1))
+        client.ask(requests.HistoricalTicksRequest(4, APPLE, "", "20261123-14:00:00", 5, "BID_ASK", False))
         client.ask(requests.CurrentTimeInMillisRequest())
         client.ask(requests.ManagedAccountsRequest())
         client.ask(requests.IdsRequest())

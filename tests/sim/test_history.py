@@ -19,7 +19,7 @@ from ibfast.sim import history
 from ibfast.sim.events import Quote, Trade
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
-from ibfast.wire.requests import HistoricalBars, HistoricalTicks
+from ibfast.wire.requests import HistoricalBars, HistoricalTicksRequest
 from ibfast.wire.times import parse_bar_time
 
 NS = 1_000_000_000
@@ -126,7 +126,7 @@ def test_bars_are_records() -> None:
 
 
 def ticks(what: str, *, start: str = "", end: str = "", number: int = 10) -> np.ndarray[Any, Any]:
-    request = HistoricalTicks(7, APPLE.contract, start, end, number, what, use_rth=False)
+    request = HistoricalTicksRequest(7, APPLE.contract, start, end, number, what, use_rth=False)
     return history.historical_ticks(MARKET, APPLE, request, NOW_NS)
 
 

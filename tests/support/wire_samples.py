@@ -94,7 +94,7 @@ all_requests = st.one_of(
     ),
     st.builds(requests.CancelHistoricalBars, req_ids),
     st.builds(
-        requests.HistoricalTicks,
+        requests.HistoricalTicksRequest,
         req_ids,
         contracts,
         texts,
@@ -105,7 +105,7 @@ all_requests = st.one_of(
         st.booleans(),
     ),
     st.builds(requests.CancelHistoricalTicks, req_ids),
-    st.builds(requests.HeadTimestamp, req_ids, contracts, texts, st.booleans(), st.integers(1, 2)),
+    st.builds(requests.HeadTimestampRequest, req_ids, contracts, texts, st.booleans(), st.integers(1, 2)),
     st.builds(requests.CancelHeadTimestamp, req_ids),
     st.builds(requests.ContractDetailsRequest, req_ids, contracts),
     st.builds(requests.CancelContractDetails, req_ids),
@@ -163,12 +163,12 @@ _CALLS = {
         "req_id contract end duration bar_size what_to_show use_rth format_date keep_up_to_date options",
     ),
     requests.CancelHistoricalBars: ("cancelHistoricalData", "req_id"),
-    requests.HistoricalTicks: (
+    requests.HistoricalTicksRequest: (
         "reqHistoricalTicks",
         "req_id contract start end number_of_ticks what_to_show use_rth ignore_size options",
     ),
     requests.CancelHistoricalTicks: ("cancelHistoricalTicks", "req_id"),
-    requests.HeadTimestamp: ("reqHeadTimeStamp", "req_id contract what_to_show use_rth format_date"),
+    requests.HeadTimestampRequest: ("reqHeadTimeStamp", "req_id contract what_to_show use_rth format_date"),
     requests.CancelHeadTimestamp: ("cancelHeadTimeStamp", "req_id"),
     requests.ContractDetailsRequest: ("reqContractDetails", "req_id contract"),
     requests.CancelContractDetails: ("cancelContractData", "req_id"),

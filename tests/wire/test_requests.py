@@ -87,8 +87,8 @@ def test_every_request_has_an_example_at_every_dialect(new_client, request_type)
         requests.MarketDepth: requests.MarketDepth(1, Stock("AAPL"), 5, True),
         requests.RealTimeBars: requests.RealTimeBars(1, Stock("AAPL"), "TRADES", True),
         requests.HistoricalBars: requests.HistoricalBars(1, Stock("AAPL"), "", "1 D", "1 min", "TRADES", True),
-        requests.HistoricalTicks: requests.HistoricalTicks(1, Stock("AAPL"), "", "x", 10, "TRADES", True),
-        requests.HeadTimestamp: requests.HeadTimestamp(1, Stock("AAPL"), "TRADES", True),
+        requests.HistoricalTicksRequest: requests.HistoricalTicksRequest(1, Stock("AAPL"), "", "x", 10, "TRADES", True),
+        requests.HeadTimestampRequest: requests.HeadTimestampRequest(1, Stock("AAPL"), "TRADES", True),
         requests.ContractDetailsRequest: requests.ContractDetailsRequest(1, Stock("AAPL")),
         requests.MatchingSymbols: requests.MatchingSymbols(1, "AA"),
     }.get(request_type)

@@ -36,7 +36,7 @@ from ibfast.policy.pacing.rules import (
     unlimited,
     windows_of,
 )
-from ibfast.wire.requests import HeadTimestamp, HistoricalBars, HistoricalTicks, Request
+from ibfast.wire.requests import HeadTimestampRequest, HistoricalBars, HistoricalTicksRequest, Request
 
 __all__ = ["RULES", "AccountLimits", "Counters", "Lane", "PacingError", "RateLimiter", "Ticket", "TicketState"]
 
@@ -450,7 +450,7 @@ class RateLimiter:
 
 def _shared_key(request: Request) -> Request | None:
     """Return what requests have in common that can share an answer; None for those that can't."""
-    if isinstance(request, HistoricalTicks | HeadTimestamp) or (
+    if isinstance(request, HistoricalTicksRequest | HeadTimestampRequest) or (
         isinstance(request, HistoricalBars) and not request.keep_up_to_date
     ):
         return identity(request)

@@ -71,7 +71,7 @@ _BID_ASK_WEIGHT = 2
 _RATE_RECOVERY_S = 600.0
 _SLOT_RECOVERY_S = 60.0
 
-_HistoricalRequest = requests.HistoricalBars | requests.HistoricalTicks | requests.HeadTimestamp
+_HistoricalRequest = requests.HistoricalBars | requests.HistoricalTicksRequest | requests.HeadTimestampRequest
 _Subscription = requests.MarketData | requests.RealTimeBars | requests.TickByTick | requests.MarketDepth
 _Cancel = (
     requests.CancelContractDetails

@@ -12,7 +12,14 @@ from ibfast.config.sections import PacingConfig
 from ibfast.contracts import Contract
 from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter
 from ibfast.policy.pacing.rules import RULES, charges, windows_of
-from ibfast.wire.requests import HeadTimestamp, HistoricalBars, HistoricalTicks, MarketData, RealTimeBars, TickByTick
+from ibfast.wire.requests import (
+    HeadTimestampRequest,
+    HistoricalBars,
+    HistoricalTicksRequest,
+    MarketData,
+    RealTimeBars,
+    TickByTick,
+)
 from ibfast.wire.requests import Request as AnyRequest
 
 SPAN_S = RULES["tick_by_tick_instrument"].span_s
@@ -32,8 +39,8 @@ MAKERS: tuple[Callable[[int, int], AnyRequest], ...] = (
     lambda n, k: HistoricalBars(n, contract(k), f"{n}", "60 S", "5 secs", "TRADES", True),
     lambda n, k: HistoricalBars(n, contract(k), "", "60 S", "5 secs", "TRADES", True, keep_up_to_date=True),
     lambda n, k: HistoricalBars(n, contract(k), f"{n}", "1 D", "1 hour", "TRADES", True),
-    lambda n, k: HistoricalTicks(n, contract(k), f"{n}", "", 1000, "BID_ASK", True),
-    lambda n, k: HeadTimestamp(n, contract(k), "TRADES", True),
+    lambda n, k: HistoricalTicksRequest(n, contract(k), f"{n}", "", 1000, "BID_ASK", True),
+    lambda n, k: HeadTimestampRequest(n, contract(k), "TRADES", True),
     lambda n, k: RealTimeBars(n, contract(k), "TRADES", True),
     lambda n, k: MarketData(n, contract(k)),
     lambda n, k: MarketData(n, contract(k), snapshot=True, regulatory_snapshot=True),
@@ -94,7 +101,7 @@ def test_who_continues_waits_as_who_has_never_stopped(
 
 def test_a_source_counts_once() -> None:
     account = AccountLimits(PacingConfig())
-    sent: Sent = [(HeadTimestamp(1, contract(1), "TRADES", True), 0.0)]
+    sent: Sent = [(HeadTimestampRequest(1, contract(1), "TRADES", True), 0.0)]
     for source in ("one", "one", "another"):
         account.restore(source, sent, 1.0)
     assert account.ledger.used("historical", 1.0) == 2

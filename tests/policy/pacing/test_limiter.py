@@ -16,9 +16,9 @@ from ibfast.wire.requests import (
     CancelMarketData,
     ContractDetailsRequest,
     CurrentTimeRequest,
-    HeadTimestamp,
+    HeadTimestampRequest,
     HistoricalBars,
-    HistoricalTicks,
+    HistoricalTicksRequest,
     MarketData,
     MarketDepth,
     RealTimeBars,
@@ -231,7 +231,11 @@ def test_connections_share_windows_of_the_account_and_no_rate() -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [bars(), HeadTimestamp(1, contract(), "TRADES", True), HistoricalTicks(1, contract(), "", "x", 9, "TRADES", True)],
+    [
+        bars(),
+        HeadTimestampRequest(1, contract(), "TRADES", True),
+        HistoricalTicksRequest(1, contract(), "", "x", 9, "TRADES", True),
+    ],
 )
 def test_identical_historical_requests_are_one(request_: Request) -> None:
     limiter = RateLimiter(PacingConfig())

@@ -24,9 +24,9 @@ from ibfast.sim.history import BAR_SECONDS
 from ibfast.wire.requests import (
     CancelMarketData,
     ContractDetailsRequest,
-    HeadTimestamp,
+    HeadTimestampRequest,
     HistoricalBars,
-    HistoricalTicks,
+    HistoricalTicksRequest,
     MarketData,
     MarketDepth,
     RealTimeBars,
@@ -34,7 +34,7 @@ from ibfast.wire.requests import (
     TickByTick,
 )
 
-HISTORICAL = (HistoricalBars, HistoricalTicks, HeadTimestamp)
+HISTORICAL = (HistoricalBars, HistoricalTicksRequest, HeadTimestampRequest)
 
 RATE, BURST = 50, 5
 GATE = ("rate", "ahead")
@@ -92,8 +92,8 @@ MAKERS: dict[str, Callable[[int, int], Request]] = {
     "same bars": lambda n, k: HistoricalBars(n, stock(k), "", "60 S", "30 secs", "MIDPOINT", True),
     "kept bars": lambda n, k: HistoricalBars(n, stock(k), "", "60 S", "5 secs", "TRADES", True, keep_up_to_date=True),
     "long bars": lambda n, k: HistoricalBars(n, stock(k), f"{n}", "1 D", "1 hour", "TRADES", True),
-    "quotes": lambda n, k: HistoricalTicks(n, stock(k), f"{n}", "", 1000, "BID_ASK", True),
-    "head": lambda n, k: HeadTimestamp(n, stock(k), "TRADES", True),
+    "quotes": lambda n, k: HistoricalTicksRequest(n, stock(k), f"{n}", "", 1000, "BID_ASK", True),
+    "head": lambda n, k: HeadTimestampRequest(n, stock(k), "TRADES", True),
     "details": lambda n, k: ContractDetailsRequest(n, stock(k)),
     "cancel": lambda n, k: CancelMarketData(n),
 }

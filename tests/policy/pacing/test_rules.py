@@ -87,7 +87,9 @@ def test_every_request_has_a_lane(kind: type) -> None:
     lane = lane_of(example(kind))
     assert (lane is Lane.CANCEL) == kind.__name__.startswith("Cancel")
     assert (lane is Lane.QUESTION) == (kind.__name__ in ("ContractDetailsRequest", "MatchingSymbols"))
-    assert (lane is Lane.HISTORY) == (kind.__name__ in ("HistoricalBars", "HistoricalTicks", "HeadTimestamp"))
+    assert (lane is Lane.HISTORY) == (
+        kind.__name__ in ("HistoricalBars", "HistoricalTicksRequest", "HeadTimestampRequest")
+    )
     subscriptions = ("MarketData", "TickByTick", "MarketDepth", "RealTimeBars")
     assert (lane is Lane.SUBSCRIBE) == (kind.__name__ in subscriptions)
     if lane in (Lane.CANCEL, Lane.CONTROL):
@@ -117,8 +119,8 @@ def test_only_bars_of_30_s_or_less_are_rationed(bar_size: str) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        requests.HistoricalTicks(1, AAPL, "", "20260105-15:00:00", 1000, "BID_ASK", True),
-        requests.HeadTimestamp(1, AAPL, "BID_ASK", True),
+        requests.HistoricalTicksRequest(1, AAPL, "", "20260105-15:00:00", 1000, "BID_ASK", True),
+        requests.HeadTimestampRequest(1, AAPL, "BID_ASK", True),
         bars(what="BID_ASK"),
     ],
 )
