@@ -16,10 +16,11 @@ from typing import TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from ibfast.records import NS_PER_S
+
 __all__ = ["Histogram", "Reading", "Watch"]
 
 NAMESPACE = "ibfast_"
-NS_PER_S = 1_000_000_000
 NBUCKETS = 65  # bucket k holds 2**(k-1) < ns <= 2**k, and 64 is more than any clock of 64 bits can tell
 EXPOSED = range(4, 41)  # from 16 ns, half a message's decoding, to 1100 s, more than the longest pacing window
 VALID_NAME = re.compile(r"[a-z][a-z0-9_]*")

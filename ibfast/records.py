@@ -1,4 +1,4 @@
-"""What every layer knows of records: their kinds, gaps and their causes, absent numbers, and the dtypes of history.
+"""What every layer knows of records: families, kinds, gaps, units of time, absent numbers, the dtypes of history.
 
 Times are int64 nanoseconds UTC; absent numbers are NaN. Every field of every row is aligned, as polars and C want it.
 
@@ -13,16 +13,27 @@ from enum import IntEnum
 import numpy as np
 
 __all__ = [
+    "DAY_S",
+    "FAMILIES",
     "HISTORICAL_BAR",
     "HISTORICAL_TICK_BID_ASK",
     "HISTORICAL_TICK_LAST",
     "HISTORICAL_TICK_MIDPOINT",
+    "NS_PER_MS",
+    "NS_PER_S",
     "UNSET_DOUBLE",
     "UNSET_INTEGER",
     "GapCause",
     "Kind",
     "Scope",
 ]
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+DAY_S = 86_400
+
+FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
+"""Kinds of records that a market brings, in the order of the binary stream format. Each has a ring of that name."""
 
 UNSET_INTEGER = 2**31 - 1
 """IB's clients show this where a message has no number of type int."""

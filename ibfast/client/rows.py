@@ -15,13 +15,13 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ibfast.client.updates import FAMILIES, TEXT_FIELDS, Arrival, Batch, Texts
+from ibfast.client.updates import TEXT_FIELDS, Arrival, Batch, Texts
 from ibfast.codec._frame_decoder import FrameDecoder
 from ibfast.codec.positions import CLASSES, class_of, seq_of
 from ibfast.codec.spec import ChannelSpec
 from ibfast.errors import ProtocolError
 from ibfast.feed._feed import DTYPES
-from ibfast.records import Kind
+from ibfast.records import FAMILIES, Kind
 
 __all__ = ["DIALECTS", "ChannelInfo", "JsonRows", "LagOf", "Received", "Rows", "number_of", "text_of", "whole_of"]
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ibfast.records import GapCause, Kind, Scope
 
 __all__ = [
-    "FAMILIES",
     "TEXT_FIELDS",
     "Arrival",
     "Bar",
@@ -40,9 +39,6 @@ __all__ = [
     "Update",
     "updates_of",
 ]
-
-FAMILIES = ("ticks", "trades", "quotes", "depth", "bars", "greeks")
-"""The rings whose rows a stream carries."""
 
 TEXT_FIELDS = frozenset({"text", "exchange", "conditions", "market_maker"})
 """Fields of rows that are ids of texts."""

@@ -18,14 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast.errors import ProtocolError
+from ibfast.records import FAMILIES
 
-__all__ = ["FAMILIES", "LAG_REASONS", "UNITS_NS", "ChannelSpec", "Grids", "grid_of", "lag_frame", "text_frame"]
+__all__ = ["LAG_REASONS", "UNITS_NS", "ChannelSpec", "Grids", "grid_of", "lag_frame", "text_frame"]
 
 Grid = tuple[int, int]
 T = TypeVar("T", int, bool)
-
-FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
-"""The families in the order in which a channel has them."""
 
 UNITS_NS = {"us": 1000, "ns": 1}
 LAG_REASONS = ("slow", "overrun", "incomplete")

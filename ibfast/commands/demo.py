@@ -34,7 +34,7 @@ from ibfast.errors import ConfigError, ConnectError, RequestError, StreamError
 from ibfast.fanout.server import FanoutServer
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
-from ibfast.records import Kind
+from ibfast.records import NS_PER_S, Kind
 from ibfast.wire.ids import MarketDataType
 
 __all__ = ["DemoOptions", "demo"]
@@ -47,7 +47,6 @@ REFRESH_S = 0.25
 # A replay that brings nothing new for so long has ended, or is stuck.
 STALL_S = 10.0
 INTERRUPTED = 130
-NS_PER_S = 1_000_000_000
 MILLION = 1_000_000
 
 

@@ -20,11 +20,11 @@ from ibfast.errors import ConfigError
 from ibfast.fanout.access.permissions import Permissions
 from ibfast.fanout.access.token_files import NAME, parse_tokens, read_guarded
 from ibfast.fanout.access.tokens import digest_of
+from ibfast.records import DAY_S
 
 __all__ = ["add_parser"]
 
 TOKEN_BYTES = 32
-DAY_S = 86_400
 MAX_DAYS = 36_500
 
 EXAMPLES = """examples:

@@ -27,14 +27,12 @@ from ibfast.connection.owner import Owner
 from ibfast.errors import NotConnectedError, RequestError
 from ibfast.feed.feed import BACKFILL_KINDS, Feed
 from ibfast.policy.subscription import Gap, Subscription, SubscriptionRequest, SubscriptionState
-from ibfast.records import HISTORICAL_BAR, GapCause, Scope
+from ibfast.records import DAY_S, HISTORICAL_BAR, NS_PER_S, GapCause, Scope
 from ibfast.wire.requests import HistoricalBars, MarketData, RealTimeBars, TickByTick
 
 __all__ = ["Backfiller", "Source", "Step", "bar_page", "bar_step", "range_of", "rows_of", "sources_of", "tick_step",
            "unseen"]  # fmt: skip
 
-NS = 1_000_000_000
-DAY_S = 86_400
 # IB gives no more ticks in one answer; an answer with fewer is complete up to its newest tick.
 MOST_TICKS = 1000
 # Within what IB allows for every bar size from 1 s to 1 day (IBKR Campus, historical bars, "step sizes").
@@ -162,7 +160,7 @@ def range_of(source: Source, first_ns: int, last_ns: int) -> tuple[int, int]:
         source: bars are asked for from the one that was interrupted to the last one that has ended.
         first_ns, last_ns: UTC, when the last record before the gap came, and the first one after it.
     """
-    first_s, last_s = first_ns // NS - EDGE_S, last_ns // NS
+    first_s, last_s = first_ns // NS_PER_S - EDGE_S, last_ns // NS_PER_S
     if source.bar_s:
         return first_s // source.bar_s * source.bar_s, last_s // source.bar_s * source.bar_s
     return first_s, last_s + 1
@@ -174,7 +172,7 @@ def tick_step(event_ns: NDArray[np.int64], at_s: int, end_s: int) -> Step:
     The newest second of a full answer may be incomplete, and is left to the next request. An answer without ticks from
     `at_s` on ends the range: there are none. Every step but the last one moves on by a second or more.
     """
-    seconds = event_ns // NS
+    seconds = event_ns // NS_PER_S
     newest = int(seconds.max(initial=-1))
     is_full = len(seconds) >= MOST_TICKS
     if newest < at_s:
@@ -196,7 +194,7 @@ def bar_page(source: Source, at_s: int, end_s: int) -> tuple[int, str]:
 
 def bar_step(event_ns: NDArray[np.int64], at_s: int, page_end_s: int) -> Step:
     """Take in an answer to a request for the bars that begin between `at_s` and `page_end_s`."""
-    seconds = event_ns // NS
+    seconds = event_ns // NS_PER_S
     return Step((seconds >= at_s) & (seconds < page_end_s), page_end_s)
 
 
@@ -405,7 +403,7 @@ class Backfiller:
     def _known(self, job: _Job) -> NDArray[np.void]:
         """Return the rows of the job's time that the subscription has brought already, as far as the ring has them."""
         rows: NDArray[Any] = self._owner.feed.rings[job.source.ring].reader(start="oldest").read()
-        at_s = rows["event_ns"] // NS
+        at_s = rows["event_ns"] // NS_PER_S
         is_known = np.isin(rows["req_id"], [*job.subscription.req_ids]) & (at_s >= job.at_s) & (at_s < job.end_s)
         return np.asarray(rows[is_known])
 
@@ -433,14 +431,14 @@ class Backfiller:
             time.time_ns(), Scope.SUBSCRIPTION, GapCause.BACKFILLED,
             instrument=subscription.instrument, req_id=subscription.newest_req_id,
             first_seq=filled.first_seq, last_seq=filled.last_seq,
-            first_ns=filled.first_s * NS, last_ns=job.at_s * NS, count=filled.count, recovered=True,
+            first_ns=filled.first_s * NS_PER_S, last_ns=job.at_s * NS_PER_S, count=filled.count, recovered=True,
         )  # fmt: skip
         self._tell("backfilled", replace(job, at_s=filled.first_s, end_s=job.at_s), rows=filled.count)
 
     def _tell(self, name: str, job: _Job, **fields: object) -> None:
         self._owner.monitor.event(
-            name, subscription=job.subscription.name, ring=job.source.ring, first_ns=job.at_s * NS,
-            last_ns=job.end_s * NS, **fields,
+            name, subscription=job.subscription.name, ring=job.source.ring, first_ns=job.at_s * NS_PER_S,
+            last_ns=job.end_s * NS_PER_S, **fields,
         )  # fmt: skip
 
 

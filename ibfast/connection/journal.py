@@ -15,14 +15,14 @@ from ibfast.errors import StoreError
 from ibfast.policy.pacing.limiter import Ticket
 from ibfast.policy.pacing.rules import LONGEST_SPAN_S, windows_of
 from ibfast.policy.subscription import Subscription
+from ibfast.records import NS_PER_S
 
 __all__ = ["Book"]
 
 # How often it is written that the session lives: by so much too early begins the gap that a killed process leaves.
 ALIVE_S = 5.0
 LEASE_S = 60.0
-NS = 1_000_000_000
-LONGEST_SPAN_NS = int(LONGEST_SPAN_S * NS)
+LONGEST_SPAN_NS = int(LONGEST_SPAN_S * NS_PER_S)
 
 
 class Book:
@@ -84,7 +84,7 @@ class Book:
         except StoreError as error:
             self._tell(error)
         source = self._store.path.resolve(), self._login
-        limits.restore(source, [(item.request, now_s - (now_ns - item.at_ns) / NS) for item in sent], now_s)
+        limits.restore(source, [(item.request, now_s - (now_ns - item.at_ns) / NS_PER_S) for item in sent], now_s)
 
     def close(self) -> None:
         """Close the store, and give leases back; what is declared stays in it."""
@@ -153,7 +153,7 @@ class Book:
             return True
         now_ns = time.time_ns()
         try:
-            is_ours = self._store.lease(self._gateway, client_id, now_ns, now_ns + int(LEASE_S * NS))
+            is_ours = self._store.lease(self._gateway, client_id, now_ns, now_ns + int(LEASE_S * NS_PER_S))
         except StoreError as error:
             self._tell(error)
             return True

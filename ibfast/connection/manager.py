@@ -33,7 +33,7 @@ from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, TicketState
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
-from ibfast.records import Kind
+from ibfast.records import NS_PER_S, Kind
 from ibfast.scalars import whole
 from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import HistoricalBars
@@ -44,7 +44,6 @@ __all__ = ["IBKRConnectionManager", "feed_of", "limits_of"]
 logger = logging.getLogger("ibfast")
 _log_rate = LogRate()
 
-NS_PER_S = 1_000_000_000
 # Without a list in the configuration, so many client ids after the configured one are tried at a reconnect.
 SPARE_CLIENT_IDS = 3
 

@@ -20,7 +20,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.metrics_core import Metric
 
 from ibfast.log_rate import LogRate
-from ibfast.metrics import NS_PER_S, Histogram, Reading, Watch
+from ibfast.metrics import Histogram, Reading, Watch
+from ibfast.records import NS_PER_S
 from ibfast.shown import fields_shown, shown
 
 __all__ = ["LEVELS", "ConnectionMonitor", "Event", "Health", "Transition"]

@@ -28,7 +28,7 @@ from ibfast.lately import Lately
 from ibfast.policy.pacing.clock import CLOCK_REQUESTS
 from ibfast.policy.pacing.limiter import Ticket, TicketState
 from ibfast.policy.reconnect.breaker import CircuitBreaker
-from ibfast.records import HISTORICAL_BAR
+from ibfast.records import HISTORICAL_BAR, NS_PER_S
 from ibfast.scalars import flag, moment, text, whole
 from ibfast.shown import shown
 from ibfast.wire import responses
@@ -430,7 +430,7 @@ class Questions:
                 self._clock_queries.remove(query)
         if isinstance(message, responses.CurrentTimeInMillis):
             return message.time_ms * 1_000_000
-        return int(message.time_s) * 1_000_000_000
+        return int(message.time_s) * NS_PER_S
 
 
 def _too_slow(config: Config) -> TimeoutError:

@@ -30,7 +30,7 @@ from ibfast.policy.health.heartbeat import HeartbeatMonitor, LinkHealth
 from ibfast.policy.reconnect.breaker import CircuitBreaker
 from ibfast.policy.reconnect.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
-from ibfast.records import GapCause, Scope
+from ibfast.records import NS_PER_S, GapCause, Scope
 from ibfast.shown import shown
 from ibfast.wire import responses
 from ibfast.wire.responses import ErrorMessage
@@ -48,7 +48,6 @@ YOUNG_S = 60.0
 SETTLED_S = 30.0
 # How long a socket may take to close.
 CLOSE_TIMEOUT_S = 2.0
-NS = 1_000_000_000
 
 P = ParamSpec("P")
 
@@ -292,7 +291,7 @@ class Supervisor:
         self.lines.poll(now_s)
         self.last_error = error
         # Nothing has come since the last bytes, however long it took to notice.
-        first_seq, first_ns = self._feed.seq + 1, time.time_ns() - int((now_s - self._heard_s) * NS)
+        first_seq, first_ns = self._feed.seq + 1, time.time_ns() - int((now_s - self._heard_s) * NS_PER_S)
         self._outage = first_seq, first_ns, self._heard_s
         self._record_outage(first_seq, first_ns)
         self._forget_link()
@@ -420,7 +419,7 @@ class Supervisor:
         event_ns = self._feed.last["last_event_ns"][instruments].tolist()
         for instrument, at_ns in zip(instruments, event_ns, strict=True):
             if at_ns:
-                self.heartbeat.dated(instrument, at_ns / NS, now_s)
+                self.heartbeat.dated(instrument, at_ns / NS_PER_S, now_s)
 
     def _check_link(self, now_s: float) -> None:
         self._link_health = self.heartbeat.link(now_s)
@@ -656,7 +655,7 @@ class Supervisor:
             if asked_s is not None:
                 self._session.caught_up(asked_s)
             if rtt_s is not None:
-                self._monitor.round_trip.observe(int(rtt_s * NS))
+                self._monitor.round_trip.observe(int(rtt_s * NS_PER_S))
         elif isinstance(message, responses.RerouteMarketData | responses.RerouteMarketDepth):
             subscription = self._session.of_request(message.req_id)
             if subscription is not None:

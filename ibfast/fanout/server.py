@@ -58,14 +58,13 @@ from ibfast.fanout.upstream import Source, Upstreams
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
 from ibfast.logs import wire_logger
+from ibfast.records import NS_PER_MS, NS_PER_S
 
 __all__ = ["FanoutServer"]
 
 logger = logging.getLogger("ibfast")
 _wire_logger = wire_logger("ibfast.fanout.wire")
 
-NS_PER_MS = 1_000_000
-NS_PER_S = 1_000_000_000
 
 LOOK_S = 0.05
 """How often connections are looked at that can't take more, and single snapshots that wait."""

@@ -15,10 +15,10 @@ from ibfast.fanout.encoding.batcher import Lane, Seat
 from ibfast.fanout.messages import Subscribe
 from ibfast.fanout.upstream import Upstream
 from ibfast.feed.feed import FeedView
+from ibfast.records import NS_PER_MS
 
 __all__ = ["Subscription"]
 
-NS_PER_MS = 1_000_000
 UNITS_NS = {"us": 1000, "ns": 1}
 
 

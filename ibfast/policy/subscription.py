@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
-from ibfast.records import GapCause, Scope
+from ibfast.records import NS_PER_S, GapCause, Scope
 from ibfast.wire.requests import (
     CancelHistoricalBars,
     CancelMarketData,
@@ -48,11 +48,10 @@ SUBSCRIPTION_REQUESTS = (MarketData, TickByTick, MarketDepth, RealTimeBars, Hist
 CANCELS = (CancelMarketData, CancelTickByTick, CancelMarketDepth, CancelRealTimeBars, CancelHistoricalBars)
 
 
-NS = 1_000_000_000
 # A record is noticed up to so much later than it was read, by a clock that never steps.
 NOTICED_S = 0.25
 # So far apart two clocks must be before one of them counts as set back.
-STEP_NS = NS
+STEP_NS = NS_PER_S
 
 
 class SubscriptionState(StrEnum):
@@ -213,7 +212,7 @@ def begin_ns(first_ns: int, last_ns: int, elapsed_s: float | None) -> int:
     """
     if elapsed_s is None:
         return first_ns if first_ns <= last_ns else 0
-    measured_ns = last_ns - int((elapsed_s + NOTICED_S) * NS)
+    measured_ns = last_ns - int((elapsed_s + NOTICED_S) * NS_PER_S)
     return measured_ns if first_ns > min(last_ns, measured_ns + STEP_NS) else first_ns
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ibfast.contracts import Contract
 from ibfast.errors import RequestError
+from ibfast.records import NS_PER_MS, NS_PER_S
 from ibfast.sim.codec import UnknownRequest
 from ibfast.sim.nothing import empty_answer
 from ibfast.sim.streams import Message
@@ -19,7 +20,6 @@ from ibfast.wire.ids import Outgoing
 
 __all__ = ["Answers"]
 
-_NS, _NS_PER_MS = 1_000_000_000, 1_000_000
 _NO_SECURITY, _VALIDATION, _NO_REQUEST = 200, 321, -1
 _ORDER_LISTS = (Outgoing.REQ_OPEN_ORDERS, Outgoing.REQ_ALL_OPEN_ORDERS, Outgoing.REQ_AUTO_OPEN_ORDERS)
 
@@ -51,9 +51,9 @@ class Answers:
             case requests.MatchingSymbols():
                 yield self._matching_symbols(request)
             case requests.CurrentTimeRequest():
-                yield responses.CurrentTime(now_ns // _NS)
+                yield responses.CurrentTime(now_ns // NS_PER_S)
             case requests.CurrentTimeInMillisRequest():
-                yield responses.CurrentTimeInMillis(now_ns // _NS_PER_MS)
+                yield responses.CurrentTimeInMillis(now_ns // NS_PER_MS)
             case requests.IdsRequest():
                 yield responses.NextValidId(1)
             case requests.ManagedAccountsRequest():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ibfast.records import NS_PER_S
 from ibfast.sim.channel import Channel, midpoint
 from ibfast.sim.codec import HistoricalDataUpdate, RealTimeBar
 from ibfast.sim.events import Quote, Size, Trade
@@ -16,10 +17,9 @@ from ibfast.sim.streams import Send
 __all__ = ["REAL_TIME_BAR_S", "BarBuilder", "HistoricalUpdateStream", "RealTimeBarStream"]
 
 REAL_TIME_BAR_S = 5
-_NS = 1_000_000_000
 _NO_VOLUME = -1
 _WAP_DECIMALS = 6
-_UPDATE_INTERVAL_NS = _NS
+_UPDATE_INTERVAL_NS = NS_PER_S
 
 
 class BarBuilder:
@@ -103,17 +103,17 @@ class RealTimeBarStream:
         self._send = send
         self.req_id = req_id
         self._builder = builder
-        self._starts_s = (now_ns // _NS // REAL_TIME_BAR_S + 1) * REAL_TIME_BAR_S
-        self.due_ns = (self._starts_s + REAL_TIME_BAR_S) * _NS
+        self._starts_s = (now_ns // NS_PER_S // REAL_TIME_BAR_S + 1) * REAL_TIME_BAR_S
+        self.due_ns = (self._starts_s + REAL_TIME_BAR_S) * NS_PER_S
 
     def on_quote(self, quote: Quote, before: Quote) -> None:
         """Count a quote."""
-        if quote.ts_ns >= self._starts_s * _NS:
+        if quote.ts_ns >= self._starts_s * NS_PER_S:
             self._builder.on_quote(quote)
 
     def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
         """Count a trade."""
-        if trade.ts_ns >= self._starts_s * _NS:
+        if trade.ts_ns >= self._starts_s * NS_PER_S:
             self._builder.on_trade(trade)
 
     def on_clock(self) -> None:
@@ -126,7 +126,7 @@ class RealTimeBarStream:
             )
         bar.begin()
         self._starts_s += REAL_TIME_BAR_S
-        self.due_ns += REAL_TIME_BAR_S * _NS
+        self.due_ns += REAL_TIME_BAR_S * NS_PER_S
 
 
 class HistoricalUpdateStream:
@@ -177,7 +177,7 @@ class HistoricalUpdateStream:
 
     def _turn(self, ts_ns: int) -> None:
         """Begin a new bar if `ts_ns` lies behind the present one."""
-        elapsed = (ts_ns // _NS - self._start_s) // self._bar_s
+        elapsed = (ts_ns // NS_PER_S - self._start_s) // self._bar_s
         if elapsed > 0:
             self._update()
             self._start_s += elapsed * self._bar_s

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ibfast.errors import DecodeError, UnsupportedError
+from ibfast.records import NS_PER_S
 from ibfast.sim.tick_codec import encode as encode_tick
 from ibfast.sim.tick_codec import is_tick
 from ibfast.sim.ticks import (
@@ -37,7 +38,6 @@ from ibfast.wire.layout import Layout, read_protobuf, read_text, write_protobuf,
 from ibfast.wire.records import Records, bars_to_protobuf, ticks_to_protobuf, write_bars, write_ticks
 from ibfast.wire.requests import Request
 from ibfast.wire.responses import Response
-from ibfast.wire.times import NS_PER_S
 
 __all__ = [
     "DatedBars",

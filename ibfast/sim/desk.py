@@ -13,6 +13,7 @@ from functools import partial
 
 from ibfast.contracts import Contract
 from ibfast.errors import RequestError, UnsupportedError
+from ibfast.records import NS_PER_S
 from ibfast.sim import history
 from ibfast.sim.bars import BarBuilder, HistoricalUpdateStream, RealTimeBarStream
 from ibfast.sim.channel import Channel, Listener, Timed
@@ -30,7 +31,6 @@ from ibfast.wire.records import Records
 
 __all__ = ["Desk"]
 
-_NS = 1_000_000_000
 _NO_SECURITY, _UNKNOWN_ID, _UNKNOWN_DEPTH, _VALIDATION, _DUPLICATE_ID = 200, 300, 310, 321, 322
 _NOT_SUBSCRIBED, _NO_HISTORY, _NO_DEEP_DATA, _DELAYED_SHOWN, _NO_TICK_BY_TICK = 354, 366, 10092, 10167, 10189
 _HISTORICAL, _REAL_TIME_BARS_REFUSED, _DISCONNECTED = 162, 420, 10182
@@ -281,8 +281,8 @@ class Desk:
             return
         channel = self._gateway.channel(instrument)
         builder = BarBuilder(what, channel.value(what))
-        start_s = now_ns // _NS // window.bar_s * window.bar_s
-        if len(bars) and bars[-1]["event_ns"] == start_s * _NS:
+        start_s = now_ns // NS_PER_S // window.bar_s * window.bar_s
+        if len(bars) and bars[-1]["event_ns"] == start_s * NS_PER_S:
             builder.resume(*bars[-1].item()[1:])
         subscription = self._subscription(Family.HISTORY, req_id, instrument)
         stream = HistoricalUpdateStream(subscription.send, req_id, builder, start_s, window.bar_s, write_date, now_ns)
@@ -314,7 +314,7 @@ class Desk:
             history.write_date(at_s, 1, history.DATE_TEXT, instrument, names_zone=version >= _ZONE_NAMED_SINCE)
             for at_s in (window.begins_s, window.ends_s)
         )
-        dates = tuple(write_date(event_ns // _NS) for event_ns in bars["event_ns"].tolist())
+        dates = tuple(write_date(event_ns // NS_PER_S) for event_ns in bars["event_ns"].tolist())
         self._send(DatedBars(req_id, bars, dates, begins, ends))
         if version >= ServerVersion.HISTORICAL_DATA_END:
             self._send(responses.HistoricalDataEnd(req_id, begins, ends))

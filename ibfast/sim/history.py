@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ibfast.errors import RequestError
-from ibfast.records import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
+from ibfast.records import (
+    DAY_S,
+    HISTORICAL_BAR,
+    HISTORICAL_TICK_BID_ASK,
+    HISTORICAL_TICK_LAST,
+    HISTORICAL_TICK_MIDPOINT,
+    NS_PER_S,
+)
 from ibfast.sim.channel import midpoint
 from ibfast.sim.events import Quote, Source, Trade
 from ibfast.sim.instruments import Instrument
@@ -34,8 +41,6 @@ __all__ = [
     "write_utc",
 ]
 
-_NS = 1_000_000_000
-_DAY_S = 86_400
 BAR_SECONDS = {
     "1 secs": 1,
     "5 secs": 5,
@@ -55,20 +60,20 @@ BAR_SECONDS = {
     "3 hours": 10_800,
     "4 hours": 14_400,
     "8 hours": 28_800,
-    "1 day": _DAY_S,
+    "1 day": DAY_S,
 }
 """IB's bar sizes."""
 
 _DURATION = re.compile(r"([1-9][0-9]{0,4}) ([SDWMY])")
-_DURATION_UNIT_S = {"S": 1, "D": _DAY_S, "W": 7 * _DAY_S, "M": 30 * _DAY_S, "Y": 365 * _DAY_S}
+_DURATION_UNIT_S = {"S": 1, "D": DAY_S, "W": 7 * DAY_S, "M": 30 * DAY_S, "Y": 365 * DAY_S}
 _WEEKEND = 5
 _MOST_DAYS = 365
 _LEAST_KEPT_BAR_S = 5
 _MOST_BARS = 20_000
 _SESSION_SEARCH_DAYS = 6
 MOST_TICKS = 1000
-_TICKS_REACH_NS = 3600 * _NS
-_TICKS_STEP_NS = 60 * _NS
+_TICKS_REACH_NS = 3600 * NS_PER_S
+_TICKS_STEP_NS = 60 * NS_PER_S
 _TRADE_BARS = ("TRADES", "ADJUSTED_LAST")
 _QUOTE_BARS = ("MIDPOINT", "BID", "ASK", "BID_ASK")
 _VALIDATION, _NO_DATA = 321, 162
@@ -101,8 +106,8 @@ def bar_window(request: HistoricalBars, instrument: Instrument, now_ns: int) -> 
         raise _invalid(req_id, f"Invalid duration {request.duration!r}")
     _check_what(req_id, request.what_to_show, instrument, _TRADE_BARS + _QUOTE_BARS)
     number, unit = int(match[1]), match[2]
-    if unit == "S" and number > _DAY_S:
-        raise _invalid(req_id, f"Historical data requests for durations longer than {_DAY_S} seconds are made in days")
+    if unit == "S" and number > DAY_S:
+        raise _invalid(req_id, f"Historical data requests for durations longer than {DAY_S} seconds are made in days")
     if unit == "D" and number > _MOST_DAYS:
         raise _invalid(
             req_id, f"Historical data requests for durations longer than {_MOST_DAYS} days are made in years"
@@ -112,11 +117,11 @@ def bar_window(request: HistoricalBars, instrument: Instrument, now_ns: int) -> 
     if request.keep_up_to_date and bar_s < _LEAST_KEPT_BAR_S:
         raise _invalid(req_id, f"Bars of less than {_LEAST_KEPT_BAR_S} seconds can't be kept up to date")
     zone = zone_of(instrument.hours.zone)
-    ends_s = now_ns // _NS if not request.end else _parse_time(req_id, request.end, zone)
+    ends_s = now_ns // NS_PER_S if not request.end else _parse_time(req_id, request.end, zone)
     begins_s = ends_s - number * _DURATION_UNIT_S[unit]
     if (ends_s - begins_s) // bar_s > _MOST_BARS:
         raise _no_data(req_id, "invalid step: too many bars")
-    if bar_s == _DAY_S:
+    if bar_s == DAY_S:
         starts = _days(ends_s, number) if unit == "D" else _weekdays(begins_s, ends_s)
     else:
         first = -(-begins_s // bar_s) * bar_s
@@ -133,7 +138,7 @@ def historical_bars(
     what_to_show = "TRADES" if what_to_show in _TRADE_BARS else what_to_show
     columns = source.bars(instrument.con_id, what_to_show, window.start_s, window.bar_s)
     bars = np.zeros(len(columns.start_s), HISTORICAL_BAR)
-    bars["event_ns"] = columns.start_s * _NS
+    bars["event_ns"] = columns.start_s * NS_PER_S
     for name in ("open", "high", "low", "close", "volume", "wap", "count"):
         bars[name] = getattr(columns, name)
     return bars
@@ -155,9 +160,9 @@ def historical_ticks(
         raise _invalid(req_id, "one of start and end must be given, not both")
     zone = zone_of(instrument.hours.zone)
     if request.start:
-        start_ns = _parse_time(req_id, request.start, zone) * _NS
+        start_ns = _parse_time(req_id, request.start, zone) * NS_PER_S
         return _ticks_after(source, instrument, request, start_ns, now_ns)
-    end_ns = min(_parse_time(req_id, request.end, zone) * _NS, now_ns)
+    end_ns = min(_parse_time(req_id, request.end, zone) * NS_PER_S, now_ns)
     return last_ticks(source, instrument, request.what_to_show, request.number_of_ticks, end_ns)
 
 
@@ -177,7 +182,7 @@ def last_ticks(
 def write_date(start_s: int, bar_s: int, format_date: int, instrument: Instrument, *, names_zone: bool) -> str:
     """Write the begin of a bar as a request wants it: a date for daily bars, else text in the instrument's zone (format
     1, with the zone's name from some server version on) or epoch seconds."""
-    if bar_s >= _DAY_S:
+    if bar_s >= DAY_S:
         return f"{datetime.fromtimestamp(start_s, UTC):%Y%m%d}"
     if format_date != DATE_TEXT:
         return str(start_s)
@@ -217,7 +222,7 @@ def _rows(
     rows: list[tuple[object, ...]] = []
     before: float | None = None
     for event in source.past_events(instrument.con_id, start_ns, end_ns):
-        at_ns = event.ts_ns // _NS * _NS
+        at_ns = event.ts_ns // NS_PER_S * NS_PER_S
         if isinstance(event, Trade):
             if what_to_show == "TRADES":
                 mask = _UNREPORTED if event.unreported else 0
@@ -237,13 +242,13 @@ def _sides(quote: Quote) -> tuple[float, ...]:
 
 
 def _days(ends_s: int, number: int) -> npt.NDArray[np.int64]:
-    day = ends_s // _DAY_S
-    return _weekdays((day - 2 * number - 4) * _DAY_S, ends_s)[-number:]
+    day = ends_s // DAY_S
+    return _weekdays((day - 2 * number - 4) * DAY_S, ends_s)[-number:]
 
 
 def _weekdays(begins_s: int, ends_s: int) -> npt.NDArray[np.int64]:
-    days = np.arange(begins_s // _DAY_S + 1, ends_s // _DAY_S + 1, dtype=np.int64)
-    weekdays: npt.NDArray[np.int64] = days[_is_weekday(days)] * _DAY_S
+    days = np.arange(begins_s // DAY_S + 1, ends_s // DAY_S + 1, dtype=np.int64)
+    weekdays: npt.NDArray[np.int64] = days[_is_weekday(days)] * DAY_S
     return weekdays
 
 
@@ -282,7 +287,7 @@ def _check_what(req_id: int, what_to_show: str, instrument: Instrument, known: t
 
 def _parse_time(req_id: int, text: str, zone: tzinfo) -> int:
     try:
-        return parse_bar_time(text, zone) // _NS
+        return parse_bar_time(text, zone) // NS_PER_S
     except ValueError:
         raise _invalid(req_id, f"Invalid time {text!r}: yyyymmdd hh:mm:ss, with or without a time zone") from None
 

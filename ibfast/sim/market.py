@@ -27,6 +27,7 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
+from ibfast.records import DAY_S, NS_PER_S
 from ibfast.sim.clock import Clock
 from ibfast.sim.events import Bars, Event, Level, Quote, Size, Statistics, Trade
 from ibfast.sim.greeks import YEAR_S, option_price
@@ -36,8 +37,6 @@ from ibfast.sim.universe import Universe
 
 __all__ = ["Market"]
 
-_NS = 1_000_000_000
-_DAY_S = 86_400
 
 _FUTURE_PREMIUM = 1.004
 
@@ -168,7 +167,7 @@ class Market:
         offsets = np.linspace(0.0, seconds, _BAR_SAMPLES)
         path = self._values(traits.instrument, (start_s[:, None] + offsets[None, :]).ravel()).reshape(-1, _BAR_SAMPLES)
         path = _to_grid(path, traits)
-        trades = traits.events_per_block * _TRADE_SHARE * seconds * _NS / (1 << traits.block_bits)
+        trades = traits.events_per_block * _TRADE_SHARE * seconds * NS_PER_S / (1 << traits.block_bits)
         luck = noise(traits.key, start_s, _VOLUME_OCTAVE)
         count = np.maximum(1, np.rint(trades * np.exp(0.5 * luck))).astype(np.int64)
         lot = traits.instrument.round_lot
@@ -192,12 +191,12 @@ class Market:
 
     def statistics(self, con_id: int, now_ns: int) -> Statistics:
         """Return the figures of the UTC day up to `now_ns`."""
-        now_s = now_ns // _NS
-        midnight = now_s - now_s % _DAY_S
+        now_s = now_ns // NS_PER_S
+        midnight = now_s - now_s % DAY_S
         if now_s == midnight:
-            midnight -= _DAY_S
+            midnight -= DAY_S
         today = self.bars(con_id, "TRADES", np.array([midnight], dtype=np.int64), now_s - midnight)
-        before = self.bars(con_id, "TRADES", np.array([midnight - _DAY_S], dtype=np.int64), _DAY_S)
+        before = self.bars(con_id, "TRADES", np.array([midnight - DAY_S], dtype=np.int64), DAY_S)
         return Statistics(
             open=float(today.open[0]),
             high=float(today.high[0]),
@@ -209,7 +208,7 @@ class Market:
 
     def value(self, con_id: int, now_ns: int) -> float:
         """Return what one unit is worth at `now_ns`."""
-        return float(self._values(self._traits[con_id].instrument, np.array([now_ns / _NS]))[0])
+        return float(self._values(self._traits[con_id].instrument, np.array([now_ns / NS_PER_S]))[0])
 
     def book(self, quote: Quote, rows: int) -> tuple[list[Level], list[Level]]:
         """Return `rows` rows of bids and of asks, best first; below the top, a size holds for about a second."""
@@ -266,7 +265,7 @@ class Market:
             is_trade = np.full(count, instrument.has_trades)
         is_move = ~is_trade & (rng.random(count) < _PRICE_MOVE_SHARE)
 
-        ends_s = np.array([start_ns, start_ns + length_ns]) / _NS
+        ends_s = np.array([start_ns, start_ns + length_ns]) / NS_PER_S
         first, last = self._values(instrument, ends_s).tolist()
         bid, ask = _prices(rng, traits, offsets / length_ns, is_move, first, last)
         kind = rng.random(count)
@@ -284,7 +283,7 @@ class Market:
 
 
 def _traits(instrument: Instrument, seed: int, rate: float) -> _Traits:
-    wanted = math.log2(max(_EVENTS_PER_BLOCK / max(rate, 1e-9), 1e-9) * _NS)
+    wanted = math.log2(max(_EVENTS_PER_BLOCK / max(rate, 1e-9), 1e-9) * NS_PER_S)
     bits = min(max(round(wanted), _SHORTEST_BLOCK), _LONGEST_BLOCK)
     key = mix(mix(seed) ^ instrument.con_id)
     has_venues = instrument.contract.sec_type == "STK"
@@ -293,7 +292,7 @@ def _traits(instrument: Instrument, seed: int, rate: float) -> _Traits:
         key=key,
         block_bits=bits,
         phase_ns=key % (1 << bits),
-        events_per_block=rate * (1 << bits) / _NS,
+        events_per_block=rate * (1 << bits) / NS_PER_S,
         decimals=max(0, -math.floor(math.log10(instrument.min_tick) + 1e-9)) + (instrument.min_tick == 0.25),
         exchanges=_TRADING_EXCHANGES if has_venues else (instrument.details.valid_exchanges.split(",")[0],),
     )
@@ -326,7 +325,7 @@ def _prices(
     steps = np.concatenate(([0.0], rng.standard_normal(len(moves) + 1) * np.sqrt(np.diff(at))))
     wander = np.cumsum(steps)
     wander -= at * wander[-1]
-    length_years = (1 << traits.block_bits) / _NS / YEAR_S
+    length_years = (1 << traits.block_bits) / NS_PER_S / YEAR_S
     value = first + (last - first) * at + wander * first * traits.instrument.volatility * math.sqrt(length_years)
     tick = traits.instrument.min_tick
     spread = traits.instrument.spread_ticks - 1 + rng.geometric(0.75, len(value))

@@ -5,6 +5,7 @@ The rule of the file: computations are Black and Scholes on the simulated underl
 
 from __future__ import annotations
 
+from ibfast.records import NS_PER_S
 from ibfast.sim.channel import Channel, midpoint
 from ibfast.sim.codec import TickOption
 from ibfast.sim.events import Quote, Source
@@ -14,7 +15,6 @@ from ibfast.wire.ids import MarketDataType, TickType
 
 __all__ = ["OptionStream"]
 
-_NS = 1_000_000_000
 _RETURN_BASED = 0
 
 
@@ -64,7 +64,7 @@ class OptionStream(Level1Stream):
         instrument = self.channel.instrument
         contract = instrument.contract
         under = self._source.value(instrument.underlying, now_ns)
-        years = (instrument.expires_s - now_ns / _NS) / YEAR_S
+        years = (instrument.expires_s - now_ns / NS_PER_S) / YEAR_S
         strike, right = contract.strike or 0.0, contract.right
         prices = (quote.bid, quote.ask, self.channel.last.price, midpoint(quote))
         for tick_type, price in zip(self._computations, prices, strict=True):

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ibfast.errors import ConfigError
+from ibfast.records import NS_PER_S
 from ibfast.sim.bars import BarBuilder
 from ibfast.sim.clock import Clock
 from ibfast.sim.events import Bars, Event, Level, Quote, Size, Statistics, Trade
@@ -39,7 +40,6 @@ from ibfast.sim.universe import Universe
 __all__ = ["COLUMNS", "TickFile"]
 
 COLUMNS = ("ts_ns", "symbol", "kind", "price", "size", "bid", "ask", "bid_size", "ask_size")
-_NS = 1_000_000_000
 _BATCH = 512
 _TRADE, _QUOTE = "T", "Q"
 _NO_VOLUME = -1
@@ -75,7 +75,7 @@ class TickFile:
         self._rows = list(_to_events(self.path, rows, con_ids))
         if not self._rows:
             raise ConfigError(f"{self.path}: no ticks in it")
-        first_day = datetime.fromtimestamp(self._rows[0].ts_ns // _NS, UTC).date()
+        first_day = datetime.fromtimestamp(self._rows[0].ts_ns // NS_PER_S, UTC).date()
         self.universe = Universe.of_symbols(con_ids, first_day)
         self.events = len(self._rows)
         self.finished = asyncio.Event()
@@ -152,7 +152,7 @@ class TickFile:
         for begins_s in start_s.tolist():
             low_bar.begin()
             high_bar.begin()
-            for event in self.past_events(con_id, begins_s * _NS, (begins_s + seconds) * _NS):
+            for event in self.past_events(con_id, begins_s * NS_PER_S, (begins_s + seconds) * NS_PER_S):
                 for bar in (low_bar, high_bar):
                     bar.on_quote(event) if isinstance(event, Quote) else bar.on_trade(event)
             if low_bar.open is not None and high_bar.open is not None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from ibfast.errors import DecodeError
+from ibfast.records import NS_PER_MS, NS_PER_S
 from ibfast.sim.codec import UnknownRequest, decode_request, encode
 from ibfast.sim.desk import Desk
 from ibfast.sim.pacing import Refusal, RequestRate
@@ -32,7 +33,6 @@ _LONGEST_FRAME = 0xFFFFFF
 _FLUSH_BYTES = 1 << 16
 _OFFER = re.compile(rb"v([0-9]{1,9})(?:\.\.([0-9]{1,9}))?(?: .*)?", re.DOTALL)
 _CLIENT_ID_IN_USE, _UNREADABLE = 326, 320
-_NS_PER_MS = 1_000_000
 
 
 class Session(asyncio.Protocol):
@@ -111,7 +111,7 @@ class Session(asyncio.Protocol):
 
     def send_error(self, req_id: int, code: int, text: str) -> None:
         """Queue an error or a notice."""
-        self.send(ErrorMessage(req_id, code, text, error_time_ms=self._gateway.clock.now_ns() // _NS_PER_MS))
+        self.send(ErrorMessage(req_id, code, text, error_time_ms=self._gateway.clock.now_ns() // NS_PER_MS))
 
     def flush(self) -> None:
         """Write what is queued; cut the client off if it lets too much pile up."""
@@ -163,7 +163,7 @@ class Session(asyncio.Protocol):
             self.close()
             return False
         self.server_version = version
-        now = datetime.fromtimestamp(self._gateway.clock.now_ns() // 1_000_000_000, UTC)
+        now = datetime.fromtimestamp(self._gateway.clock.now_ns() // NS_PER_S, UTC)
         reply = f"{version}\0{now:%Y%m%d %H:%M:%S} Greenwich Mean Time\0".encode()
         self._unsent += len(reply).to_bytes(_LENGTH_BYTES, "big") + reply
         self._read = self._read_frame

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ibfast.records import NS_PER_MS, NS_PER_S
 from ibfast.sim.channel import Channel, midpoint
 from ibfast.sim.codec import (
     DatedBars,
@@ -29,7 +30,6 @@ from ibfast.wire.responses import ErrorMessage, Response
 
 __all__ = ["DepthStream", "Level1Stream", "Message", "Send", "TickByTickStream"]
 
-_NS, _NS_PER_MS = 1_000_000_000, 1_000_000
 _NO_PRICE = -1.0
 """What TWS sends for the price of an empty side."""
 _CAN_AUTO_EXECUTE = 1
@@ -126,7 +126,7 @@ class Level1Stream:
         if last.price is not None:
             self._send(TickPrice(req_id, types.last, last.price, last.size))
             self._send(TickSize(req_id, types.last_size, last.size))
-            self._send(TickString(req_id, types.timestamp, str(last.ts_ns // _NS)))
+            self._send(TickString(req_id, types.timestamp, str(last.ts_ns // NS_PER_S)))
         if channel.instrument.has_trades:
             self._send(TickSize(req_id, types.volume, channel.volume))
         for tick_type, price in (
@@ -162,8 +162,8 @@ class Level1Stream:
                 send(TickPrice(req_id, types.last, trade.price, trade.size))
             if trade.size is not None:
                 send(TickSize(req_id, types.last_size, trade.size))
-            if trade.ts_ns // _NS != previous.ts_ns // _NS:
-                send(TickString(req_id, types.timestamp, str(trade.ts_ns // _NS)))
+            if trade.ts_ns // NS_PER_S != previous.ts_ns // NS_PER_S:
+                send(TickString(req_id, types.timestamp, str(trade.ts_ns // NS_PER_S)))
         if trade.size:
             send(TickSize(req_id, types.volume, channel.volume))
         if channel.high != self._high:
@@ -216,7 +216,7 @@ class TickByTickStream:
 
     def on_quote(self, quote: Quote, before: Quote) -> None:
         """Tell a quote, or the midpoint if it moved."""
-        time_s = quote.ts_ns // _NS
+        time_s = quote.ts_ns // NS_PER_S
         if self._tick_type == "BidAsk":
             if not self._ignore_size or (quote.bid, quote.ask) != (before.bid, before.ask):
                 tick = TickByTickBidAsk(self.req_id, time_s, quote.bid, quote.ask, quote.bid_size, quote.ask_size)
@@ -237,7 +237,14 @@ class TickByTickStream:
         mask = _UNREPORTED if trade.unreported else 0
         self._send(
             TickByTickLast(
-                self.req_id, kind, trade.ts_ns // _NS, trade.price, trade.size, mask, trade.exchange, trade.conditions
+                self.req_id,
+                kind,
+                trade.ts_ns // NS_PER_S,
+                trade.price,
+                trade.size,
+                mask,
+                trade.exchange,
+                trade.conditions,
             )
         )
 
@@ -274,7 +281,7 @@ class DepthStream:
 
     def resume(self, now_ns: int) -> None:
         """Have the client empty its book, and send it anew."""
-        self._send(ErrorMessage(self.req_id, _BOOK_RESET, _BOOK_RESET_TEXT, error_time_ms=now_ns // _NS_PER_MS))
+        self._send(ErrorMessage(self.req_id, _BOOK_RESET, _BOOK_RESET_TEXT, error_time_ms=now_ns // NS_PER_MS))
         self._bids.clear()
         self._asks.clear()
         if self._quote is not None:

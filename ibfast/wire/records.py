@@ -23,10 +23,11 @@ from ibfast.records import (
     HISTORICAL_TICK_BID_ASK,
     HISTORICAL_TICK_LAST,
     HISTORICAL_TICK_MIDPOINT,
+    NS_PER_S,
     UNSET_INTEGER,
 )
 from ibfast.wire.text import FieldReader, parse_size, price_or_nan, size_to_field
-from ibfast.wire.times import NS_PER_S, parse_bar_time, seconds_to_ns
+from ibfast.wire.times import parse_bar_time, seconds_to_ns
 
 __all__ = [
     "Records",

@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-__all__ = ["NS_PER_S", "parse_bar_time", "seconds_to_ns", "zone_of"]
+from ibfast.records import NS_PER_S
 
-NS_PER_S = 1_000_000_000
+__all__ = ["parse_bar_time", "seconds_to_ns", "zone_of"]
+
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_S = (2**63 - 1) // NS_PER_S

@@ -12,7 +12,6 @@ import pytest
 from ibfast import Kind
 from ibfast.client.updates import (
     CLASSES,
-    FAMILIES,
     TEXT_FIELDS,
     Arrival,
     Batch,
@@ -26,6 +25,7 @@ from ibfast.client.updates import (
     updates_of,
 )
 from ibfast.feed._feed import DTYPES
+from ibfast.records import FAMILIES
 
 
 def rows(family: str, count: int = 1, **values: Any) -> np.ndarray[Any, Any]:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibfast import Kind
-from ibfast.codec.spec import FAMILIES, ChannelSpec
+from ibfast.codec.spec import ChannelSpec
 from ibfast.feed._feed import DTYPES
+from ibfast.records import FAMILIES
 from tests.support.delta_streams import (
     FAR_NS,
     MS,

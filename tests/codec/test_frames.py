@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from ibfast.codec._frame_decoder import FrameDecoder
 from ibfast.codec._frame_encoder import Encoder
 from ibfast.codec._splicer import Audience
-from ibfast.codec.spec import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.codec.spec import ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.errors import ProtocolError
 from ibfast.feed._feed import DTYPES
+from ibfast.records import FAMILIES
 from tests.support.delta_reference import Reference, are_agreed
 from tests.support.delta_streams import (
     FAR_NS,

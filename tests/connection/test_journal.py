@@ -18,11 +18,12 @@ import pytest
 
 from ibfast import Config, IBKRConnectionManager
 from ibfast.config import PacingConfig, SessionConfig
-from ibfast.connection.journal import ALIVE_S, NS
+from ibfast.connection.journal import ALIVE_S
 from ibfast.connection.store import Sent, Store
 from ibfast.connection.supervisor import Supervisor
 from ibfast.errors import ConnectError
 from ibfast.policy.pacing.rules import RULES
+from ibfast.records import NS_PER_S
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
@@ -179,7 +180,7 @@ def test_a_clock_that_was_set_back_makes_nobody_wait_for_longer(run: Run, path: 
                 login = supervisor_of(manager).book._login
             request = HeadTimestampRequest(0, contract, "TRADES", True)
             with Store(path) as store:
-                store.note_sent(login, [Sent(1, request, time.time_ns() + 3600 * NS)])
+                store.note_sent(login, [Sent(1, request, time.time_ns() + 3600 * NS_PER_S)])
             async with manager_of(gateway, path) as manager:
                 eta_s = manager.outbox.limiter.eta_s(request, time.monotonic())
                 assert 0 < eta_s <= RULES["historical_identical"].span_s
@@ -244,7 +245,7 @@ def is_leased(gateway: Gateway, path: Path, client_id: int) -> bool:
     """Ask as another program would."""
     name = f"127.0.0.1:{gateway.port}"
     with Store(path) as other:
-        is_free = other.lease(name, client_id, time.time_ns(), time.time_ns() + NS)
+        is_free = other.lease(name, client_id, time.time_ns(), time.time_ns() + NS_PER_S)
         other.give_back(name, client_id)
     return not is_free
 

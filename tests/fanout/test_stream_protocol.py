@@ -12,7 +12,7 @@ import pytest
 
 from ibfast.codec.spec import ChannelSpec
 from ibfast.errors import ProtocolError
-from ibfast.fanout.encoding.channels import FAMILIES, HEADER, STRUCTURE, fields_of
+from ibfast.fanout.encoding.channels import HEADER, STRUCTURE, fields_of
 from ibfast.fanout.encoding.json import ABSENT, TEXTS
 from ibfast.fanout.messages import (
     CONTRACT_FIELDS,
@@ -25,7 +25,7 @@ from ibfast.fanout.messages import (
     parse,
 )
 from ibfast.feed._feed import DTYPES
-from ibfast.records import Kind
+from ibfast.records import FAMILIES, Kind
 from tests.support.fanout_client import client_of, serving
 from tests.support.loops import Run
 

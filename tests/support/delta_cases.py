@@ -14,8 +14,9 @@ import numpy as np
 
 from ibfast.codec._frame_encoder import Encoder
 from ibfast.codec._splicer import Audience
-from ibfast.codec.spec import FAMILIES, ChannelSpec, Grids, text_frame
+from ibfast.codec.spec import ChannelSpec, Grids, text_frame
 from ibfast.feed._feed import DTYPES
+from ibfast.records import FAMILIES
 from tests.support.delta_streams import FAR_NS, MS, START_NS, Rows, encoder_of
 
 Event = tuple[str, dict[str, Any]]

@@ -18,8 +18,9 @@ from ibfast import Kind
 from ibfast.codec._frame_decoder import FrameDecoder
 from ibfast.codec._frame_encoder import Encoder
 from ibfast.codec._splicer import Audience
-from ibfast.codec.spec import FAMILIES, ChannelSpec
+from ibfast.codec.spec import ChannelSpec
 from ibfast.feed._feed import DTYPES
+from ibfast.records import FAMILIES
 
 Rows = dict[str, NDArray[Any]]
 

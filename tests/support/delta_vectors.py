@@ -19,8 +19,9 @@ import numpy as np
 
 from ibfast.codec._frame_encoder import Encoder
 from ibfast.codec._splicer import Audience
-from ibfast.codec.spec import FAMILIES, ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.codec.spec import ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.feed._feed import DTYPES
+from ibfast.records import FAMILIES
 from tests.support.delta_cases import books, full_book, states
 from tests.support.delta_streams import FAR_NS, MS, START_NS, last_seq, messages, random_rows
 from tests.support.stream_reference import ReferenceDecoder

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from ibfast.codec._frame_decoder import Decoded, FrameDecoder
 from ibfast.codec._frame_encoder import Encoder
 from ibfast.codec._splicer import Audience
-from ibfast.codec.spec import FAMILIES, LAG_REASONS, ChannelSpec, Grids, lag_frame, text_frame
+from ibfast.codec.spec import LAG_REASONS, ChannelSpec, Grids, lag_frame, text_frame
 from ibfast.errors import ProtocolError
 from ibfast.feed._feed import DTYPES
+from ibfast.records import FAMILIES
 
 TEXTS = ("", "ARCA", "ISLAND", "T I", "⊕ €", "NYSE")
 TEXT_FIELDS = {"text", "exchange", "conditions", "market_maker"}

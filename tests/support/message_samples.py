@@ -16,11 +16,12 @@ from ibfast.records import (
     HISTORICAL_TICK_BID_ASK,
     HISTORICAL_TICK_LAST,
     HISTORICAL_TICK_MIDPOINT,
+    NS_PER_S,
     UNSET_INTEGER,
 )
 from ibfast.wire import responses
 from ibfast.wire.ids import ServerVersion
-from ibfast.wire.times import NS_PER_S, parse_bar_time
+from ibfast.wire.times import parse_bar_time
 from tests.support.wire_samples import con_ids, numbers, official_contract, texts
 
 ids = st.integers(-1, 2**31 - 2)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibfast.wire.times import NS_PER_S, parse_bar_time, seconds_to_ns, zone_of
+from ibfast.records import NS_PER_S
+from ibfast.wire.times import parse_bar_time, seconds_to_ns, zone_of
 
 NEW_YORK = ZoneInfo("America/New_York")
 OPEN_NS = 1_704_810_600 * NS_PER_S  # 2024-01-09 09:30 in New York

@@ -21,10 +21,10 @@ from ibfast.fanout.encoding.channels import Channel, interval_class
 from ibfast.fanout.encoding.dialect import Audience, Encoder, Replay, Rows
 from ibfast.fanout.encoding.ring_history import newest_rows, rows_between
 from ibfast.feed.feed import FeedView
+from ibfast.records import NS_PER_MS
 
 __all__ = ["BinaryDialect"]
 
-NS_PER_MS = 1_000_000
 UNITS_NS = {"us": 1000, "ns": 1}
 AT_ONCE = (1 << 63) - 1
 

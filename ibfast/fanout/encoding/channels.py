@@ -16,11 +16,10 @@ from ibfast.connection.stream import OPTION_TYPES, DataType, wanted
 from ibfast.contracts import Contract
 from ibfast.feed._feed import DTYPES
 from ibfast.feed.feed import BACKFILL_KINDS
-from ibfast.records import Kind
+from ibfast.records import FAMILIES, Kind
 
 __all__ = [
     "DATA_TYPES",
-    "FAMILIES",
     "INTERVALS_MS",
     "MODES",
     "Channel",
@@ -29,9 +28,6 @@ __all__ = [
     "interval_class",
     "taps_of",
 ]
-
-FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
-"""Ring names in the order in which a channel names them, which is that of binary messages."""
 
 INTERVALS_MS = (0, 10, 50, 100, 250, 500, 1000)
 """Windows in which rows are sent; 0: as they come."""

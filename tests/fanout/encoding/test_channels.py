@@ -7,7 +7,6 @@ import pytest
 from ibfast.contracts import Contract
 from ibfast.fanout.encoding.channels import (
     DATA_TYPES,
-    FAMILIES,
     HEADER,
     INTERVALS_MS,
     STRUCTURE,
@@ -16,7 +15,7 @@ from ibfast.fanout.encoding.channels import (
     taps_of,
 )
 from ibfast.feed.feed import BACKFILL_KINDS, Feed
-from ibfast.records import Kind
+from ibfast.records import FAMILIES, Kind
 
 STOCK = Contract(1, "AAPL", "STK", exchange="SMART", currency="USD")
 OPTION = Contract(2, "AAPL", "OPT", exchange="SMART", currency="USD")
