@@ -128,7 +128,7 @@ class Contract:
 
     @property
     def identity(self) -> Hashable:
-        """What tells the instrument from all others; the rule stands at `ibfast.feed.feed.Instruments`."""
+        """What tells the instrument from all others; the rule stands at `ibfast.feed.tables.InstrumentTable`."""
         return (self.con_id, self.exchange) if self.con_id and self.sec_type != _COMBO else self
 
     @property

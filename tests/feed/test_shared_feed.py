@@ -20,7 +20,8 @@ import pytest
 
 from ibfast import Contract, Decoder, Feed, Reader
 from ibfast.errors import FeedError
-from ibfast.feed.feed import HEADER, FeedView
+from ibfast.feed.feed import FeedView
+from ibfast.feed.layout import HEADER
 from ibfast.feed.segment import Segment
 from ibfast.records import GapCause, Scope
 from tests.support.loops import Run

@@ -16,16 +16,17 @@ from pathlib import Path
 
 import pytest
 
-import ibfast.feed.feed as feed_module
+import ibfast.feed.view as view_module
 from ibfast import Decoder, Feed
 from ibfast.errors import FeedError
-from ibfast.feed.feed import HEADER, RINGS, FeedView, _Layout
+from ibfast.feed.feed import FeedView
+from ibfast.feed.layout import HEADER, RINGS, FeedLayout
 from ibfast.feed.segment import Segment
 from tests.support.streams import TICK_BY_TICK, framed, text_payload
 
 VERSION = 176
 BOUNDS = (16, 8, 64)
-LAYOUT = _Layout(*BOUNDS)
+LAYOUT = FeedLayout(*BOUNDS)
 ROUNDS = 150
 TIMEOUT_S = 120.0
 WORDS = (0, 1, 2, 3, 15, 16, 17, 64, 255, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 63, (1 << 64) - 1)
@@ -151,7 +152,7 @@ def test_damaged_memory_ends_no_process(damage: Callable[[str, random.Random], N
 
 
 if __name__ == "__main__":
-    feed_module.SNAPSHOT_TRIES = 3  # a version that was overwritten by an odd one stays odd
+    view_module.READ_TRIES = 3  # a version that was overwritten by an odd one stays odd
     {each.__name__: each for each in (damage_readers, damage_the_writer)}[sys.argv[1]](
         sys.argv[2], random.Random(int(sys.argv[3]))
     )
