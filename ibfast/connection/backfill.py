@@ -1,7 +1,7 @@
 """What was missed in a gap, asked of the historical service and put into the feed, marked as such.
 
-The rule of the file: the past never hurts the present. One request is open at a time, in the lane of history and within
-its limits; nothing that fails here ends a stream; old rows go to the rings and never to the last values. What was
+The rule of the file: the past never hurts the present. One request is open at a time, after all others and within its
+limits; nothing that fails here ends a stream; old rows go to the rings and never to the last values. What was
 covered becomes a row of `gaps` (BACKFILLED), what was not an event.
 
 History has whole seconds, and so have the ranges here: they begin a second early, since an event is older than its

@@ -80,7 +80,7 @@ class Outbox:
         Args:
             request: with its id.
             now_s: monotonic time.
-            priority: within its lane, the larger the earlier.
+            priority: within its precedence, the larger the earlier.
             deadline_s: when it is dropped if it still waits.
             sent, dropped: called when that happens.
 

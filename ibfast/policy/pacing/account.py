@@ -23,9 +23,9 @@ __all__ = ["AccountLimits"]
 class AccountLimits:
     """What one account may have at once and ask for in a time, over all its connections.
 
-    Requests of all its connections wait in one order, by lane, priority and age: the account has one queue. Between two
-    connections nothing keeps the order of a cancel and the request that takes its place, so where several
-    share this, what was cancelled counts for `settle_s` longer.
+    Requests of all its connections wait in one queue, by precedence, priority and age. Between two connections nothing
+    keeps the order of a cancel and the request that takes its place. So where several connections share the limits, a
+    cancelled request counts for `settle_s` longer.
 
     Args:
         config: what the account may have, and whether its limits are enforced; else all is counted and nothing waits.

@@ -29,16 +29,16 @@ from ibfast.policy.pacing.rules import (
     ONCE,
     RULES,
     Charges,
-    Lane,
+    Precedence,
     charges,
     identity,
-    lane_of,
+    precedence_of,
     unlimited,
     windows_of,
 )
 from ibfast.wire.requests import HeadTimestampRequest, HistoricalBars, HistoricalTicksRequest, Request
 
-__all__ = ["RULES", "AccountLimits", "Counters", "Lane", "PacingError", "RateLimiter", "Ticket", "TicketState"]
+__all__ = ["RULES", "AccountLimits", "Counters", "PacingError", "Precedence", "RateLimiter", "Ticket", "TicketState"]
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class RateLimiter:
             request: what to ask.
             now_s: the time.
             deadline_s: when it is of no use any more, on the same clock.
-            priority: within its lane; higher goes first.
+            priority: within its precedence; higher goes first.
 
         Raises:
             PacingError: the queue is full.
@@ -122,7 +122,7 @@ class RateLimiter:
         shared = None if key is None else self._shared.get(key)
         if shared is not None:
             return self._join(shared, deadline_s, priority)
-        if len(self) >= self._max_queue and lane_of(request) not in (Lane.CANCEL, Lane.CONTROL):
+        if len(self) >= self._max_queue and precedence_of(request) not in (Precedence.CANCEL, Precedence.CONTROL):
             self.counters.refused += 1
             raise PacingError(len(self))
         ticket = self._ticket(request, now_s, deadline_s, priority)
@@ -132,7 +132,7 @@ class RateLimiter:
         return ticket
 
     def due(self, now_s: float) -> list[Ticket]:
-        """Return the tickets to send now, in this order: by lane, then priority, then age.
+        """Return the tickets to send now, in this order: by precedence, then priority, then age.
 
         They count as sent from this moment. A ticket waits at the first of its rules that has no room for it: it keeps
         later ones of the account from passing there, and nowhere else. Tickets of other connections of the account for
@@ -397,7 +397,7 @@ class RateLimiter:
 
     def _ticket(self, request: Request, now_s: float, deadline_s: float, priority: int) -> Ticket:
         number = next(self.account.numbers)
-        return Ticket(self, request, lane_of(request), number, charges(request), now_s, deadline_s, priority)
+        return Ticket(self, request, precedence_of(request), number, charges(request), now_s, deadline_s, priority)
 
     def _open(self) -> list[Ticket]:
         """Return the tickets of this connection that hold a slot."""
@@ -433,7 +433,7 @@ class RateLimiter:
         account = self.account.ledger.copy()
         queue = self.account.queue.copy(account)
         for ticket in self.account.open:
-            if ticket.lane is Lane.HISTORY:
+            if ticket.precedence is Precedence.HISTORY:
                 account.give_back(ticket.owed)
         coming = deque(sorted(drafts, key=itemgetter(0)))
         at_s = now_s
@@ -442,7 +442,7 @@ class RateLimiter:
                 queue.put(coming.popleft()[1])
             queue.expire(at_s)
             for ticket in queue.take_due(at_s):
-                if ticket.lane is Lane.HISTORY:
+                if ticket.precedence is Precedence.HISTORY:
                     account.give_back(ticket.owed)
                 yield ticket, at_s - now_s
             at_s = min(queue.next_s(at_s), coming[0][0] if coming else math.inf)

@@ -21,13 +21,13 @@ from enum import Enum
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from ibfast.policy.pacing.meters import Ledger
-from ibfast.policy.pacing.rules import AT_ONCE, REQUEST_RATE, Charges, Lane, Meter, line_of
+from ibfast.policy.pacing.rules import AT_ONCE, REQUEST_RATE, Charges, Meter, Precedence, line_of
 from ibfast.wire.requests import Request
 
 __all__ = ["Queue", "Sender", "Ticket", "TicketState"]
 
 Order: TypeAlias = tuple[int, int, int]
-"""Lane, priority (negative, since the least comes first), and number in the order of submission to the account."""
+"""Precedence, priority (negative, since the least comes first), and number in order of submission."""
 
 _ANY_TIME = -math.inf
 _GARBAGE = 16
@@ -63,19 +63,19 @@ class Ticket:
     Attributes:
         sender: the connection that is to send it.
         request: what is asked.
-        lane: its place in the order of service.
+        precedence: its place in the order of service.
         number: counts up with every submission.
         owed: what it counts for.
         submitted_s, deadline_s, sent_s: on the caller's clock; `sent_s` is NaN until it is sent.
         sent_number: counts up with every ticket that is sent; 0 until then.
-        priority: within the lane; higher goes first.
+        priority: within the precedence; higher goes first.
         state: what has become of it.
         sharers: how many callers wait for this one answer.
     """
 
     sender: Sender
     request: Request
-    lane: Lane
+    precedence: Precedence
     number: int
     owed: Charges
     submitted_s: float
@@ -89,7 +89,7 @@ class Ticket:
     @property
     def order(self) -> Order:
         """Where it stands; less comes first."""
-        return self.lane, -self.priority, self.number
+        return self.precedence, -self.priority, self.number
 
 
 class _Heap(Generic[_T, _R]):

@@ -35,13 +35,13 @@ __all__ = [
     "REQUEST_RATE",
     "RULES",
     "Charges",
-    "Lane",
     "Meter",
+    "Precedence",
     "Rule",
     "charges",
     "identity",
-    "lane_of",
     "line_of",
+    "precedence_of",
     "unlimited",
     "windows_of",
 ]
@@ -85,7 +85,7 @@ _Cancel = (
 )
 
 
-class Lane(IntEnum):
+class Precedence(IntEnum):
     """The order in which requests are served."""
 
     CANCEL = 0
@@ -247,12 +247,12 @@ def line_of(owed: Charges) -> Charges:
     return tuple((meter, weight) for meter, weight in owed if not RULES[meter[0]].singles_out)
 
 
-def lane_of(request: Request) -> Lane:
-    """Return the lane of a request; bars that are kept up to date are a subscription."""
+def precedence_of(request: Request) -> Precedence:
+    """Return the precedence of a request; bars that are kept up to date are a subscription."""
     if isinstance(request, _Cancel):
-        return Lane.CANCEL
+        return Precedence.CANCEL
     if isinstance(request, _Subscription) or (isinstance(request, requests.HistoricalBars) and request.keep_up_to_date):
-        return Lane.SUBSCRIBE
+        return Precedence.SUBSCRIBE
     if isinstance(request, requests.ContractDetailsRequest | requests.MatchingSymbols):
-        return Lane.QUESTION
-    return Lane.HISTORY if isinstance(request, _HistoricalRequest) else Lane.CONTROL
+        return Precedence.QUESTION
+    return Precedence.HISTORY if isinstance(request, _HistoricalRequest) else Precedence.CONTROL

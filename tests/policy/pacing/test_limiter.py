@@ -11,7 +11,7 @@ import pytest
 from ibfast.config.sections import PacingConfig
 from ibfast.contracts import Contract
 from ibfast.errors import ConfigError, Error, PacingError
-from ibfast.policy.pacing.limiter import AccountLimits, Lane, RateLimiter, Ticket, TicketState
+from ibfast.policy.pacing.limiter import AccountLimits, Precedence, RateLimiter, Ticket, TicketState
 from ibfast.wire.requests import (
     CancelMarketData,
     ContractDetailsRequest,
@@ -79,7 +79,7 @@ def filled(limiter: RateLimiter, seconds_apart: float = 1.25) -> float:
 def test_what_there_is_room_for_is_sent_at_once() -> None:
     limiter = RateLimiter(PacingConfig())
     ticket = limiter.submit(subscription(), 5.0)
-    assert (ticket.state, ticket.lane, len(limiter)) == (TicketState.QUEUED, Lane.SUBSCRIBE, 1)
+    assert (ticket.state, ticket.precedence, len(limiter)) == (TicketState.QUEUED, Precedence.SUBSCRIBE, 1)
     assert limiter.next_s(5.0) == 5.0
     assert limiter.due(6.0) == [ticket]
     assert (ticket.state, ticket.sent_s, len(limiter)) == (TicketState.SENT, 6.0, 0)
@@ -556,7 +556,7 @@ def test_a_rule_that_has_no_room_of_its_own_is_named(name: str) -> None:
 
 
 def test_an_account_can_have_fewer_tick_by_tick_subscriptions() -> None:
-    limiter = RateLimiter(PacingConfig(), account=AccountLimits(PacingConfig(lines=500, tick_by_tick=3)))
+    limiter = RateLimiter(PacingConfig(lines=500, tick_by_tick=3))
     assert limiter.limits(0.0)["tick_by_tick"] == (0, 3)
     assert limiter.limits(0.0)["request_rate"] == (0, 250)
 

@@ -98,7 +98,7 @@ MAKERS: dict[str, Callable[[int, int], Request]] = {
     "cancel": lambda n, k: CancelMarketData(n),
 }
 
-LANES = {"cancel": 0, "details": 3, "small bars": 4, "same bars": 4, "long bars": 4, "quotes": 4, "head": 4}
+PRECEDENCES = {"cancel": 0, "details": 3, "small bars": 4, "same bars": 4, "long bars": 4, "quotes": 4, "head": 4}
 """All others subscribe."""
 
 
@@ -138,10 +138,10 @@ class World:
             assert replace(ticket.request, req_id=0) == replace(request, req_id=0)
             assert ticket in self.queued[connection] or ticket in self.open[connection]
             if ticket in self.orders:
-                lane, other, number = self.orders[ticket]
-                self.orders[ticket] = lane, min(other, -priority), number
+                precedence, other, number = self.orders[ticket]
+                self.orders[ticket] = precedence, min(other, -priority), number
             return
-        self.orders[ticket] = LANES.get(kind, 2), -priority, self.number
+        self.orders[ticket] = PRECEDENCES.get(kind, 2), -priority, self.number
         self.of[ticket] = owed(request, connection, self.lines)
         self.queued[connection].append(ticket)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ibfast.connection.store import SentRequest
 from ibfast.contracts import Contract, Forex, Stock
-from ibfast.policy.pacing.rules import MARGIN_S, RULES, Lane, charges, identity, lane_of, windows_of
+from ibfast.policy.pacing.rules import MARGIN_S, RULES, Precedence, charges, identity, precedence_of, windows_of
 from ibfast.sim.history import BAR_SECONDS
 from ibfast.sim.pacing import AccountLimits as GatewayLimits
 from ibfast.sim.pacing import RequestRate
@@ -83,21 +83,21 @@ def test_only_windows_have_keys() -> None:
 
 
 @pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: kind.__name__)
-def test_every_request_has_a_lane(kind: type) -> None:
-    lane = lane_of(example(kind))
-    assert (lane is Lane.CANCEL) == kind.__name__.startswith("Cancel")
-    assert (lane is Lane.QUESTION) == (kind.__name__ in ("ContractDetailsRequest", "MatchingSymbols"))
-    assert (lane is Lane.HISTORY) == (
+def test_every_request_has_a_precedence(kind: type) -> None:
+    precedence = precedence_of(example(kind))
+    assert (precedence is Precedence.CANCEL) == kind.__name__.startswith("Cancel")
+    assert (precedence is Precedence.QUESTION) == (kind.__name__ in ("ContractDetailsRequest", "MatchingSymbols"))
+    assert (precedence is Precedence.HISTORY) == (
         kind.__name__ in ("HistoricalBars", "HistoricalTicksRequest", "HeadTimestampRequest")
     )
     subscriptions = ("MarketData", "TickByTick", "MarketDepth", "RealTimeBars")
-    assert (lane is Lane.SUBSCRIBE) == (kind.__name__ in subscriptions)
-    if lane in (Lane.CANCEL, Lane.CONTROL):
+    assert (precedence is Precedence.SUBSCRIBE) == (kind.__name__ in subscriptions)
+    if precedence in (Precedence.CANCEL, Precedence.CONTROL):
         assert charges(example(kind)) == ()
 
 
 def test_bars_that_are_kept_up_to_date_are_a_subscription() -> None:
-    assert lane_of(bars(kept=True)) is Lane.SUBSCRIBE
+    assert precedence_of(bars(kept=True)) is Precedence.SUBSCRIBE
     assert counts(bars(kept=True)) == counts(bars())
 
 
