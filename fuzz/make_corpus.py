@@ -11,8 +11,8 @@ from pathlib import Path
 from fuzz import frames_target
 from fuzz.target import input_of
 from ibfast.sim.codec import (
-    Depth,
     DepthL2,
+    DepthUpdate,
     HistoricalDataUpdate,
     RealTimeBar,
     Tick,
@@ -44,7 +44,7 @@ MESSAGES: dict[str, list[Tick]] = {
         TickOption(1, 13, 0, 0.25, 0.5, 1.5, 0.1, 0.01, 0.2, -0.3, 189.25),
         TickOption(1, 10, 1, -1.0, -2.0),
     ],
-    "depth": [Depth(1, 0, 0, 1, 189.25, "300"), Depth(1, 3, 2, 0, 0.0, "0")],
+    "depth": [DepthUpdate(1, 0, 0, 1, 189.25, "300"), DepthUpdate(1, 3, 2, 0, 0.0, "0")],
     "depth_l2": [DepthL2(1, 0, 1, 0, 189.27, "200", "ARCA", True)],
     "bars": [
         RealTimeBar(1, 1_700_000_000, 1.0, 2.0, 0.5, 1.5, "1000", "1.25", 7),

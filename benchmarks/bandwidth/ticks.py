@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ibfast import Kind
 from ibfast.feed._feed import DTYPES
-from ibfast.sim.events import Event, Quote
+from ibfast.sim.events import Event, QuoteEvent
 from ibfast.sim.instruments import recorded_con_id
 from ibfast.sim.replay import TickFile
 
@@ -142,7 +142,7 @@ def from_file(path: Path) -> TickSet:
 def _values(event: Event) -> tuple[float, ...]:
     named = (
         (event.bid, event.ask, event.bid_size, event.ask_size)
-        if isinstance(event, Quote)
+        if isinstance(event, QuoteEvent)
         else (event.price, event.size)
     )
     return tuple(math.nan if value is None else float(value) for value in named)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ibfast.contracts import Contract, ContractDetails, Option, Stock
 from ibfast.records import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT, Kind
 from ibfast.sim.codec import (
-    Depth,
     DepthL2,
+    DepthUpdate,
     HistoricalDataUpdate,
     RealTimeBar,
     Tick,
@@ -157,7 +157,7 @@ def ticks_of(request: SubscriptionRequest, number: int, time_s: int, market_data
         case MarketDepth(is_smart_depth=True):
             return [DepthL2(req_id, 0, 1, 1, value, size, "N", True)]
         case MarketDepth():
-            return [Depth(req_id, 0, 1, 1, value, size)]
+            return [DepthUpdate(req_id, 0, 1, 1, value, size)]
         case RealTimeBars():
             return [RealTimeBar(req_id, time_s, value, value, value, value, size, value, 1)]
     return [HistoricalDataUpdate(req_id, 1, str(time_s // 60 * 60), value, value, value, value, value, size)]

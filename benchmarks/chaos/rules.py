@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ibfast.sim.pacing import AccountLimits, Refusal
+from ibfast.sim.pacing import GatewayLimits, Refusal
 from ibfast.wire.requests import (
     HeadTimestampRequest,
     HistoricalBars,
@@ -44,7 +44,7 @@ class Account:
     """
 
     def __init__(self, lines: int) -> None:
-        self.limits = AccountLimits(lines)
+        self.limits = GatewayLimits(lines)
         self._open: Counter[str] = Counter()
 
     def is_full(self, request: Request) -> bool:

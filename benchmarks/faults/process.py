@@ -25,7 +25,7 @@ from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
-from ibfast.sim.subscription import Subscription
+from ibfast.sim.subscription import GatewaySubscription
 
 OUTAGE_S = 1.0
 HOUR_S = 3600
@@ -92,7 +92,7 @@ async def killed(world: World) -> None:
     world.expect(found == wanted, f"not restored: {sorted(str(lost) for lost in wanted - found)}")
 
 
-async def _child(world: World, store: Path, *, declares: bool) -> list[Subscription]:
+async def _child(world: World, store: Path, *, declares: bool) -> list[GatewaySubscription]:
     """Run a child until it reports, kill it, and return what it had open at the gateway."""
     task = {"port": world.proxy.port, "store": str(store), "wishes": [w.name for w in world.wishes] if declares else []}
     command = (sys.executable, "-m", "benchmarks.faults.child", json.dumps(task))

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibfast import Feed, Kind
-from ibfast.sim.channel import Channel
+from ibfast.sim.channel import MarketChannel
 from ibfast.sim.codec import TickByTickBidAsk, TickByTickLast, TickString
-from ibfast.sim.events import Event, Quote, Trade
+from ibfast.sim.events import Event, QuoteEvent, TradeEvent
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.instruments import Instrument
 from ibfast.wire.ids import TickType
@@ -85,11 +85,11 @@ class Witness:
         for instrument in instruments:
             gateway.listen(gateway.channel(instrument), self)
 
-    def on_quote(self, quote: Quote, before: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
         self.events[Series(quote.con_id, Kind.BID_ASK)].append(quote)
         self._con_id = quote.con_id
 
-    def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
+    def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
         self.events[Series(trade.con_id, Kind.RT_VOLUME)].append(trade)
         if not trade.unreported:
             self.events[Series(trade.con_id, Kind.LAST)].append(trade)
@@ -200,6 +200,6 @@ def _closed(gaps: NDArray[Any]) -> Iterator[Any]:
 
 
 def _agrees(event: Event, first: float, second: float) -> bool:
-    if isinstance(event, Quote):
+    if isinstance(event, QuoteEvent):
         return (event.bid, event.ask) == (first, second)
     return (event.price, event.size) == (first, second)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.soak import child
 from benchmarks.soak.market import LINES, NumberedMarket, Timetable
 from ibfast.sim.gateway import Gateway
-from ibfast.sim.subscription import Family, Subscription
+from ibfast.sim.subscription import Family, GatewaySubscription
 
 FLAP_TIMES = 20
 
@@ -97,7 +97,7 @@ class Verbs:
             self._faults.reset_book(chosen.req_id)
         return chosen is not None
 
-    def _chosen(self, index: int, family: Family | None = None) -> Subscription | None:
+    def _chosen(self, index: int, family: Family | None = None) -> GatewaySubscription | None:
         open_ = [s for s in self._gateway.subscriptions() if family in (None, s.family)]
         return open_[index % len(open_)] if open_ else None
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ibfast.contracts import Contract
 from ibfast.sim.clock import Clock
-from ibfast.sim.events import Bars, Event, Level, Quote, Statistics, Trade
+from ibfast.sim.events import Bars, Event, Level, QuoteEvent, Statistics, TradeEvent
 from ibfast.sim.universe import Universe
 
 NS = 1_000_000_000
@@ -158,7 +158,7 @@ class NumberedMarket:
                 found.append((self._trade if slot < INSTRUMENTS else self._quote)(event, con_id, cycle + 1))
         return found
 
-    def latest(self, con_id: int, now_ns: int) -> tuple[Quote | None, Trade | None]:
+    def latest(self, con_id: int, now_ns: int) -> tuple[QuoteEvent | None, TradeEvent | None]:
         """Return what `advance` gave out last, or would have if the instrument had been watched."""
         cycle, slot = divmod(self._next, 2 * INSTRUMENTS)
         own = self._slots[con_id]
@@ -167,7 +167,7 @@ class NumberedMarket:
             return None, None
         return self._quote(self._next, con_id, quotes), self._trade(self._next, con_id, trades)
 
-    def book(self, quote: Quote, rows: int) -> tuple[list[Level], list[Level]]:
+    def book(self, quote: QuoteEvent, rows: int) -> tuple[list[Level], list[Level]]:
         """Return one row of each side."""
         return [(quote.bid or 0.0, quote.bid_size or 0)], [(ASK, ASK_SIZE)]
 
@@ -187,11 +187,11 @@ class NumberedMarket:
     def value(self, con_id: int, now_ns: int) -> float:
         return LOWEST_PRICE
 
-    def _trade(self, event: int, con_id: int, number: int) -> Trade:
-        return Trade(self._time_ns(event), con_id, price_of(number), number, EXCHANGE, "", unreported=False)
+    def _trade(self, event: int, con_id: int, number: int) -> TradeEvent:
+        return TradeEvent(self._time_ns(event), con_id, price_of(number), number, EXCHANGE, "", unreported=False)
 
-    def _quote(self, event: int, con_id: int, number: int) -> Quote:
-        return Quote(self._time_ns(event), con_id, price_of(number), ASK, number, ASK_SIZE)
+    def _quote(self, event: int, con_id: int, number: int) -> QuoteEvent:
+        return QuoteEvent(self._time_ns(event), con_id, price_of(number), ASK, number, ASK_SIZE)
 
     def _time_ns(self, event: int) -> int:
         return self._timetable.epoch_ns + int(event * self._timetable.event_ns)

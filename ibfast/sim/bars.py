@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ibfast.records import NS_PER_S
-from ibfast.sim.channel import Channel, midpoint
+from ibfast.sim.channel import MarketChannel, midpoint
 from ibfast.sim.codec import HistoricalDataUpdate, RealTimeBar
-from ibfast.sim.events import Quote, Size, Trade
+from ibfast.sim.events import QuoteEvent, Size, TradeEvent
 from ibfast.sim.streams import Send
 
 __all__ = ["REAL_TIME_BAR_S", "BarBuilder", "HistoricalUpdateStream", "RealTimeBarStream"]
@@ -63,14 +63,14 @@ class BarBuilder:
         """Volume-weighted average price of the trades; that of none is the last one."""
         return round(self._turnover / self.volume, _WAP_DECIMALS) if self.volume else self._close
 
-    def on_quote(self, quote: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent) -> None:
         """Count a quote, if the bar is made of quotes."""
         if self._pick is not None:
             value = self._pick(quote)
             if value is not None:
                 self._add(value)
 
-    def on_trade(self, trade: Trade) -> None:
+    def on_trade(self, trade: TradeEvent) -> None:
         """Count a trade, if the bar is made of trades."""
         if self.of_trades and not trade.unreported and trade.price is not None:
             fresh = self.count == 0
@@ -89,7 +89,7 @@ class BarBuilder:
         self._close = value
 
 
-_PICKS: dict[str, Callable[[Quote], float | None]] = {
+_PICKS: dict[str, Callable[[QuoteEvent], float | None]] = {
     "MIDPOINT": midpoint,
     "BID": lambda quote: quote.bid,
     "ASK": lambda quote: quote.ask,
@@ -106,12 +106,12 @@ class RealTimeBarStream:
         self._starts_s = (now_ns // NS_PER_S // REAL_TIME_BAR_S + 1) * REAL_TIME_BAR_S
         self.due_ns = (self._starts_s + REAL_TIME_BAR_S) * NS_PER_S
 
-    def on_quote(self, quote: Quote, before: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
         """Count a quote."""
         if quote.ts_ns >= self._starts_s * NS_PER_S:
             self._builder.on_quote(quote)
 
-    def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
+    def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
         """Count a trade."""
         if trade.ts_ns >= self._starts_s * NS_PER_S:
             self._builder.on_trade(trade)
@@ -160,12 +160,12 @@ class HistoricalUpdateStream:
         self._write_date = write_date
         self.due_ns = now_ns + _UPDATE_INTERVAL_NS
 
-    def on_quote(self, quote: Quote, before: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
         """Count a quote."""
         self._turn(quote.ts_ns)
         self._builder.on_quote(quote)
 
-    def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
+    def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
         """Count a trade."""
         self._turn(trade.ts_ns)
         self._builder.on_trade(trade)

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from ibfast.sim.events import Quote, Size, Statistics, Trade
+from ibfast.sim.events import QuoteEvent, Size, Statistics, TradeEvent
 from ibfast.sim.instruments import Instrument
 
-__all__ = ["Channel", "Listener", "Timed", "midpoint"]
+__all__ = ["Listener", "MarketChannel", "Timed", "midpoint"]
 
 
 class Listener(Protocol):
     """A subscription to one instrument."""
 
-    def on_quote(self, quote: Quote, before: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
         """Tell of a new top of the book."""
 
-    def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
+    def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
         """Tell of a trade that `channel` has taken into account already."""
 
 
@@ -37,7 +37,7 @@ class Timed(Protocol):
         """Say it."""
 
 
-class Channel:
+class MarketChannel:
     """The live state of one instrument.
 
     Attributes:
@@ -59,18 +59,18 @@ class Channel:
 
     def __init__(self, instrument: Instrument, statistics: Statistics) -> None:
         self.instrument = instrument
-        self.quote = Quote(0, instrument.con_id, None, None, None, None)
-        self.last = Channel.Last(None, None, 0)
+        self.quote = QuoteEvent(0, instrument.con_id, None, None, None, None)
+        self.last = MarketChannel.Last(None, None, 0)
         self.open, self.high, self.low, self.close, volume, vwap = statistics
         self.volume: Size = volume or 0
         self.turnover = (vwap or 0.0) * self.volume
         self.listeners: list[Listener] = []
 
-    def begin(self, quote: Quote | None, trade: Trade | None) -> None:
+    def begin(self, quote: QuoteEvent | None, trade: TradeEvent | None) -> None:
         """Take over what stood already; the statistics know it."""
         self.quote = quote or self.quote
         if trade is not None:
-            self.last = Channel.Last(trade.price, trade.size, trade.ts_ns)
+            self.last = MarketChannel.Last(trade.price, trade.size, trade.ts_ns)
 
     def value(self, what_to_show: str) -> float | None:
         """Return the last trade's price ("TRADES"), or that of a side of the quote or of its middle."""
@@ -84,32 +84,32 @@ class Channel:
         """Volume-weighted average price of the day."""
         return round(self.turnover / self.volume, _DECIMALS) if self.volume else None
 
-    def apply(self, event: Quote | Trade) -> None:
+    def apply(self, event: QuoteEvent | TradeEvent) -> None:
         """Take an event into account and tell every listener."""
-        if type(event) is Quote:
+        if type(event) is QuoteEvent:
             before, self.quote = self.quote, event
             for listener in self.listeners:
                 listener.on_quote(event, before)
-        elif type(event) is Trade:
+        elif type(event) is TradeEvent:
             previous = self.last
             self._count(event)
             for listener in self.listeners:
                 listener.on_trade(event, self, previous)
 
-    def _count(self, trade: Trade) -> None:
+    def _count(self, trade: TradeEvent) -> None:
         price, size = trade.price, trade.size
         if size:
             self.volume += size
             self.turnover += (price or 0.0) * size
         if trade.unreported:
             return
-        self.last = Channel.Last(price, size, trade.ts_ns)
+        self.last = MarketChannel.Last(price, size, trade.ts_ns)
         if price is not None:
             self.open = price if self.open is None else self.open
             self.high = price if self.high is None else max(self.high, price)
             self.low = price if self.low is None else min(self.low, price)
 
 
-def midpoint(quote: Quote) -> float | None:
+def midpoint(quote: QuoteEvent) -> float | None:
     """Return the middle of a quote with two sides."""
     return None if quote.bid is None or quote.ask is None else round((quote.bid + quote.ask) / 2, _DECIMALS)

@@ -15,8 +15,8 @@ from ibfast.records import NS_PER_S
 from ibfast.sim.tick_codec import encode as encode_tick
 from ibfast.sim.tick_codec import is_tick
 from ibfast.sim.ticks import (
-    Depth,
     DepthL2,
+    DepthUpdate,
     HistoricalDataUpdate,
     RealTimeBar,
     Size,
@@ -41,8 +41,8 @@ from ibfast.wire.responses import Response
 
 __all__ = [
     "DatedBars",
-    "Depth",
     "DepthL2",
+    "DepthUpdate",
     "HistoricalDataUpdate",
     "RealTimeBar",
     "Size",

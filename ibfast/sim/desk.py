@@ -16,7 +16,7 @@ from ibfast.errors import RequestError, UnsupportedError
 from ibfast.records import NS_PER_S
 from ibfast.sim import history
 from ibfast.sim.bars import BarBuilder, HistoricalUpdateStream, RealTimeBarStream
-from ibfast.sim.channel import Channel, Listener, Timed
+from ibfast.sim.channel import Listener, MarketChannel, Timed
 from ibfast.sim.codec import DatedBars, UnknownRequest
 from ibfast.sim.generic_ticks import parse_generic_ticks
 from ibfast.sim.instruments import Instrument
@@ -24,7 +24,7 @@ from ibfast.sim.option_stream import OptionStream
 from ibfast.sim.pacing import ClockRate, Refusal
 from ibfast.sim.services import Client, Services
 from ibfast.sim.streams import DepthStream, Level1Stream, TickByTickStream
-from ibfast.sim.subscription import Family, Holding, Subscription
+from ibfast.sim.subscription import Family, GatewaySubscription, Holding
 from ibfast.wire import requests, responses
 from ibfast.wire.ids import MarketDataType, ServerVersion
 from ibfast.wire.records import Records
@@ -66,8 +66,8 @@ class Desk:
         self._send = session.send
         self._market_data_type = int(MarketDataType.REALTIME)
         self._clock_rate = ClockRate()
-        self._open: dict[tuple[Family, int], Subscription] = {}
-        self._lingering: list[Subscription] = []
+        self._open: dict[tuple[Family, int], GatewaySubscription] = {}
+        self._lingering: list[GatewaySubscription] = []
         self._postponed: list[requests.Request | UnknownRequest] = []
         self._handlers: dict[type, Callable[..., None]] = {
             requests.MarketData: self._market_data,
@@ -89,7 +89,7 @@ class Desk:
         }
 
     @property
-    def subscriptions(self) -> Iterable[Subscription]:
+    def subscriptions(self) -> Iterable[GatewaySubscription]:
         """What is open."""
         return tuple(self._open.values())
 
@@ -381,9 +381,9 @@ class Desk:
             self._send(message_type(req_id, *target))
         return target is not None
 
-    def _subscription(self, family: Family, req_id: int, instrument: Instrument) -> Subscription:
+    def _subscription(self, family: Family, req_id: int, instrument: Instrument) -> GatewaySubscription:
         assert self._session.client_id is not None
-        subscription = Subscription(self._send, self._session.client_id, family, req_id, instrument)
+        subscription = GatewaySubscription(self._send, self._session.client_id, family, req_id, instrument)
         if self._gateway.faults.has_other_session:
             self._session.send_error(req_id, *self._gateway.faults.OTHER_SESSION)
         subscription.is_silent = self._gateway.faults.silences(subscription)
@@ -391,8 +391,8 @@ class Desk:
 
     def _hold(
         self,
-        subscription: Subscription,
-        channel: Channel,
+        subscription: GatewaySubscription,
+        channel: MarketChannel,
         stream: Listener,
         release: Callable[[], None],
         *,
@@ -416,7 +416,7 @@ class Desk:
             raise RequestError(req_id, unknown, f"{_UNKNOWN_TEXTS[unknown]}:{req_id}")
         self._postponed = waiting
 
-    def _end(self, subscription: Subscription, more_messages: int = 0) -> None:
+    def _end(self, subscription: GatewaySubscription, more_messages: int = 0) -> None:
         """Give back what a subscription holds; its stream may go on for some messages."""
         holding = subscription.holding
         assert holding is not None

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ibfast.sim.clock import Clock
 from ibfast.sim.universe import Universe
 
-__all__ = ["Bars", "Event", "Level", "Quote", "Size", "Source", "Statistics", "Trade"]
+__all__ = ["Bars", "Event", "EventSource", "Level", "QuoteEvent", "Size", "Statistics", "TradeEvent"]
 
 Size = int | float
 """A number of shares, contracts or units of a currency, possibly fractional."""
@@ -26,7 +26,7 @@ Level = tuple[float, Size]
 """Price and size of one row of a book."""
 
 
-class Quote(NamedTuple):
+class QuoteEvent(NamedTuple):
     """The top of the book has changed."""
 
     ts_ns: int
@@ -37,7 +37,7 @@ class Quote(NamedTuple):
     ask_size: Size | None
 
 
-class Trade(NamedTuple):
+class TradeEvent(NamedTuple):
     """A trade has been reported.
 
     `unreported` trades (odd lots, say) move neither the last price nor the volume's price range.
@@ -52,7 +52,7 @@ class Trade(NamedTuple):
     unreported: bool
 
 
-Event = Quote | Trade
+Event = QuoteEvent | TradeEvent
 
 
 class Statistics(NamedTuple):
@@ -80,7 +80,7 @@ class Bars:
     count: npt.NDArray[np.int64]
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """Where a gateway's events come from: the made-up `Market`, or a file of recorded ticks."""
 
     universe: Universe
@@ -99,7 +99,7 @@ class Source(Protocol):
     def advance(self, clock: Clock) -> Sequence[Event]:
         """Return the events of all watched instruments up to now, in order, each once."""
 
-    def latest(self, con_id: int, now_ns: int) -> tuple[Quote | None, Trade | None]:
+    def latest(self, con_id: int, now_ns: int) -> tuple[QuoteEvent | None, TradeEvent | None]:
         """Return the quote and the reported trade that stand at `now_ns`."""
 
     def past_events(self, con_id: int, start_ns: int, end_ns: int) -> list[Event]:
@@ -122,5 +122,5 @@ class Source(Protocol):
     def value(self, con_id: int, now_ns: int) -> float:
         """Return what one unit is worth at `now_ns`."""
 
-    def book(self, quote: Quote, rows: int) -> tuple[list[Level], list[Level]]:
+    def book(self, quote: QuoteEvent, rows: int) -> tuple[list[Level], list[Level]]:
         """Return bids and asks, best first, at most `rows` of each, as they are when `quote` is the top."""

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ibfast.errors import RequestError
-from ibfast.sim.channel import Channel
+from ibfast.sim.channel import MarketChannel
 from ibfast.sim.clock import Clock
 from ibfast.sim.codec import UnknownRequest
-from ibfast.sim.events import Event, Trade
-from ibfast.sim.subscription import Family, Subscription
+from ibfast.sim.events import Event, TradeEvent
+from ibfast.sim.subscription import Family, GatewaySubscription
 from ibfast.wire import requests
 
 __all__ = ["Faults"]
@@ -55,7 +55,7 @@ _FLAP_EVERY = 10
 
 class _Desk(Protocol):
     @property
-    def subscriptions(self) -> Iterable[Subscription]: ...
+    def subscriptions(self) -> Iterable[GatewaySubscription]: ...
     def kill(self, req_id: int) -> None: ...
     def close(self) -> None: ...
     def serve_postponed(self) -> None: ...
@@ -81,7 +81,7 @@ class _Gateway(Protocol):
     @property
     def sessions(self) -> Sequence[_Session]: ...
     @property
-    def channels(self) -> Sequence[Channel]: ...
+    def channels(self) -> Sequence[MarketChannel]: ...
     def deliver(self, events: Iterable[Event]) -> None: ...
     def shut(self) -> None: ...
     def stop_listening(self) -> None: ...
@@ -195,7 +195,7 @@ class Faults:
             self._tell(_MARKET_FARM_OK, farm)
         self._review()
 
-    def silences(self, subscription: Subscription) -> bool:
+    def silences(self, subscription: GatewaySubscription) -> bool:
         """Tell whether a subscription's messages do not reach its client now."""
         return (
             subscription.is_dead
@@ -362,10 +362,10 @@ class Faults:
 
     # --- inside ---
 
-    def _subscriptions(self) -> Iterable[Subscription]:
+    def _subscriptions(self) -> Iterable[GatewaySubscription]:
         return (subscription for session in self._gateway.sessions for subscription in session.desk.subscriptions)
 
-    def _is_of_broken_farm(self, subscription: Subscription) -> bool:
+    def _is_of_broken_farm(self, subscription: GatewaySubscription) -> bool:
         return subscription.instrument.farm in self._broken_farms and subscription.family in _OF_MARKET_FARMS
 
     def _review(self) -> None:
@@ -398,8 +398,8 @@ class Faults:
             self._tell_text(ok, f"{kind} farm connection is OK:{farm}")
 
 
-def _trade(channel: Channel) -> Trade:
+def _trade(channel: MarketChannel) -> TradeEvent:
     """Return one more trade like the last one; its time is that of what was told last, so that order holds."""
     last = channel.last
     ts_ns = max(last.ts_ns, channel.quote.ts_ns)
-    return Trade(ts_ns, channel.instrument.con_id, last.price or 1.0, last.size or 1, "", "", unreported=False)
+    return TradeEvent(ts_ns, channel.instrument.con_id, last.price or 1.0, last.size or 1, "", "", unreported=False)

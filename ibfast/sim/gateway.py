@@ -18,17 +18,17 @@ from types import TracebackType
 
 from ibfast.errors import ConfigError
 from ibfast.sim.answers import Answers
-from ibfast.sim.channel import Channel, Listener, Timed
+from ibfast.sim.channel import Listener, MarketChannel, Timed
 from ibfast.sim.clock import Clock
 from ibfast.sim.codec import UnknownRequest
-from ibfast.sim.events import Event, Source
+from ibfast.sim.events import Event, EventSource
 from ibfast.sim.faults import Faults
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.market import Market
-from ibfast.sim.pacing import AccountLimits, Refusal
-from ibfast.sim.session import Session
+from ibfast.sim.pacing import GatewayLimits, Refusal
+from ibfast.sim.session import GatewaySession
 from ibfast.sim.streams import Message
-from ibfast.sim.subscription import Subscription
+from ibfast.sim.subscription import GatewaySubscription
 from ibfast.sim.universe import Universe
 from ibfast.wire.ids import ServerVersion
 from ibfast.wire.requests import Request
@@ -90,7 +90,7 @@ class Gateway:
         port: int = 0,
         *,
         server_version: int = ServerVersion.MAX,
-        market: Source | None = None,
+        market: EventSource | None = None,
         accounts: Sequence[str] = ("DU1234567",),
         pacing: bool = True,
         lines: int = 100,
@@ -106,22 +106,22 @@ class Gateway:
         self.host = host
         self.port = port
         self.server_version = server_version
-        self.market: Source = market or Market(Universe.builtin())
+        self.market: EventSource = market or Market(Universe.builtin())
         self.accounts = tuple(accounts)
         self.pacing = pacing
         self.lines = lines
         self.clock = clock or Clock()
-        self.limits = AccountLimits(lines, enforced=pacing)
+        self.limits = GatewayLimits(lines, enforced=pacing)
         self.send_buffer = send_buffer
         self.answers = Answers(self.market.universe, self.accounts, read_only=read_only)
         self.sent: Counter[type] = Counter()
         self.received: Counter[type] = Counter()
-        self.sessions: list[Session] = []
+        self.sessions: list[GatewaySession] = []
         self.violations: deque[Violation] = deque(maxlen=_MOST_VIOLATIONS)
         self.faults = Faults(self)
         self._journal = journal
-        self._channels: dict[int, Channel] = {}
-        self._leaving: list[tuple[Channel, Listener]] = []
+        self._channels: dict[int, MarketChannel] = {}
+        self._leaving: list[tuple[MarketChannel, Listener]] = []
         self._timed: list[tuple[int, int, Timed]] = []
         self._order = count()
         self._has_begun = False
@@ -165,7 +165,7 @@ class Gateway:
         """
         if self._server is None:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(lambda: Session(self), self.host, self.port)
+            self._server = await loop.create_server(lambda: GatewaySession(self), self.host, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     def stop_listening(self) -> None:
@@ -186,11 +186,11 @@ class Gateway:
         return bool(self._channels)
 
     @property
-    def channels(self) -> Sequence[Channel]:
+    def channels(self) -> Sequence[MarketChannel]:
         """The instruments that somebody listens to."""
         return tuple(self._channels.values())
 
-    def subscriptions(self) -> list[Subscription]:
+    def subscriptions(self) -> list[GatewaySubscription]:
         """Return what all clients have open."""
         return [subscription for session in self.sessions for subscription in session.desk.subscriptions]
 
@@ -213,23 +213,23 @@ class Gateway:
         """Take note of a request that broke a limit."""
         self.violations.append(Violation(self.wall_s(), client_id, refusal.code, refusal.rule, request))
 
-    def channel(self, instrument: Instrument) -> Channel:
+    def channel(self, instrument: Instrument) -> MarketChannel:
         """Return the live state of an instrument."""
         channel = self._channels.get(instrument.con_id)
         if channel is None:
             now_ns = self.clock.now_ns()
-            channel = Channel(instrument, self.market.statistics(instrument.con_id, now_ns))
+            channel = MarketChannel(instrument, self.market.statistics(instrument.con_id, now_ns))
             channel.begin(*self.market.latest(instrument.con_id, now_ns))
         return channel
 
-    def listen(self, channel: Channel, listener: Listener, *, quotes: bool = True, trades: bool = True) -> None:
+    def listen(self, channel: MarketChannel, listener: Listener, *, quotes: bool = True, trades: bool = True) -> None:
         """Begin to tell a listener the events of a channel."""
         con_id = channel.instrument.con_id
         self._channels[con_id] = channel
         channel.listeners.append(listener)
         self.market.watch(con_id, self.clock.now_ns(), quotes=quotes, trades=trades)
 
-    def leave(self, channel: Channel, listener: Listener) -> None:
+    def leave(self, channel: MarketChannel, listener: Listener) -> None:
         """Stop telling it. What happens until the end of the next step is told still, as by TWS."""
         self._leaving.append((channel, listener))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-__all__ = ["RATE", "YEAR_S", "Greeks", "greeks", "implied_volatility", "option_price"]
+__all__ = ["RATE", "YEAR_S", "OptionValue", "greeks", "implied_volatility", "option_price"]
 
 YEAR_S = 365 * 86_400
 RATE = 0.04
@@ -19,7 +19,7 @@ _ITERATIONS = 20
 _LOWEST_VEGA = 1e-8
 
 
-class Greeks(NamedTuple):
+class OptionValue(NamedTuple):
     """An option's price and its derivatives, per unit of volatility 0.01 (vega) and per day (theta)."""
 
     price: float
@@ -29,7 +29,7 @@ class Greeks(NamedTuple):
     theta: float
 
 
-def greeks(underlying: float, strike: float, years: float, volatility: float, right: str) -> Greeks:
+def greeks(underlying: float, strike: float, years: float, volatility: float, right: str) -> OptionValue:
     """Value an option.
 
     Args:
@@ -41,7 +41,7 @@ def greeks(underlying: float, strike: float, years: float, volatility: float, ri
     sign = 1.0 if right == "C" else -1.0
     if years <= 0:
         exercise = max(sign * (underlying - strike), 0.0)
-        return Greeks(exercise, sign if exercise else 0.0, 0.0, 0.0, 0.0)
+        return OptionValue(exercise, sign if exercise else 0.0, 0.0, 0.0, 0.0)
     deviation = volatility * math.sqrt(years)
     d1 = (math.log(underlying / strike) + RATE * years) / deviation + deviation / 2
     d2 = d1 - deviation
@@ -49,7 +49,7 @@ def greeks(underlying: float, strike: float, years: float, volatility: float, ri
     discounted = strike * math.exp(-RATE * years)
     price = sign * (underlying * _normal(sign * d1) - discounted * _normal(sign * d2))
     theta = -underlying * density * volatility / (2 * math.sqrt(years)) - sign * RATE * discounted * _normal(sign * d2)
-    return Greeks(
+    return OptionValue(
         price=max(price, 0.0),
         delta=sign * _normal(sign * d1),
         gamma=density / (underlying * deviation),

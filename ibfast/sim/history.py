@@ -23,7 +23,7 @@ from ibfast.records import (
     NS_PER_S,
 )
 from ibfast.sim.channel import midpoint
-from ibfast.sim.events import Quote, Source, Trade
+from ibfast.sim.events import EventSource, QuoteEvent, TradeEvent
 from ibfast.sim.instruments import Instrument
 from ibfast.wire.requests import HistoricalBars, HistoricalTicksRequest
 from ibfast.wire.times import parse_bar_time, zone_of
@@ -132,7 +132,7 @@ def bar_window(request: HistoricalBars, instrument: Instrument, now_ns: int) -> 
 
 
 def historical_bars(
-    source: Source, instrument: Instrument, what_to_show: str, window: BarWindow
+    source: EventSource, instrument: Instrument, what_to_show: str, window: BarWindow
 ) -> npt.NDArray[np.void]:
     """Return the bars of a window as a HISTORICAL_BAR array."""
     what_to_show = "TRADES" if what_to_show in _TRADE_BARS else what_to_show
@@ -145,7 +145,7 @@ def historical_bars(
 
 
 def historical_ticks(
-    source: Source, instrument: Instrument, request: HistoricalTicksRequest, now_ns: int
+    source: EventSource, instrument: Instrument, request: HistoricalTicksRequest, now_ns: int
 ) -> npt.NDArray[np.void]:
     """Return at most 1,000 ticks from `request.start` on or up to `request.end`, whole seconds at the end included.
 
@@ -167,7 +167,7 @@ def historical_ticks(
 
 
 def last_ticks(
-    source: Source, instrument: Instrument, what_to_show: str, number: int, end_ns: int
+    source: EventSource, instrument: Instrument, what_to_show: str, number: int, end_ns: int
 ) -> npt.NDArray[np.void]:
     """Return the last `number` ticks before `end_ns`, as far as an hour back."""
     found: list[tuple[object, ...]] = []
@@ -204,7 +204,7 @@ _UNREPORTED = 2
 
 
 def _ticks_after(
-    source: Source, instrument: Instrument, request: HistoricalTicksRequest, start_ns: int, now_ns: int
+    source: EventSource, instrument: Instrument, request: HistoricalTicksRequest, start_ns: int, now_ns: int
 ) -> npt.NDArray[np.void]:
     found: list[tuple[object, ...]] = []
     at_ns, limit_ns = start_ns, min(start_ns + _TICKS_REACH_NS, now_ns)
@@ -216,14 +216,14 @@ def _ticks_after(
 
 
 def _rows(
-    source: Source, instrument: Instrument, what_to_show: str, start_ns: int, end_ns: int
+    source: EventSource, instrument: Instrument, what_to_show: str, start_ns: int, end_ns: int
 ) -> list[tuple[object, ...]]:
     """Return ticks as rows of their dtype, at whole seconds as a gateway has them."""
     rows: list[tuple[object, ...]] = []
     before: float | None = None
     for event in source.past_events(instrument.con_id, start_ns, end_ns):
         at_ns = event.ts_ns // NS_PER_S * NS_PER_S
-        if isinstance(event, Trade):
+        if isinstance(event, TradeEvent):
             if what_to_show == "TRADES":
                 mask = _UNREPORTED if event.unreported else 0
                 rows.append((at_ns, mask, event.price, event.size, event.exchange, event.conditions))
@@ -237,7 +237,7 @@ def _rows(
     return rows
 
 
-def _sides(quote: Quote) -> tuple[float, ...]:
+def _sides(quote: QuoteEvent) -> tuple[float, ...]:
     return tuple(np.nan if value is None else value for value in (quote.bid, quote.ask, quote.bid_size, quote.ask_size))
 
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from ibfast.records import DAY_S, NS_PER_S
 from ibfast.sim.clock import Clock
-from ibfast.sim.events import Bars, Event, Level, Quote, Size, Statistics, Trade
+from ibfast.sim.events import Bars, Event, Level, QuoteEvent, Size, Statistics, TradeEvent
 from ibfast.sim.greeks import YEAR_S, option_price
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.noise import mix, noise, walk
@@ -128,15 +128,15 @@ class Market:
             heapq.heapreplace(pending, (*self._next(following), following))
         return events
 
-    def latest(self, con_id: int, now_ns: int) -> tuple[Quote | None, Trade | None]:
+    def latest(self, con_id: int, now_ns: int) -> tuple[QuoteEvent | None, TradeEvent | None]:
         """Return the quote and the reported trade that stand at `now_ns`."""
         traits = self._traits[con_id]
         instrument, block = traits.instrument, traits.block_at(now_ns)
-        quote: Quote | None = None
-        trade: Trade | None = None
+        quote: QuoteEvent | None = None
+        trade: TradeEvent | None = None
         for events in (self._past_block(con_id, block - 1), self._past_block(con_id, block)):
             for event in events[: bisect_right(events, now_ns, key=itemgetter(0))]:
-                if isinstance(event, Quote):
+                if isinstance(event, QuoteEvent):
                     quote = event
                 elif not event.unreported:
                     trade = event
@@ -145,9 +145,9 @@ class Market:
             high = round(low + instrument.spread_ticks * instrument.min_tick, traits.decimals)
             lot = instrument.round_lot
             if instrument.has_quotes:
-                quote = Quote(now_ns, con_id, low, high, lot, lot)
+                quote = QuoteEvent(now_ns, con_id, low, high, lot, lot)
             if instrument.has_trades:
-                trade = Trade(now_ns, con_id, low, lot, traits.exchanges[0], "", unreported=False)
+                trade = TradeEvent(now_ns, con_id, low, lot, traits.exchanges[0], "", unreported=False)
         return quote, trade
 
     def past_events(self, con_id: int, start_ns: int, end_ns: int) -> list[Event]:
@@ -210,7 +210,7 @@ class Market:
         """Return what one unit is worth at `now_ns`."""
         return float(self._values(self._traits[con_id].instrument, np.array([now_ns / NS_PER_S]))[0])
 
-    def book(self, quote: Quote, rows: int) -> tuple[list[Level], list[Level]]:
+    def book(self, quote: QuoteEvent, rows: int) -> tuple[list[Level], list[Level]]:
         """Return `rows` rows of bids and of asks, best first; below the top, a size holds for about a second."""
         traits = self._traits[quote.con_id]
         return (
@@ -276,7 +276,9 @@ class Market:
         quotes = np.flatnonzero(~is_trade)
         columns = (bid, ask, bid_size, ask_size)
         rows = zip(*(column[quotes].tolist() for column in columns), strict=True)
-        events: list[Event] = [Quote(ts_ns[at], con_id, *row) for at, row in zip(quotes.tolist(), rows, strict=True)]
+        events: list[Event] = [
+            QuoteEvent(ts_ns[at], con_id, *row) for at, row in zip(quotes.tolist(), rows, strict=True)
+        ]
         events += _trades(rng, traits, ts_ns, np.flatnonzero(is_trade), bid, ask)
         events.sort(key=itemgetter(0))
         return events
@@ -351,7 +353,7 @@ def _trades(
     at: npt.NDArray[np.int64],
     bid: npt.NDArray[np.float64],
     ask: npt.NDArray[np.float64],
-) -> list[Trade]:
+) -> list[TradeEvent]:
     count, con_id, lot = len(at), traits.con_id, traits.instrument.round_lot
     if not count:
         return []
@@ -373,7 +375,7 @@ def _trades(
             price[number] = np.round(middle, traits.decimals + 1)
             exchanges[number] = _OFF_EXCHANGE
     return [
-        Trade(ts_ns[place], con_id, trade_price, trade_size, exchange, condition, condition != "")
+        TradeEvent(ts_ns[place], con_id, trade_price, trade_size, exchange, condition, condition != "")
         for place, trade_price, trade_size, exchange, condition in zip(
             at.tolist(), price.tolist(), size.tolist(), exchanges, conditions, strict=True
         )

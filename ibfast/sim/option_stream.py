@@ -6,9 +6,9 @@ The rule of the file: computations are Black and Scholes on the simulated underl
 from __future__ import annotations
 
 from ibfast.records import NS_PER_S
-from ibfast.sim.channel import Channel, midpoint
+from ibfast.sim.channel import MarketChannel, midpoint
 from ibfast.sim.codec import TickOption
-from ibfast.sim.events import Quote, Source
+from ibfast.sim.events import EventSource, QuoteEvent
 from ibfast.sim.greeks import YEAR_S, greeks, implied_volatility
 from ibfast.sim.streams import Level1Stream, Send
 from ibfast.wire.ids import MarketDataType, TickType
@@ -25,8 +25,8 @@ class OptionStream(Level1Stream):
         self,
         send: Send,
         req_id: int,
-        channel: Channel,
-        source: Source,
+        channel: MarketChannel,
+        source: EventSource,
         market_data_type: int,
         generic_ticks: frozenset[int],
     ) -> None:
@@ -54,13 +54,13 @@ class OptionStream(Level1Stream):
         super().resume(now_ns)
         self._compute(self.channel.quote, now_ns)
 
-    def on_quote(self, quote: Quote, before: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
         """Tell what changed; new prices mean new computations."""
         super().on_quote(quote, before)
         if (quote.bid, quote.ask) != (before.bid, before.ask):
             self._compute(quote, quote.ts_ns)
 
-    def _compute(self, quote: Quote, now_ns: int) -> None:
+    def _compute(self, quote: QuoteEvent, now_ns: int) -> None:
         instrument = self.channel.instrument
         contract = instrument.contract
         under = self._source.value(instrument.underlying, now_ns)

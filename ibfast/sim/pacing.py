@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-__all__ = ["AccountLimits", "Refusal", "RequestRate"]
+__all__ = ["GatewayLimits", "Refusal", "RequestRate"]
 
 _LINES_PER_REQUEST_PER_SECOND = 2
 _LEAST_LINES = 100
@@ -123,7 +123,7 @@ class ClockRate:
         return None
 
 
-class AccountLimits:
+class GatewayLimits:
     """What one account may have at once, and how often it may ask, over all its connections.
 
     Args:

@@ -33,7 +33,7 @@ from ibfast.errors import ConfigError
 from ibfast.records import NS_PER_S
 from ibfast.sim.bars import BarBuilder
 from ibfast.sim.clock import Clock
-from ibfast.sim.events import Bars, Event, Level, Quote, Size, Statistics, Trade
+from ibfast.sim.events import Bars, Event, Level, QuoteEvent, Size, Statistics, TradeEvent
 from ibfast.sim.instruments import recorded_con_id
 from ibfast.sim.universe import Universe
 
@@ -98,7 +98,7 @@ class TickFile:
 
     def watch(self, con_id: int, now_ns: int, *, quotes: bool = True, trades: bool = True) -> None:
         """Note who listens to what."""
-        self._heard |= {(con_id, kind) for kind, wanted in ((Quote, quotes), (Trade, trades)) if wanted}
+        self._heard |= {(con_id, kind) for kind, wanted in ((QuoteEvent, quotes), (TradeEvent, trades)) if wanted}
         self._heard_at_s = time.monotonic()
 
     def unwatch(self, con_id: int) -> None:
@@ -124,13 +124,13 @@ class TickFile:
             self._next = bisect_right(self._rows, clock.now_ns(), lo=first, key=itemgetter(0))
         return self._rows[first : self._next]
 
-    def latest(self, con_id: int, now_ns: int) -> tuple[Quote | None, Trade | None]:
+    def latest(self, con_id: int, now_ns: int) -> tuple[QuoteEvent | None, TradeEvent | None]:
         """Return the quote and the trade that stand at `now_ns`."""
-        quote: Quote | None = None
-        trade: Trade | None = None
+        quote: QuoteEvent | None = None
+        trade: TradeEvent | None = None
         rows = self._by_con_id[con_id]
         for event in reversed(rows[: bisect_right(rows, now_ns, key=itemgetter(0))]):
-            if isinstance(event, Quote):
+            if isinstance(event, QuoteEvent):
                 quote = quote or event
             else:
                 trade = trade or event
@@ -154,7 +154,7 @@ class TickFile:
             high_bar.begin()
             for event in self.past_events(con_id, begins_s * NS_PER_S, (begins_s + seconds) * NS_PER_S):
                 for bar in (low_bar, high_bar):
-                    bar.on_quote(event) if isinstance(event, Quote) else bar.on_trade(event)
+                    bar.on_quote(event) if isinstance(event, QuoteEvent) else bar.on_trade(event)
             if low_bar.open is not None and high_bar.open is not None:
                 counted = (low_bar.volume, low_bar.wap, low_bar.count) if low_bar.of_trades else (_NO_VOLUME,) * 3
                 found.append((begins_s, low_bar.open, high_bar.high, low_bar.low, high_bar.close, *counted))
@@ -164,7 +164,7 @@ class TickFile:
 
     def statistics(self, con_id: int, now_ns: int) -> Statistics:
         """Return the figures of the rows up to `now_ns`."""
-        trades = [event for event in self.past_events(con_id, 0, now_ns + 1) if isinstance(event, Trade)]
+        trades = [event for event in self.past_events(con_id, 0, now_ns + 1) if isinstance(event, TradeEvent)]
         prices = [trade.price for trade in trades if trade.price is not None]
         volume = sum(trade.size or 0 for trade in trades)
         if not prices:
@@ -177,7 +177,7 @@ class TickFile:
         _, trade = self.latest(con_id, now_ns)
         return math.nan if trade is None or trade.price is None else trade.price
 
-    def book(self, quote: Quote, rows: int) -> tuple[list[Level], list[Level]]:
+    def book(self, quote: QuoteEvent, rows: int) -> tuple[list[Level], list[Level]]:
         """Return the one row of each side that the file knows."""
         bids = [] if quote.bid is None else [(quote.bid, quote.bid_size or 0)]
         asks = [] if quote.ask is None else [(quote.ask, quote.ask_size or 0)]
@@ -241,10 +241,10 @@ def _to_events(path: Path, rows: Iterable[_Row], con_ids: dict[str, int]) -> Ite
         con_id = con_ids.setdefault(symbol, recorded_con_id(len(con_ids)))
         if kind == _QUOTE:
             _check_empty(path, line, row, ("price", "size"))
-            yield Quote(ts_ns, con_id, _price(number(5)), _price(number(6)), number(7), number(8))
+            yield QuoteEvent(ts_ns, con_id, _price(number(5)), _price(number(6)), number(7), number(8))
         elif kind == _TRADE:
             _check_empty(path, line, row, ("bid", "ask", "bid_size", "ask_size"))
-            yield Trade(ts_ns, con_id, _price(number(3)), number(4), "", "", unreported=False)
+            yield TradeEvent(ts_ns, con_id, _price(number(3)), number(4), "", "", unreported=False)
         else:
             raise _bad(path, line, "kind", kind, f"must be {_TRADE} or {_QUOTE}")
 

@@ -6,13 +6,13 @@ from collections import Counter
 from typing import Any, Protocol
 
 from ibfast.sim.answers import Answers
-from ibfast.sim.channel import Channel, Listener, Timed
+from ibfast.sim.channel import Listener, MarketChannel, Timed
 from ibfast.sim.clock import Clock
 from ibfast.sim.codec import UnknownRequest
-from ibfast.sim.events import Source
+from ibfast.sim.events import EventSource
 from ibfast.sim.faults import Faults
 from ibfast.sim.instruments import Instrument
-from ibfast.sim.pacing import AccountLimits, Refusal
+from ibfast.sim.pacing import GatewayLimits, Refusal
 from ibfast.sim.streams import Message
 from ibfast.wire.requests import Request
 
@@ -38,17 +38,17 @@ class Services(Protocol):
     answers: Answers
     clock: Clock
     faults: Faults
-    limits: AccountLimits
-    market: Source
+    limits: GatewayLimits
+    market: EventSource
     pacing: bool
 
-    def channel(self, instrument: Instrument) -> Channel:
+    def channel(self, instrument: Instrument) -> MarketChannel:
         """Return the events of an instrument."""
 
-    def leave(self, channel: Channel, listener: Listener) -> None:
+    def leave(self, channel: MarketChannel, listener: Listener) -> None:
         """Take a listener back, after the messages that are under way."""
 
-    def listen(self, channel: Channel, listener: Listener, *, quotes: bool = True, trades: bool = True) -> None:
+    def listen(self, channel: MarketChannel, listener: Listener, *, quotes: bool = True, trades: bool = True) -> None:
         """Have a listener called with events."""
 
     def note_violation(self, client_id: int | None, refusal: Refusal, request: Request | UnknownRequest) -> None:

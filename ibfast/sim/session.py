@@ -24,7 +24,7 @@ from ibfast.wire.ids import ServerVersion
 from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId
 
-__all__ = ["Session"]
+__all__ = ["GatewaySession"]
 
 _HELLO = b"API\0"
 _LENGTH_BYTES = 4
@@ -35,7 +35,7 @@ _OFFER = re.compile(rb"v([0-9]{1,9})(?:\.\.([0-9]{1,9}))?(?: .*)?", re.DOTALL)
 _CLIENT_ID_IN_USE, _UNREADABLE = 326, 320
 
 
-class Session(asyncio.Protocol):
+class GatewaySession(asyncio.Protocol):
     """A client's connection, from its first byte on.
 
     Attributes:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ibfast.records import NS_PER_MS, NS_PER_S
-from ibfast.sim.channel import Channel, midpoint
+from ibfast.sim.channel import MarketChannel, midpoint
 from ibfast.sim.codec import (
     DatedBars,
-    Depth,
     DepthL2,
+    DepthUpdate,
     Tick,
     TickByTickBidAsk,
     TickByTickLast,
@@ -24,7 +24,7 @@ from ibfast.sim.codec import (
     TickSize,
     TickString,
 )
-from ibfast.sim.events import Level, Quote, Size, Source, Trade
+from ibfast.sim.events import EventSource, Level, QuoteEvent, Size, TradeEvent
 from ibfast.wire.ids import MarketDataType, TickType
 from ibfast.wire.responses import ErrorMessage, Response
 
@@ -103,7 +103,7 @@ class Level1Stream:
     """
 
     def __init__(
-        self, send: Send, req_id: int, channel: Channel, market_data_type: int, generic_ticks: frozenset[int]
+        self, send: Send, req_id: int, channel: MarketChannel, market_data_type: int, generic_ticks: frozenset[int]
     ) -> None:
         self._send = send
         self.req_id = req_id
@@ -142,7 +142,7 @@ class Level1Stream:
 
         self._send_generic_ticks()
 
-    def on_quote(self, quote: Quote, before: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
         """Tell what changed."""
         types = self._types
         if quote.bid != before.bid:
@@ -154,7 +154,7 @@ class Level1Stream:
         elif quote.ask_size != before.ask_size:
             self._send(TickSize(self.req_id, types.ask_size, quote.ask_size or 0))
 
-    def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
+    def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
         """Tell the trade, and the day's figures that it changed."""
         types, req_id, send = self._types, self.req_id, self._send
         if not trade.unreported:
@@ -198,7 +198,7 @@ class Level1Stream:
             self._send(TickGeneric(req_id, TickType.SHORTABLE, _EASY_TO_BORROW))
             self._send(TickSize(req_id, TickType.SHORTABLE_SHARES, _SHORTABLE_SHARES))
 
-    def _volume_text(self, trade: Trade) -> str:
+    def _volume_text(self, trade: TradeEvent) -> str:
         price = "" if trade.price is None else trade.price
         channel = self.channel
         vwap = channel.vwap or 0.0
@@ -214,7 +214,7 @@ class TickByTickStream:
         self._tick_type = tick_type
         self._ignore_size = ignore_size
 
-    def on_quote(self, quote: Quote, before: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
         """Tell a quote, or the midpoint if it moved."""
         time_s = quote.ts_ns // NS_PER_S
         if self._tick_type == "BidAsk":
@@ -226,7 +226,7 @@ class TickByTickStream:
             if middle is not None and middle != midpoint(before):
                 self._send(TickByTickMidPoint(self.req_id, time_s, middle))
 
-    def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
+    def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
         """Tell a trade; unreported ones only to AllLast."""
         if self._tick_type == "AllLast":
             kind = _ALL_LAST
@@ -257,7 +257,14 @@ class DepthStream:
     """
 
     def __init__(
-        self, send: Send, req_id: int, source: Source, num_rows: int, market_makers: tuple[str, ...], *, is_smart: bool
+        self,
+        send: Send,
+        req_id: int,
+        source: EventSource,
+        num_rows: int,
+        market_makers: tuple[str, ...],
+        *,
+        is_smart: bool,
     ) -> None:
         self._send = send
         self.req_id = req_id
@@ -265,18 +272,18 @@ class DepthStream:
         self._num_rows = num_rows
         self._market_makers = market_makers
         self._is_smart = is_smart
-        self._quote: Quote | None = None
+        self._quote: QuoteEvent | None = None
         self._bids: list[Level] = []
         self._asks: list[Level] = []
 
-    def on_quote(self, quote: Quote, before: Quote) -> None:
+    def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
         """Bring the client's book up to date."""
         self._quote = quote
         bids, asks = self._source.book(quote, self._num_rows)
         self._revise(_BID, self._bids, bids, -1)
         self._revise(_ASK, self._asks, asks, 1)
 
-    def on_trade(self, trade: Trade, channel: Channel, previous: Channel.Last) -> None:
+    def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
         """A trade leaves the book to the quote that follows."""
 
     def resume(self, now_ns: int) -> None:
@@ -314,5 +321,5 @@ class DepthStream:
             maker = self._market_makers[row % len(self._market_makers)]
             message = DepthL2(self.req_id, row, operation, side, price, size, maker, self._is_smart)
         else:
-            message = Depth(self.req_id, row, operation, side, price, size)
+            message = DepthUpdate(self.req_id, row, operation, side, price, size)
         self._send(message)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from ibfast.sim.channel import Channel, Listener
+from ibfast.sim.channel import Listener, MarketChannel
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.streams import Message, Send
 
-__all__ = ["Family", "Holding", "Resumable", "Subscription"]
+__all__ = ["Family", "GatewaySubscription", "Holding", "Resumable"]
 
 
 class Family(StrEnum):
@@ -40,12 +40,12 @@ class Resumable(Protocol):
 class Holding:
     """What a subscription holds: `release` gives back what it counts for among the limits."""
 
-    channel: Channel
+    channel: MarketChannel
     stream: Listener
     release: Callable[[], None]
 
 
-class Subscription:
+class GatewaySubscription:
     """What a client has open.
 
     Attributes:

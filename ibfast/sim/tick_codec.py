@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeGuard
 
 from ibfast.sim.ticks import (
-    Depth,
     DepthL2,
+    DepthUpdate,
     HistoricalDataUpdate,
     RealTimeBar,
     Tick,
@@ -82,7 +82,7 @@ def _text_string(tick: TickString) -> str:
     return f"6\0{tick.req_id}\0{tick.tick_type}\0{escape(tick.value)}\0"
 
 
-def _text_depth(tick: Depth) -> str:
+def _text_depth(tick: DepthUpdate) -> str:
     return (
         f"1\0{tick.req_id}\0{tick.position}\0{tick.operation}\0{tick.side}\0{_number(tick.price)}\0"
         f"{size_to_field(tick.size)}\0"
@@ -211,7 +211,7 @@ _FORMS: dict[type, tuple[Incoming, Callable[[Any], str], _BodyWriter]] = {
         _text_string,
         _writer("TickString", reqId="req_id", tickType="tick_type", value="value"),
     ),
-    Depth: (
+    DepthUpdate: (
         Incoming.MARKET_DEPTH,
         _text_depth,
         _writer("MarketDepth", reqId="req_id", marketDepthData=_writer("MarketDepthData", **_BOOK)),

@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import TypeAlias
 
 __all__ = [
-    "Depth",
     "DepthL2",
+    "DepthUpdate",
     "HistoricalDataUpdate",
     "RealTimeBar",
     "Size",
@@ -86,7 +86,7 @@ class TickString:
 
 
 @dataclass(frozen=True, slots=True)
-class Depth:
+class DepthUpdate:
     """An operation (0 insert, 1 update, 2 delete) on one side (0 ask, 1 bid) of a book."""
 
     req_id: int
@@ -99,7 +99,7 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class DepthL2:
-    """As Depth, with the market maker or, in a smart book, the exchange."""
+    """As DepthUpdate, with the market maker or, in a smart book, the exchange."""
 
     req_id: int
     position: int
@@ -183,7 +183,7 @@ Tick: TypeAlias = (
     | TickOption
     | TickGeneric
     | TickString
-    | Depth
+    | DepthUpdate
     | DepthL2
     | RealTimeBar
     | HistoricalDataUpdate

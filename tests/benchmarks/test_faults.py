@@ -26,7 +26,7 @@ from ibfast.connection.transport import Connection, open_connection
 from ibfast.errors import Error
 from ibfast.records import GapCause, Scope
 from ibfast.sim.codec import TickByTickLast, encode
-from ibfast.sim.events import Trade
+from ibfast.sim.events import TradeEvent
 from ibfast.wire.requests import frame
 
 ROOT = Path(__file__).parents[2]
@@ -234,7 +234,7 @@ class Told:
 
     def event(self, number: int, *, req_id: int = 7, arrives: bool = True, price: float | None = None) -> None:
         """Let a trade happen, be sent, and arrive."""
-        self.witness.on_trade(Trade(number, SPY, float(number), 100, "", "", unreported=False), None, None)  # type: ignore[arg-type]
+        self.witness.on_trade(TradeEvent(number, SPY, float(number), 100, "", "", unreported=False), None, None)  # type: ignore[arg-type]
         if req_id:
             self.witness.journal(1, TickByTickLast(req_id, 1, 1, float(number), 100))
         if arrives:

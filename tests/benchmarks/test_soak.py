@@ -33,7 +33,7 @@ from ibfast.feed.feed import NO_INSTRUMENT
 from ibfast.feed.segment import Segment
 from ibfast.records import GapCause, Scope
 from ibfast.sim.clock import Clock
-from ibfast.sim.events import Quote, Trade
+from ibfast.sim.events import QuoteEvent, TradeEvent
 from ibfast.sim.gateway import Gateway
 
 ROOT = Path(__file__).parents[2]
@@ -58,15 +58,15 @@ def clock() -> Clock:
 def test_the_numbers_of_an_instrument_have_no_holes_and_go_on_after_a_restart(clock: Clock) -> None:
     timetable = Timetable(clock.now_ns(), 10_000.0)
     con_id = next(iter(market.universe())).con_id
-    numbers: dict[type, list[Any]] = {Quote: [], Trade: []}
+    numbers: dict[type, list[Any]] = {QuoteEvent: [], TradeEvent: []}
     for _ in range(2):
         numbered = NumberedMarket(timetable)
         numbered.begin(clock)
         numbered.watch(con_id, clock.now_ns(), quotes=True, trades=True)
         for event in [event for _ in range(3) for event in advanced(numbered, clock, 1)]:
             assert event.con_id == con_id
-            number = event.size if isinstance(event, Trade) else event.bid_size
-            assert price_of(number) == (event.price if isinstance(event, Trade) else event.bid)
+            number = event.size if isinstance(event, TradeEvent) else event.bid_size
+            assert price_of(number) == (event.price if isinstance(event, TradeEvent) else event.bid)
             numbers[type(event)].append(number)
     for found in numbers.values():
         assert found == list(range(1, len(found) + 1))
@@ -85,8 +85,8 @@ def test_what_is_latest_is_what_was_given_out_last(now: int) -> None:
     told = {(type(event), event.con_id): event for event in reversed(advanced(numbered, clock, 1))}
     for con_id, (quote, trade) in before.items():
         if quote is not None and trade is not None:
-            assert told[Quote, con_id].bid_size == (quote.bid_size or 0) + 1
-            assert told[Trade, con_id].size == (trade.size or 0) + 1
+            assert told[QuoteEvent, con_id].bid_size == (quote.bid_size or 0) + 1
+            assert told[TradeEvent, con_id].size == (trade.size or 0) + 1
 
 
 def test_what_was_held_comes_in_order_and_not_all_at_once(clock: Clock) -> None:
@@ -97,7 +97,9 @@ def test_what_was_held_comes_in_order_and_not_all_at_once(clock: Clock) -> None:
     numbered.is_held = True
     assert advanced(numbered, clock, 2) == []
     numbered.is_held = False
-    batches = [[event.size for event in advanced(numbered, clock, 0) if isinstance(event, Trade)] for _ in range(9)]
+    batches = [
+        [event.size for event in advanced(numbered, clock, 0) if isinstance(event, TradeEvent)] for _ in range(9)
+    ]
     sizes = [size for batch in batches for size in batch]
     assert sizes == list(range(1, len(sizes) + 1))
     assert len(sizes) == pytest.approx(2 * 20_000 / MESSAGES_PER_CYCLE, abs=1)
@@ -110,7 +112,7 @@ def test_no_number_comes_before_its_time(clock: Clock) -> None:
     numbered.begin(clock)
     for instrument in numbered.universe:
         numbered.watch(instrument.con_id, clock.now_ns(), quotes=True, trades=True)
-    sizes = [event.size or 0 for event in advanced(numbered, clock, 2) if isinstance(event, Trade)]
+    sizes = [event.size or 0 for event in advanced(numbered, clock, 2) if isinstance(event, TradeEvent)]
     assert max(sizes) <= timetable.highest_number(clock.now_ns())
     assert timetable.highest_number(clock.now_ns()) <= timetable.highest_number(clock.now_ns() + NS)
 

@@ -48,7 +48,7 @@ from ibfast.records import (
     GapCause,
     Scope,
 )
-from ibfast.sim.events import Trade
+from ibfast.sim.events import TradeEvent
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.proxy import FaultProxy
@@ -773,7 +773,7 @@ class World:
         return Counter(
             (event.ts_ns // NS, event.price, event.size)
             for event in self.market.past_events(stream.contract.con_id, first_s * NS, end_s * NS)
-            if isinstance(event, Trade) and not event.unreported
+            if isinstance(event, TradeEvent) and not event.unreported
         )
 
 

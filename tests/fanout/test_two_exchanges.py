@@ -28,7 +28,7 @@ from ibfast.contracts import ComboLeg, Contract
 from ibfast.fanout.server import FanoutServer
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
-from ibfast.sim.ticks import Depth, TickPrice
+from ibfast.sim.ticks import DepthUpdate, TickPrice
 from ibfast.sim.universe import Universe
 from ibfast.wire.requests import MarketData, MarketDepth
 from tests.support.conversations import AAPL, answer_details, session
@@ -57,7 +57,7 @@ async def gateway_of_two(caller: Caller) -> None:
         assert depth.contract == line.contract
         higher = 100 * (line.contract.exchange == "ISLAND")
         caller.send(TickPrice(line.req_id, BID, higher + 1.5, 3), TickPrice(line.req_id, LAST, higher + 2.5, 2))
-        caller.send(*(Depth(depth.req_id, row, 0, 1, higher + row, 1) for row in range(depth.num_rows)))
+        caller.send(*(DepthUpdate(depth.req_id, row, 0, 1, higher + row, 1) for row in range(depth.num_rows)))
 
 
 def test_streams_and_last_values_of_two_exchanges(run: Run) -> None:
@@ -100,7 +100,7 @@ def test_two_requests_of_one_instrument_are_two_books(run: Run) -> None:
         for _ in range(3):
             request = await caller.request(MarketDepth)
             price = request.num_rows + 100 * request.is_smart_depth
-            caller.send(*(Depth(request.req_id, row, 0, 1, price, row) for row in range(request.num_rows)))
+            caller.send(*(DepthUpdate(request.req_id, row, 0, 1, price, row) for row in range(request.num_rows)))
 
     async def test() -> None:
         async with session(gateway) as manager:

@@ -127,7 +127,7 @@ def callbacks(message: Any, server_version: int) -> list[list[Any]]:
             return [["tickByTickBidAsk", req_id, time_s, bid, ask, float(bid_size), float(ask_size)]]
         case codec.TickByTickMidPoint(req_id, time_s, price):
             return [["tickByTickMidPoint", req_id, time_s, price]]
-        case codec.Depth(req_id, position, operation, side, price, size):
+        case codec.DepthUpdate(req_id, position, operation, side, price, size):
             return [["updateMktDepth", req_id, position, operation, side, price, float(size)]]
         case codec.DepthL2(req_id, position, operation, side, price, size, maker, is_smart):
             return [["updateMktDepthL2", req_id, position, maker, operation, side, price, float(size), is_smart]]
@@ -209,7 +209,7 @@ def test_ib_async_reports_what_was_sent() -> None:
         "stock_depth": [
             [d.position, d.market_maker, d.operation, d.side, d.price, d.size] for d in sent(codec.DepthL2)
         ],
-        "future_depth": [[d.position, "", d.operation, d.side, d.price, d.size] for d in sent(codec.Depth)],
+        "future_depth": [[d.position, "", d.operation, d.side, d.price, d.size] for d in sent(codec.DepthUpdate)],
         "bars": [[b.time_s, b.open, b.high, b.low, b.close, b.volume, b.wap, b.count] for b in sent(codec.RealTimeBar)],
         "updates": [
             [int(u.date), u.open, u.high, u.low, u.close, u.volume, u.wap, u.count]

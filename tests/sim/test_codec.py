@@ -48,7 +48,7 @@ def ticks_with(sizes):
         st.builds(codec.TickOption, req_ids, tick_types, small, *[prices] * 8),
         st.builds(codec.TickGeneric, req_ids, tick_types, prices),
         st.builds(codec.TickString, req_ids, tick_types, texts),
-        st.builds(codec.Depth, req_ids, small, small, small, prices, sizes),
+        st.builds(codec.DepthUpdate, req_ids, small, small, small, prices, sizes),
         st.builds(codec.DepthL2, req_ids, small, small, small, prices, sizes, texts, st.booleans()),
         st.builds(codec.RealTimeBar, req_ids, seconds, prices, prices, prices, prices, sizes, sizes, small),
         st.builds(
@@ -266,7 +266,7 @@ FLAT_CALLS = {
         "reqId=req_id tickType=tick_type tickAttrib=attribs impliedVol=implied_vol delta=delta optPrice=option_price "
         "pvDividend=pv_dividend gamma=gamma vega=vega theta=theta undPrice=und_price",
     ),
-    codec.Depth: (
+    codec.DepthUpdate: (
         "updateMktDepth",
         "reqId=req_id position=position operation=operation side=side price=price size=size",
     ),

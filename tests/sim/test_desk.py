@@ -245,7 +245,7 @@ def test_tick_by_tick_may_begin_with_the_past() -> None:
 
 @pytest.mark.parametrize(
     ("contract", "is_smart", "kind"),
-    [(APPLE, True, codec.DepthL2), (Stock("AAPL", "ISLAND"), False, codec.DepthL2), (ES, False, codec.Depth)],
+    [(APPLE, True, codec.DepthL2), (Stock("AAPL", "ISLAND"), False, codec.DepthL2), (ES, False, codec.DepthUpdate)],
 )
 def test_operations_on_the_book_keep_it_true(contract: Contract, is_smart: bool, kind: type) -> None:
     async def test(gateway: Gateway, client: Client, journal: Journal) -> None:

@@ -16,7 +16,7 @@ from ibfast.contracts import Forex, Index, Stock
 from ibfast.errors import RequestError
 from ibfast.records import HISTORICAL_BAR, HISTORICAL_TICK_BID_ASK, HISTORICAL_TICK_LAST, HISTORICAL_TICK_MIDPOINT
 from ibfast.sim import history
-from ibfast.sim.events import Quote, Trade
+from ibfast.sim.events import QuoteEvent, TradeEvent
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
 from ibfast.wire.requests import HistoricalBars, HistoricalTicksRequest
@@ -139,7 +139,7 @@ def test_past_trades_are_the_live_ones() -> None:
     trades = [
         (cut(t.ts_ns), 2 * t.unreported, t.price, t.size, t.exchange, t.conditions)
         for t in events
-        if isinstance(t, Trade)
+        if isinstance(t, TradeEvent)
     ]
     found = ticks("TRADES", end=str(NOW_S), number=50)
     assert found.dtype == HISTORICAL_TICK_LAST
@@ -149,7 +149,7 @@ def test_past_trades_are_the_live_ones() -> None:
 
 
 def test_past_quotes_and_midpoints_are_the_live_ones() -> None:
-    quotes = [q for q in MARKET.past_events(APPLE.con_id, (NOW_S - 600) * NS, NOW_S * NS) if isinstance(q, Quote)]
+    quotes = [q for q in MARKET.past_events(APPLE.con_id, (NOW_S - 600) * NS, NOW_S * NS) if isinstance(q, QuoteEvent)]
     found = ticks("BID_ASK", end=str(NOW_S), number=50)
     assert found.dtype == HISTORICAL_TICK_BID_ASK
     assert [tick.item()[2:] for tick in found] == [quote[2:] for quote in quotes[-50:]]

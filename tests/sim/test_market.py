@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ibfast.contracts import Contract, Forex, Index, Option, Stock
 from ibfast.sim.clock import Clock
-from ibfast.sim.events import Event, Quote, Trade
+from ibfast.sim.events import Event, QuoteEvent, TradeEvent
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
 
@@ -77,7 +77,7 @@ def test_what_nobody_watches_is_not_delivered() -> None:
 
 
 def test_quotes_are_on_the_grid_and_not_crossed() -> None:
-    quotes = [event for event in one_stock_events() if isinstance(event, Quote)]
+    quotes = [event for event in one_stock_events() if isinstance(event, QuoteEvent)]
     for quote in quotes:
         assert quote.bid is not None
         assert quote.ask is not None
@@ -89,7 +89,7 @@ def test_quotes_are_on_the_grid_and_not_crossed() -> None:
 
 
 def test_quotes_change_their_sizes_more_than_their_prices() -> None:
-    quotes = [event for event in one_stock_events() if isinstance(event, Quote)]
+    quotes = [event for event in one_stock_events() if isinstance(event, QuoteEvent)]
     bids = np.array([quote.bid for quote in quotes])
     sizes = np.array([quote.bid_size for quote in quotes])
     assert 0.002 < np.mean(np.diff(bids) != 0) < 0.2
@@ -98,7 +98,7 @@ def test_quotes_change_their_sizes_more_than_their_prices() -> None:
 
 def test_a_cheap_stock_moves_less_often() -> None:
     def moves(symbol: str) -> float:
-        bids = [event.bid for event in one_stock_events(symbol) if isinstance(event, Quote)]
+        bids = [event.bid for event in one_stock_events(symbol) if isinstance(event, QuoteEvent)]
         return float(np.mean(np.diff(np.array(bids)) != 0))
 
     assert moves("F") < moves("NFLX")
@@ -106,13 +106,13 @@ def test_a_cheap_stock_moves_less_often() -> None:
 
 def test_trades_repeat_their_price_and_happen_mostly_at_the_quotes() -> None:
     events = one_stock_events()
-    trades = [event for event in events if isinstance(event, Trade)]
+    trades = [event for event in events if isinstance(event, TradeEvent)]
     prices = np.array([trade.price for trade in trades])
     assert 0.5 < np.mean(np.diff(prices) == 0) < 0.95
     at_quotes = 0
-    quote: Quote | None = None
+    quote: QuoteEvent | None = None
     for event in events:
-        if isinstance(event, Quote):
+        if isinstance(event, QuoteEvent):
             quote = event
         elif quote is not None:
             at_quotes += event.price in (quote.bid, quote.ask)
@@ -120,7 +120,7 @@ def test_trades_repeat_their_price_and_happen_mostly_at_the_quotes() -> None:
 
 
 def test_odd_lots_are_unreported() -> None:
-    trades = [event for event in one_stock_events() if isinstance(event, Trade)]
+    trades = [event for event in one_stock_events() if isinstance(event, TradeEvent)]
     odd = [trade for trade in trades if trade.size % 100]
     assert 0.1 < len(odd) / len(trades) < 0.4
     assert all(trade.unreported for trade in odd)
@@ -148,9 +148,9 @@ def test_forex_has_quotes_only_and_indices_prints_without_size() -> None:
     market = Market(UNIVERSE, rate=2000)
     euro = market.past_events(UNIVERSE.find(Forex("EURUSD"))[0].con_id, START_NS, START_NS + 20 * NS)
     spx = market.past_events(UNIVERSE.find(Index("SPX", "CBOE"))[0].con_id, START_NS, START_NS + 20 * NS)
-    assert {type(event) for event in euro} == {Quote}
-    assert {type(event) for event in spx} == {Trade}
-    assert {event.size for event in spx if isinstance(event, Trade)} == {0}
+    assert {type(event) for event in euro} == {QuoteEvent}
+    assert {type(event) for event in spx} == {TradeEvent}
+    assert {event.size for event in spx if isinstance(event, TradeEvent)} == {0}
 
 
 def test_options_and_futures_follow_their_underlying() -> None:
@@ -167,8 +167,8 @@ def test_what_stands_is_what_came_last() -> None:
     market = Market(UNIVERSE)
     events = market.past_events(APPLE.con_id, START_NS - 60 * NS, START_NS + 1)
     quote, trade = market.latest(APPLE.con_id, START_NS)
-    assert quote == [event for event in events if isinstance(event, Quote)][-1]
-    assert trade == [event for event in events if isinstance(event, Trade) and not event.unreported][-1]
+    assert quote == [event for event in events if isinstance(event, QuoteEvent)][-1]
+    assert trade == [event for event in events if isinstance(event, TradeEvent) and not event.unreported][-1]
 
 
 def test_even_a_sleepy_instrument_has_a_quote() -> None:
@@ -201,7 +201,7 @@ def test_history_and_live_prices_agree() -> None:
     market = Market(UNIVERSE, rate=2000)
     bar = market.bars(APPLE.con_id, "TRADES", np.array([START_NS // NS]), 60)
     trades = market.past_events(APPLE.con_id, START_NS, START_NS + 60 * NS)
-    middle = np.median([event.price for event in trades if isinstance(event, Trade)])
+    middle = np.median([event.price for event in trades if isinstance(event, TradeEvent)])
     assert float(bar.low[0]) - 0.3 < middle < float(bar.high[0]) + 0.3
 
 

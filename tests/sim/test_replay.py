@@ -16,7 +16,7 @@ from ibfast.contracts import Stock
 from ibfast.errors import ConfigError
 from ibfast.sim import codec
 from ibfast.sim.clock import Clock
-from ibfast.sim.events import Event, Quote, Trade
+from ibfast.sim.events import Event, QuoteEvent, TradeEvent
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.replay import COLUMNS, TickFile
 from ibfast.wire import requests, responses
@@ -232,8 +232,8 @@ def test_what_stands_and_what_happened(tmp_path: Path) -> None:
     now_ns = (FIRST_S + 2) * NS
     assert replay.latest(con_id, FIRST_S * NS) == (None, None)
     quote, trade = replay.latest(con_id, now_ns)
-    assert quote == Quote(1641535090000000001, con_id, 443.6, 444.0, 12000, 3.0292)
-    assert trade == Trade(now_ns, con_id, 443.55, 0.001, "", "", unreported=False)
+    assert quote == QuoteEvent(1641535090000000001, con_id, 443.6, 444.0, 12000, 3.0292)
+    assert trade == TradeEvent(now_ns, con_id, 443.55, 0.001, "", "", unreported=False)
     assert replay.value(con_id, now_ns) == 443.55
     assert replay.book(quote, 5) == ([(443.6, 12000)], [(444.0, 3.0292)])
     assert replay.book(quote._replace(ask=None, ask_size=None), 5) == ([(443.6, 12000)], [])

@@ -14,7 +14,7 @@ from ibfast.contracts import Contract, Stock
 from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
-from ibfast.sim.session import Session
+from ibfast.sim.session import GatewaySession
 from ibfast.sim.universe import Universe
 from ibfast.wire import requests, responses
 from ibfast.wire.ids import OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Outgoing
@@ -74,7 +74,7 @@ def converse(server_version: int, chunks: list[bytes]) -> list[Any]:
         pacing=False,
         journal=lambda _, message: sent.append(message),
     )
-    session, wire = Session(gateway), Wire()
+    session, wire = GatewaySession(gateway), Wire()
     session.connection_made(wire)
     session.data_received(requests.hello(157, 226))
     session.data_received(requests.frame(requests.encode(requests.StartApi(1), server_version)))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ibfast.contracts import Stock
 from ibfast.sim import codec
 from ibfast.sim.bars import BarBuilder, HistoricalUpdateStream, RealTimeBarStream
-from ibfast.sim.channel import Channel
-from ibfast.sim.events import Level, Quote, Statistics, Trade
+from ibfast.sim.channel import MarketChannel
+from ibfast.sim.events import Level, QuoteEvent, Statistics, TradeEvent
 from ibfast.sim.streams import DepthStream, Level1Stream
 from ibfast.sim.universe import Universe
 
@@ -30,26 +30,26 @@ class Books:
     def __init__(self, bids: list[Level], asks: list[Level]) -> None:
         self.rows = (bids, asks)
 
-    def book(self, quote: Quote, rows: int) -> tuple[list[Level], list[Level]]:
+    def book(self, quote: QuoteEvent, rows: int) -> tuple[list[Level], list[Level]]:
         return self.rows[0][:rows], self.rows[1][:rows]
 
 
-def channel() -> Channel:
-    return Channel(APPLE, Statistics(None, None, None, None, 0, None))
+def channel() -> MarketChannel:
+    return MarketChannel(APPLE, Statistics(None, None, None, None, 0, None))
 
 
-def quote(at_s: float = 0, bid: float | None = 1.0, ask: float | None = 2.0, *sizes: int | None) -> Quote:
-    return Quote(START_S * NS + int(at_s * NS), APPLE.con_id, bid, ask, *(sizes or (1, 1)))
+def quote(at_s: float = 0, bid: float | None = 1.0, ask: float | None = 2.0, *sizes: int | None) -> QuoteEvent:
+    return QuoteEvent(START_S * NS + int(at_s * NS), APPLE.con_id, bid, ask, *(sizes or (1, 1)))
 
 
-def trade(at_s: float, price: float | None, size: float | None, *, unreported: bool = False) -> Trade:
-    return Trade(START_S * NS + int(at_s * NS), APPLE.con_id, price, size, "X", "", unreported)
+def trade(at_s: float, price: float | None, size: float | None, *, unreported: bool = False) -> TradeEvent:
+    return TradeEvent(START_S * NS + int(at_s * NS), APPLE.con_id, price, size, "X", "", unreported)
 
 
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=8), st.integers(1, 6))
 def test_whoever_applies_the_operations_has_the_book(books: list[Any], num_rows: int) -> None:
     source = Books([], [])
-    sent: list[codec.Depth] = []
+    sent: list[codec.DepthUpdate] = []
     stream = DepthStream(sent.append, 1, source, num_rows, (), is_smart=False)
     rebuilt: dict[int, list[Level]] = {0: [], 1: []}
     for bids, asks in books:
@@ -79,7 +79,7 @@ def test_an_unchanged_book_says_nothing() -> None:
     assert len(sent) == 2
 
 
-def level1(own: Channel) -> list[Any]:
+def level1(own: MarketChannel) -> list[Any]:
     sent: list[Any] = []
     own.listeners.append(Level1Stream(sent.append, 1, own, 1, frozenset()))
     return sent

@@ -11,7 +11,17 @@ from typing import Any
 
 from benchmarks.chaos.market import Market, Series, SubscriptionRequest, series_of
 from ibfast.contracts import Contract
-from ibfast.sim.codec import Depth, DepthL2, RealTimeBar, Tick, TickGeneric, TickOption, TickPrice, TickSize, TickString
+from ibfast.sim.codec import (
+    DepthL2,
+    DepthUpdate,
+    RealTimeBar,
+    Tick,
+    TickGeneric,
+    TickOption,
+    TickPrice,
+    TickSize,
+    TickString,
+)
 from ibfast.wire.ids import TickType
 from ibfast.wire.requests import MarketData, MarketDepth, RealTimeBars
 
@@ -83,7 +93,7 @@ class FanoutMarket(Market):
         operations = book.whole(number) if last is None else book.between(last, number)
         if request.is_smart_depth:
             return [DepthL2(request.req_id, *operation, True) for operation in operations]
-        return [Depth(request.req_id, *operation[:-1]) for operation in operations]
+        return [DepthUpdate(request.req_id, *operation[:-1]) for operation in operations]
 
 
 def _price(draw: random.Random, number: int) -> float:

@@ -356,7 +356,7 @@ class Adversary:
     """The limits as the embedded gateway enforces them, with the requests as they arrive there."""
 
     def __init__(self, lines: int) -> None:
-        self.account = gateway.AccountLimits(lines)
+        self.account = gateway.GatewayLimits(lines)
         self.rate = gateway.RequestRate(lines)
 
     def take(self, request: Request, now_s: float) -> gateway.Refusal | None:

@@ -11,8 +11,7 @@ from ibfast.connection.store import SentRequest
 from ibfast.contracts import Contract, Forex, Stock
 from ibfast.policy.pacing.rules import MARGIN_S, RULES, Precedence, charges, identity, precedence_of, windows_of
 from ibfast.sim.history import BAR_SECONDS
-from ibfast.sim.pacing import AccountLimits as GatewayLimits
-from ibfast.sim.pacing import RequestRate
+from ibfast.sim.pacing import GatewayLimits, RequestRate
 from ibfast.wire import requests
 from ibfast.wire.requests import HistoricalBars, MarketData, Request, TickByTick
 
