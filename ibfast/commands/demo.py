@@ -1,7 +1,7 @@
 """`ibfast demo`: the whole path, from a gateway's socket to readers and to a WebSocket, shown and measured.
 
-The rule of the file: it uses the public interface as any program would, and says at the end only what it measured.
-With a file of ticks it serves nobody, and compares what arrived with the file, event by event.
+The rule of the file: it uses the public interface as any program does, and prints at the end only what it measured.
+With a file of ticks it serves no subscribers, and compares what arrived with the file, event by event.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class DemoOptions:
     speed: float = 1.0
 
 
-class Tape:
-    """Reads rings as a consumer would, and keeps count.
+class RingRecorder:
+    """Reads rings as a consumer does, and counts.
 
     Attributes:
         records: rows read.
@@ -102,7 +102,7 @@ class Tape:
         return int(np.searchsorted(cumulated, q * cumulated[-1])) if cumulated[-1] else 0
 
 
-class Subscriber:
+class StreamSubscriber:
     """A subscriber of the stream, by a WebSocket as any other program has it.
 
     Attributes:
@@ -117,7 +117,7 @@ class Subscriber:
 
     @property
     def left_out(self) -> str:
-        """How many rows it was told to have missed."""
+        """How many rows the server has left out."""
         lag = self._provider.lag
         return f"more than {lag.rows:,}" if lag.unknown else f"{lag.rows:,}"
 
@@ -128,7 +128,7 @@ class Subscriber:
             reader = asyncio.create_task(self._read())
             try:
                 for symbol in symbols:
-                    with contextlib.suppress(StreamError):  # refused: that stands below the table anyway
+                    with contextlib.suppress(StreamError):  # refused: shown below the table anyway
                         await provider.subscribe(symbol, data_type="ALL")
                 yield
             finally:
@@ -147,32 +147,14 @@ async def demo(options: DemoOptions) -> int:
     """Run the demo; return the exit code."""
     console = Console()
     async with contextlib.AsyncExitStack() as stack:
-        port = options.port
-        if port is None:
-            port = (await stack.enter_async_context(embedded_gateway(_simulation(options)))).port
+        manager = await _connected(stack, console, options)
         expected = _read_ticks(options.ticks) if options.ticks is not None else None
         symbols = options.symbols or SYMBOLS
         if expected is not None:
             symbols = tuple(dict.fromkeys(expected["symbol"].tolist()))
-        once = ReconnectionConfig(enabled=False)  # a lost connection ends the demo
-        # A replay is no account: its gateway has no limits.
-        pacing = PacingConfig(enforced=expected is None)
-        config = Config(host=options.host, port=port, client_id=options.client_id, reconnection=once, pacing=pacing)
-        manager = IBKRConnectionManager(config)
-        if not await manager.connect():
-            assert isinstance(manager.last_error, ConnectError)
-            raise manager.last_error
-        stack.push_async_callback(manager.disconnect)
-        console.print(
-            f"connected to {config.host}:{config.port}, server version {manager.protocol.server_version}, "
-            f"account {', '.join(manager.protocol.accounts)}"
-        )
-        if options.port is not None:
-            # Accounts without real-time permissions get delayed data instead of a refusal.
-            manager.set_market_data_type(MarketDataType.DELAYED)
         rings = ("trades", "quotes") if expected is not None else ("ticks", "trades", "quotes")
-        tape = Tape(manager.feed, rings, keep=expected is not None)
-        readers = [asyncio.create_task(tape.read(ring)) for ring in rings]
+        recorder = RingRecorder(manager.feed, rings, keep=expected is not None)
+        readers = [asyncio.create_task(recorder.read(ring)) for ring in rings]
         subscriber = await _served(stack, console, manager) if expected is None else None
         streams = await _subscribe(manager, symbols, TICK_BY_TICK if expected is not None else LEVEL_1)
         if subscriber is not None:
@@ -187,19 +169,44 @@ async def demo(options: DemoOptions) -> int:
                 if expected is None:
                     await _watch(manager, streams, options.seconds)
                 else:
-                    await _until_complete(manager, tape, len(expected))
+                    await _until_complete(manager, recorder, len(expected))
             except asyncio.CancelledError:
-                interrupted = True  # Ctrl-C ends the watching; what was measured is still told
-        for reader in tape.readers.values():
+                interrupted = True  # Ctrl-C ends the watching; the measurements are still printed
+        for reader in recorder.readers.values():
             reader.close()
         await asyncio.gather(*readers)
         decode_ns = (protocol.decode_ns - before[0]) / max(_messages(protocol) - before[1], 1)
-        exit_code = _close(console, manager, tape, decode_ns, expected, subscriber)
-        if interrupted:
-            return INTERRUPTED
-        if not manager.connected and manager.last_error is not None:
+        exit_code = _close(console, manager, recorder, decode_ns, expected, subscriber)
+        if not interrupted and not manager.connected and manager.last_error is not None:
             raise manager.last_error
-        return exit_code
+        return INTERRUPTED if interrupted else exit_code
+
+
+async def _connected(stack: contextlib.AsyncExitStack, console: Console, options: DemoOptions) -> IBKRConnectionManager:
+    """Connect until the end of the demo, to an embedded gateway unless a port is given."""
+    port = options.port
+    if port is None:
+        port = (await stack.enter_async_context(embedded_gateway(_simulation(options)))).port
+    config = Config(
+        host=options.host,
+        port=port,
+        client_id=options.client_id,
+        reconnection=ReconnectionConfig(enabled=False),  # a lost connection ends the demo
+        pacing=PacingConfig(enforced=options.ticks is None),  # the gateway of a replay has no limits
+    )
+    manager = IBKRConnectionManager(config)
+    if not await manager.connect():
+        assert isinstance(manager.last_error, ConnectError)
+        raise manager.last_error
+    stack.push_async_callback(manager.disconnect)
+    console.print(
+        f"connected to {config.host}:{config.port}, server version {manager.protocol.server_version}, "
+        f"account {', '.join(manager.protocol.accounts)}"
+    )
+    if options.port is not None:
+        # Accounts without real-time permissions get delayed data instead of a refusal.
+        manager.set_market_data_type(MarketDataType.DELAYED)
+    return manager
 
 
 def _simulation(options: DemoOptions) -> Simulation:
@@ -212,12 +219,14 @@ def _simulation(options: DemoOptions) -> Simulation:
     )
 
 
-async def _served(stack: contextlib.AsyncExitStack, console: Console, manager: IBKRConnectionManager) -> Subscriber:
-    """Serve the feed until the end of the demo, and return one who will subscribe."""
+async def _served(
+    stack: contextlib.AsyncExitStack, console: Console, manager: IBKRConnectionManager
+) -> StreamSubscriber:
+    """Serve the feed until the end of the demo, and return a subscriber that is not connected yet."""
     server = await stack.enter_async_context(FanoutServer(manager.feed, manager, FanoutConfig(port=0)))
     url = "ws://{}:{}/stream".format(*server.address)
     console.print(f"serves {url} to programs of this machine", highlight=False, soft_wrap=True)
-    return Subscriber(url)
+    return StreamSubscriber(url)
 
 
 async def _subscribe(
@@ -243,17 +252,17 @@ async def _watch(manager: IBKRConnectionManager, streams: dict[str, Stream], sec
         await asyncio.sleep(min(REFRESH_S, max(deadline - time.monotonic(), 0)))
 
 
-async def _until_complete(manager: IBKRConnectionManager, tape: Tape, events: int) -> None:
+async def _until_complete(manager: IBKRConnectionManager, recorder: RingRecorder, events: int) -> None:
     """Wait for all events, as long as they keep coming."""
     seen, since = -1, time.monotonic()
-    while tape.records + tape.lost < events and manager.connected and time.monotonic() - since < STALL_S:
-        if tape.records + tape.lost != seen:
-            seen, since = tape.records + tape.lost, time.monotonic()
+    while recorder.records + recorder.lost < events and manager.connected and time.monotonic() - since < STALL_S:
+        if recorder.records + recorder.lost != seen:
+            seen, since = recorder.records + recorder.lost, time.monotonic()
         await asyncio.sleep(0.02)
 
 
-def _screen(manager: IBKRConnectionManager, streams: dict[str, Stream], subscriber: Subscriber | None) -> Group:
-    """The table, and below it a line for each refusal; the loss of the connection ends the demo and is told then."""
+def _screen(manager: IBKRConnectionManager, streams: dict[str, Stream], subscriber: StreamSubscriber | None) -> Group:
+    """The table, and below it a line for each refusal; the loss of the connection ends the demo."""
     symbols: dict[str, list[str]] = {}
     for symbol, stream in streams.items():
         if isinstance(stream.error, RequestError):
@@ -262,7 +271,7 @@ def _screen(manager: IBKRConnectionManager, streams: dict[str, Stream], subscrib
     return Group(_table(manager, streams, subscriber), *lines)
 
 
-def _table(manager: IBKRConnectionManager, streams: dict[str, Stream], subscriber: Subscriber | None) -> Table:
+def _table(manager: IBKRConnectionManager, streams: dict[str, Stream], subscriber: StreamSubscriber | None) -> Table:
     """The last-value table, as people read it."""
     table = Table(title="last values", caption=None if subscriber is None else str(subscriber))
     table.add_column("symbol", no_wrap=True)
@@ -289,34 +298,34 @@ def _messages(protocol: Protocol) -> int:
 def _close(
     console: Console,
     manager: IBKRConnectionManager,
-    tape: Tape,
+    recorder: RingRecorder,
     decode_ns: float,
     expected: NDArray[np.void] | None,
-    subscriber: Subscriber | None,
+    subscriber: StreamSubscriber | None,
 ) -> int:
     """Print the closing line and return the exit code."""
     decoder = manager.protocol.decoder
     assert decoder is not None
     parts = [
         f"messages {decoder.messages:,}",
-        f"records {tape.records:,}",
-        f"lost {tape.lost:,}",
+        f"records {recorder.records:,}",
+        f"lost {recorder.lost:,}",
         f"decode {decode_ns:.0f} ns/message",
-        f"socket to reader p50 {tape.quantile_us(0.5):,} µs, p99 {tape.quantile_us(0.99):,} µs",
+        f"socket to reader p50 {recorder.quantile_us(0.5):,} µs, p99 {recorder.quantile_us(0.99):,} µs",
     ]
     if subscriber is not None:
         parts.append(str(subscriber))
     different = 0
-    if expected is not None and tape.lost:
+    if expected is not None and recorder.lost:
         parts.append("not compared with the file, since rows were lost")
     elif expected is not None:
-        different = _count_differences(_events(manager.feed, tape), expected)
+        different = _count_differences(_events(manager.feed, recorder), expected)
         parts.append(f"identical with the file {len(expected) - different:,} of {len(expected):,} events")
     if decoder.quarantined:
         parts.append(f"malformed {decoder.quarantined:,}")
     console.print()
     console.print(" | ".join(parts), highlight=False, soft_wrap=True)
-    return 1 if different or tape.lost or decoder.quarantined else 0
+    return 1 if different or recorder.lost or decoder.quarantined else 0
 
 
 # --- the file against the records -----------------------------------------------------------------------------------
@@ -349,10 +358,10 @@ def _read_ticks(path: Path) -> NDArray[np.void]:
     return events
 
 
-def _events(feed: Feed, tape: Tape) -> NDArray[np.void]:
+def _events(feed: Feed, recorder: RingRecorder) -> NDArray[np.void]:
     """The records that arrived, in the order of their decoding, in the file's terms."""
-    trades = np.concatenate([*tape.rows["trades"], np.zeros(0, feed.dtypes["trades"])])
-    quotes = np.concatenate([*tape.rows["quotes"], np.zeros(0, feed.dtypes["quotes"])])
+    trades = np.concatenate([*recorder.rows["trades"], np.zeros(0, feed.dtypes["trades"])])
+    quotes = np.concatenate([*recorder.rows["quotes"], np.zeros(0, feed.dtypes["quotes"])])
     labels = np.array(list(feed.instruments), EVENT["symbol"])
     events = np.zeros(len(trades) + len(quotes), EVENT)
     for name in NUMBERS:
