@@ -21,7 +21,7 @@ from ibfast.sim.codec import (
     TickString,
     encode,
 )
-from ibfast.wire.requests import frame
+from ibfast.wire.request_bytes import frame
 
 LINES = 100
 FIRST_TIME_S = 1_700_000_000

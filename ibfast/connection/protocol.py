@@ -19,7 +19,7 @@ from ibfast._core import Decoder
 from ibfast.errors import ClientIdInUseError, ConnectError, DecodeError, NotConnectedError, ProtocolError
 from ibfast.feed.feed import Feed
 from ibfast.shown import shown
-from ibfast.wire import requests, responses
+from ibfast.wire import request_bytes, response_bytes
 from ibfast.wire.ids import Incoming, ServerVersion
 from ibfast.wire.requests import Request, StartApi
 from ibfast.wire.responses import ErrorMessage, ManagedAccounts, NextValidId, Response, Unreadable
@@ -98,7 +98,7 @@ class Protocol:
         self.decode_ns = 0
         self._reply = bytearray(MAX_REPLY_BYTES + 4)
         self._reply_bytes = 0
-        self._outgoing: list[bytes] = [requests.hello()]
+        self._outgoing: list[bytes] = [request_bytes.hello()]
         self._events: list[Arrival] = []
 
     # --- out ---
@@ -113,7 +113,7 @@ class Protocol:
         """
         if self.state is not State.READY:
             raise NotConnectedError(f"no request can be sent: the session is {self.state.value}")
-        return requests.frame(requests.encode(request, self.server_version))
+        return request_bytes.frame(request_bytes.encode(request, self.server_version))
 
     def send_frame(self, frame: bytes) -> None:
         """Queue a frame for `data_to_send`."""
@@ -236,7 +236,7 @@ class Protocol:
         self.decoder = Decoder(self.feed, server_version, self.zone)
         self.decoder.pauses = True
         self.state = State.START
-        self._outgoing.append(requests.frame(requests.encode(StartApi(self.client_id), server_version)))
+        self._outgoing.append(request_bytes.frame(request_bytes.encode(StartApi(self.client_id), server_version)))
 
     def _read_messages(self) -> None:
         if self.decoder is None:
@@ -244,10 +244,10 @@ class Protocol:
         for raw in self.decoder.take_messages():
             msg_id, payload, is_protobuf = raw
             try:
-                message = responses.decode(msg_id, payload, is_protobuf, self.server_version, self.zone)
+                message = response_bytes.decode(msg_id, payload, is_protobuf, self.server_version, self.zone)
             except DecodeError as error:
                 self.decoder.quarantine(msg_id, payload, shown(error.reason))
-                message = responses.unreadable(error, is_protobuf, self.server_version)
+                message = response_bytes.unreadable(error, is_protobuf, self.server_version)
             if self.state is State.START:
                 self._start(message)
             self._events.append(Arrival(message, raw.seq, raw.recv_ns))

@@ -24,8 +24,8 @@ from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
 from ibfast.private_files import fault_of
 from ibfast.wire.ids import MarketDataType
+from ibfast.wire.request_bytes import LAYOUTS
 from ibfast.wire.requests import (
-    LAYOUTS,
     HeadTimestampRequest,
     HistoricalBars,
     HistoricalTicksRequest,

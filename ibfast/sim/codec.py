@@ -30,11 +30,17 @@ from ibfast.sim.ticks import (
     TickSize,
     TickString,
 )
-from ibfast.wire import protobuf, requests, responses, schema, text
+from ibfast.wire import protobuf, request_bytes, response_bytes, responses, text
 from ibfast.wire.details import details_to_protobuf, write_details
-from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Incoming, ServerVersion
+from ibfast.wire.ids import Incoming, ServerVersion
 from ibfast.wire.instruments import contract_to_protobuf
 from ibfast.wire.layout import Layout, read_protobuf, read_text, write_protobuf, write_text
+from ibfast.wire.protobuf_ids import (
+    INCOMING_MESSAGES,
+    INCOMING_PROTOBUF_SINCE,
+    OUTGOING_PROTOBUF_SINCE,
+    PROTOBUF_OFFSET,
+)
 from ibfast.wire.records import Records, bars_to_protobuf, ticks_to_protobuf, write_bars, write_ticks
 from ibfast.wire.requests import Request
 from ibfast.wire.responses import Response
@@ -81,7 +87,7 @@ class DatedBars:
 
 
 def decode_request(payload: bytes, server_version: int) -> Request | UnknownRequest:
-    """Read a request; the inverse of `requests.encode`.
+    """Read a request; the inverse of `request_bytes.encode`.
 
     Raises:
         DecodeError: the payload is malformed.
@@ -118,7 +124,7 @@ def encode(message: Response | DatedBars | Tick, server_version: int) -> bytes:
             return protobuf.payload(msg_id, layout.message, write_protobuf(message, layout.names))
         return text.payload(msg_id, server_version, write_text(message, layout.text, server_version))
     if is_protobuf:
-        return protobuf.payload(msg_id, schema.INCOMING[msg_id], _PROTOBUF_WRITERS[type(message)](message))
+        return protobuf.payload(msg_id, INCOMING_MESSAGES[msg_id], _PROTOBUF_WRITERS[type(message)](message))
     return text.payload(msg_id, server_version, _TEXT_WRITERS[type(message)](message, server_version))
 
 
@@ -143,13 +149,13 @@ def _msg_id(message: Any) -> int:
     if isinstance(message, responses.ContractData) and message.is_bond:
         return Incoming.BOND_CONTRACT_DATA
     if isinstance(message, responses.HistoricalTicks):
-        return responses.HISTORICAL_TICK_IDS[message.ticks.dtype]
+        return response_bytes.HISTORICAL_TICK_IDS[message.ticks.dtype]
     return _IDS[type(message)]
 
 
 def _encode_other(message: responses.Other, server_version: int) -> bytes:
     if isinstance(message.fields, dict):
-        return protobuf.payload(message.msg_id, schema.INCOMING[message.msg_id], message.fields)
+        return protobuf.payload(message.msg_id, INCOMING_MESSAGES[message.msg_id], message.fields)
     return text.payload(message.msg_id, server_version, message.fields)
 
 
@@ -209,7 +215,7 @@ def _protobuf_bars(message: responses.HistoricalData | DatedBars) -> dict[str, A
 
 
 def _protobuf_ticks(message: responses.HistoricalTicks) -> dict[str, Any]:
-    field = responses.HISTORICAL_TICKS_FIELDS[message.ticks.dtype]
+    field = response_bytes.HISTORICAL_TICKS_FIELDS[message.ticks.dtype]
     return {"reqId": message.req_id, field: ticks_to_protobuf(message.ticks), "isDone": message.done}
 
 
@@ -221,9 +227,9 @@ def _dates(message: responses.HistoricalData | DatedBars) -> Sequence[str]:
 
 _LONGEST_ID = 9
 _CONTRACT_VERSION, _BOND_VERSION = 8, 6
-_REQUESTS = {layout.msg_id: (request_type, layout) for request_type, layout in requests.LAYOUTS.items()}
+_REQUESTS = {layout.msg_id: (request_type, layout) for request_type, layout in request_bytes.LAYOUTS.items()}
 _TEXT_REQUESTS = {msg_id for msg_id, (_, layout) in _REQUESTS.items() if layout.since < OUTGOING_PROTOBUF_SINCE[msg_id]}
-_FLAT: dict[type, Layout] = {**responses.LAYOUTS}
+_FLAT: dict[type, Layout] = {**response_bytes.LAYOUTS}
 _IDS: dict[type, int] = {
     responses.ManagedAccounts: Incoming.MANAGED_ACCTS,
     responses.ContractData: Incoming.CONTRACT_DATA,

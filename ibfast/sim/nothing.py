@@ -9,7 +9,8 @@ from __future__ import annotations
 from ibfast.errors import DecodeError
 from ibfast.sim.codec import UnknownRequest
 from ibfast.wire import protobuf
-from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, Incoming, Outgoing, ServerVersion
+from ibfast.wire.ids import Incoming, Outgoing, ServerVersion
+from ibfast.wire.protobuf_ids import INCOMING_PROTOBUF_SINCE
 from ibfast.wire.responses import Other
 
 __all__ = ["empty_answer"]

@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import Any
 
 from ibfast.errors import ConfigError
-from ibfast.wire.ids import PROTOBUF_OFFSET, ServerVersion
+from ibfast.wire.ids import ServerVersion
+from ibfast.wire.protobuf_ids import PROTOBUF_OFFSET
 
 __all__ = ["RecordedGateway", "read_recording"]
 

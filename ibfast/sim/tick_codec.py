@@ -25,7 +25,8 @@ from ibfast.sim.ticks import (
     TickString,
 )
 from ibfast.wire import protobuf
-from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, Incoming, ServerVersion
+from ibfast.wire.ids import Incoming, ServerVersion
+from ibfast.wire.protobuf_ids import INCOMING_PROTOBUF_SINCE
 from ibfast.wire.text import ID_LENGTH, escape, size_to_field
 
 __all__ = ["encode", "is_tick"]

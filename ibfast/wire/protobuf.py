@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from ibfast.errors import DecodeError
 from ibfast.wire import schema
-from ibfast.wire.ids import PROTOBUF_OFFSET
+from ibfast.wire.protobuf_ids import PROTOBUF_OFFSET
 from ibfast.wire.text import ID_LENGTH, size_to_field
 
 __all__ = ["decode", "decode_in_part", "encode", "field_writer", "message_id", "payload", "varint"]

@@ -27,7 +27,7 @@ from ibfast.errors import Error
 from ibfast.records import GapCause, Scope
 from ibfast.sim.codec import TickByTickLast, encode
 from ibfast.sim.events import TradeEvent
-from ibfast.wire.requests import frame
+from ibfast.wire.request_bytes import frame
 
 ROOT = Path(__file__).parents[2]
 STAY_S = 0.5

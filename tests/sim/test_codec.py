@@ -14,12 +14,12 @@ from ibfast.contracts import Contract, Stock
 from ibfast.errors import DecodeError, UnsupportedError
 from ibfast.records import HISTORICAL_BAR
 from ibfast.sim import codec
-from ibfast.wire import requests, responses
+from ibfast.wire import request_bytes, requests, response_bytes, responses
 from ibfast.wire.ids import Outgoing, ServerVersion, TickType
 from tests.support.message_samples import all_messages, epochs_ns, same
 from tests.support.oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, Oracle
+from tests.support.payloads import FIELDS, decoded, split_id
 from tests.support.wire_samples import ALL_VERSIONS, all_requests, texts
-from tests.wire.test_responses import FIELDS, decode, split_id
 
 SIZE_TYPES = {
     TickType.BID: TickType.BID_SIZE,
@@ -93,12 +93,12 @@ def async_client():
 @given(request=all_requests, server_version=st.sampled_from(ALL_VERSIONS))
 def test_requests_survive(request, server_version):
     try:
-        payload = requests.encode(request, server_version)
+        payload = request_bytes.encode(request, server_version)
     except UnsupportedError:
         return
     read = codec.decode_request(payload, server_version)
     _, _, is_protobuf = split_id(payload, server_version)
-    assert requests.encode(read, server_version) == payload
+    assert request_bytes.encode(read, server_version) == payload
     if is_protobuf:
         assert read == request
     else:  # text carries of a contract only what the request needs
@@ -162,13 +162,13 @@ def test_any_bytes_are_a_request_or_a_decode_error(msg_id, body, server_version,
     header = wire_id.to_bytes(4, "big") if server_version >= 201 else b"%d\0" % wire_id
     with contextlib.suppress(DecodeError):
         read = codec.decode_request(header + body, server_version)
-        assert isinstance(read, (codec.UnknownRequest, *requests.LAYOUTS))
+        assert isinstance(read, (codec.UnknownRequest, *request_bytes.LAYOUTS))
 
 
 @settings(max_examples=400)
 @given(message=all_messages)
 def test_messages_survive_protobuf(message):
-    read = decode(codec.encode(message, ServerVersion.MAX), ServerVersion.MAX)
+    read = decoded(codec.encode(message, ServerVersion.MAX), ServerVersion.MAX)
     assert same(read, as_newest(message))
 
 
@@ -189,15 +189,15 @@ def test_messages_survive_as_far_as_a_version_tells_them(message, server_version
     try:
         payload = codec.encode(message, server_version)
     except UnsupportedError:
-        assert server_version < responses.LAYOUTS[type(message)].since
+        assert server_version < response_bytes.LAYOUTS[type(message)].since
         return
-    assert codec.encode(decode(payload, server_version), server_version) == payload
+    assert codec.encode(decoded(payload, server_version), server_version) == payload
 
 
 def test_other_messages_survive():
     for fields_, server_version in ((("1", "a", ""), 176), (("1", "a", ""), 201), ({"reqId": 3}, 226)):
         other = responses.Other(77, fields_)
-        assert decode(codec.encode(other, server_version), server_version) == other
+        assert decoded(codec.encode(other, server_version), server_version) == other
 
 
 def test_bars_show_the_dates_given():
@@ -205,7 +205,7 @@ def test_bars_show_the_dates_given():
     for server_version in (176, 200, 226):
         dated = codec.encode(codec.DatedBars(3, bars, ["20240109"], "from", "to"), server_version)
         assert b"20240109" in dated
-        np.testing.assert_equal(decode(dated, server_version).bars.tolist(), bars.tolist())
+        np.testing.assert_equal(decoded(dated, server_version).bars.tolist(), bars.tolist())
         assert b"1704758400" in codec.encode(responses.HistoricalData(3, bars), server_version)
 
 
@@ -314,4 +314,6 @@ def test_the_dialect_changes_family_by_family():
     assert codec.encode(responses.NextValidId(1), 212)[3] == 9
     assert codec.encode(responses.NextValidId(1), 213)[3] == 209
     assert codec.encode(responses.TickEfp(1, 38, 1.0, "", 0.0, 0, "", 0.0, 0.0), 226)[3] == 47
-    assert codec.decode_request(requests.encode(requests.MarketData(1, Stock("A")), 205), 205).contract == Stock("A")
+    assert codec.decode_request(request_bytes.encode(requests.MarketData(1, Stock("A")), 205), 205).contract == Stock(
+        "A"
+    )

@@ -14,6 +14,7 @@ from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.wire import requests, responses
+from ibfast.wire.request_bytes import encode, frame
 from tests.support.gateway_client import NS, START_NS, TIMEOUT_S, UNIVERSE, Client, Journal, make, with_client
 
 APPLE = Stock("AAPL")
@@ -94,7 +95,7 @@ def test_a_frame_of_a_senseless_length_ends_the_connection(payload: bytes) -> No
 
 
 def test_nothing_is_served_before_start_api() -> None:
-    sent = asyncio.run(answer_to(hello(OFFER) + requests.frame(requests.encode(requests.CurrentTimeRequest(), 226))))
+    sent = asyncio.run(answer_to(hello(OFFER) + frame(encode(requests.CurrentTimeRequest(), 226))))
     assert int.from_bytes(sent[:4], "big") + 4 == len(sent)
 
 

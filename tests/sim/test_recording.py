@@ -12,7 +12,7 @@ import pytest
 from ibfast.contracts import Stock
 from ibfast.errors import ConfigError
 from ibfast.sim.recording import RecordedGateway, read_recording
-from ibfast.wire import requests
+from ibfast.wire import request_bytes, requests
 
 TIMEOUT_S = 20
 HANDSHAKES = {178: b"178\x0020260710 15:47:21 CET\0", 226: b"226\x0020260710 15:47:21 CET\0"}
@@ -37,9 +37,9 @@ def recording(server_version: int) -> list[dict[str, Any]]:
 async def receive(gateway: RecordedGateway, asked: list[bytes], frames: int) -> list[bytes]:
     async with asyncio.timeout(TIMEOUT_S):
         reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
-        writer.write(requests.hello(157, 226))
+        writer.write(request_bytes.hello(157, 226))
         for payload in asked:
-            writer.write(requests.frame(payload))
+            writer.write(request_bytes.frame(payload))
         received = []
         for _ in range(frames):
             length = int.from_bytes(await reader.readexactly(4), "big")
@@ -51,7 +51,7 @@ async def receive(gateway: RecordedGateway, asked: list[bytes], frames: int) -> 
 @pytest.mark.parametrize("server_version", [178, 226])
 def test_frames_come_untouched_when_they_were_asked_for(server_version: int) -> None:
     asked = [
-        requests.encode(request, server_version)
+        request_bytes.encode(request, server_version)
         for request in (requests.StartApi(1), requests.CurrentTimeRequest(), requests.MarketData(1, Stock("AAPL")))
     ]
 
@@ -67,11 +67,11 @@ def test_it_waits_for_the_request() -> None:
     async def main() -> None:
         async with RecordedGateway(recording(226)) as gateway:
             reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
-            writer.write(requests.hello(157, 226))
+            writer.write(request_bytes.hello(157, 226))
             start = 4 + len(HANDSHAKES[226]) + 4 + len(b"first")
             await reader.readexactly(start)
             assert not gateway.finished.is_set()
-            writer.write(requests.frame(requests.encode(requests.MarketData(1, Stock("AAPL")), 226)))
+            writer.write(request_bytes.frame(request_bytes.encode(requests.MarketData(1, Stock("AAPL")), 226)))
             async with asyncio.timeout(TIMEOUT_S):
                 await gateway.finished.wait()
             writer.close()
@@ -129,7 +129,7 @@ def test_no_times_mean_no_waiting() -> None:
 def test_a_client_may_hang_up_at_any_time() -> None:
     async def main() -> None:
         async with RecordedGateway(recording(226)) as gateway:
-            for data in (b"", b"API", requests.hello(157, 226)):
+            for data in (b"", b"API", request_bytes.hello(157, 226)):
                 _, writer = await asyncio.open_connection(gateway.host, gateway.port)
                 writer.write(data)
                 writer.close()

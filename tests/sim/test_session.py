@@ -16,8 +16,9 @@ from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.session import GatewaySession
 from ibfast.sim.universe import Universe
-from ibfast.wire import requests, responses
-from ibfast.wire.ids import OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET, Outgoing
+from ibfast.wire import request_bytes, requests, responses
+from ibfast.wire.ids import Outgoing
+from ibfast.wire.protobuf_ids import OUTGOING_PROTOBUF_SINCE, PROTOBUF_OFFSET
 
 MARKET = Market(Universe.builtin(date(2026, 11, 23)), rate=50)
 VERSIONS = st.sampled_from([157, 178, 200, 201, 213, 226])
@@ -76,8 +77,8 @@ def converse(server_version: int, chunks: list[bytes]) -> list[Any]:
     )
     session, wire = GatewaySession(gateway), Wire()
     session.connection_made(wire)
-    session.data_received(requests.hello(157, 226))
-    session.data_received(requests.frame(requests.encode(requests.StartApi(1), server_version)))
+    session.data_received(request_bytes.hello(157, 226))
+    session.data_received(request_bytes.frame(request_bytes.encode(requests.StartApi(1), server_version)))
     sent.clear()
     for chunk in chunks:
         if wire.is_open:
@@ -95,23 +96,23 @@ def test_any_bytes(server_version: int, chunks: list[bytes]) -> None:
 def test_any_body_of_any_request(server_version: int, msg_id: Outgoing, body: bytes, is_protobuf: bool) -> None:
     wire_id = msg_id + PROTOBUF_OFFSET if is_protobuf else int(msg_id)
     head = wire_id.to_bytes(4, "big") if server_version > 200 else f"{wire_id}\0".encode()
-    converse(server_version, [requests.frame(head + body)])
+    converse(server_version, [request_bytes.frame(head + body)])
 
 
 @settings(max_examples=300)
 @given(VERSIONS, st.sampled_from(REQUESTS), st.data())
 def test_spoiled_requests(server_version: int, request: requests.Request, data: st.DataObject) -> None:
-    payload = bytearray(requests.encode(request, server_version))
+    payload = bytearray(request_bytes.encode(request, server_version))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(payload) - 1))
         payload[at] = data.draw(st.sampled_from([0, 0x31, 0x39, 0x2D, 0x41, 0xFF, payload[at] ^ 1]))
     cut = data.draw(st.integers(1, len(payload)))
-    converse(server_version, [requests.frame(bytes(payload[:cut]))])
+    converse(server_version, [request_bytes.frame(bytes(payload[:cut]))])
 
 
 @given(VERSIONS, st.lists(st.sampled_from(REQUESTS), max_size=6), st.integers(1, 40))
 def test_requests_in_pieces_are_the_same(server_version: int, asked: list[requests.Request], size: int) -> None:
-    data = b"".join(requests.frame(requests.encode(request, server_version)) for request in asked)
+    data = b"".join(request_bytes.frame(request_bytes.encode(request, server_version)) for request in asked)
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     assert repr(converse(server_version, pieces)) == repr(converse(server_version, [data]))
 
@@ -122,8 +123,8 @@ def test_clients_that_ask_for_their_account_get_the_end_of_an_empty_list(server_
         since = OUTGOING_PROTOBUF_SINCE.get(msg_id, 999)
         if server_version >= since:
             body = bytes([0x08, int(fields[1])]) if fields[1:] else b""
-            return requests.frame((msg_id + PROTOBUF_OFFSET).to_bytes(4, "big") + body)
-        return requests.frame("\0".join([str(int(msg_id)), *fields, ""]).encode())
+            return request_bytes.frame((msg_id + PROTOBUF_OFFSET).to_bytes(4, "big") + body)
+        return request_bytes.frame("\0".join([str(int(msg_id)), *fields, ""]).encode())
 
     asked = [
         ask(Outgoing.REQ_POSITIONS, "1"),

@@ -12,7 +12,7 @@ from ibfast.sim.clock import Clock
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market
 from ibfast.sim.universe import Universe
-from ibfast.wire import requests
+from ibfast.wire import request_bytes, requests
 
 NS = 1_000_000_000
 START_NS = 1_795_445_640 * NS
@@ -65,7 +65,7 @@ class Client:
 
     async def __aenter__(self) -> Client:
         self.reader, self.writer = await asyncio.open_connection(self._gateway.host, self._gateway.port)
-        self.writer.write(requests.hello(157, self._max_version))
+        self.writer.write(request_bytes.hello(157, self._max_version))
         handshake = await self.read_frame()
         self.server_version = int(handshake.split(b"\0")[0])
         self.ask(requests.StartApi(self.client_id))
@@ -80,10 +80,10 @@ class Client:
             await self._reading
 
     def ask(self, request: requests.Request) -> None:
-        self.send(requests.encode(request, self.server_version))
+        self.send(request_bytes.encode(request, self.server_version))
 
     def send(self, payload: bytes) -> None:
-        self.writer.write(requests.frame(payload))
+        self.writer.write(request_bytes.frame(payload))
 
     async def read_frame(self) -> bytes:
         async with asyncio.timeout(TIMEOUT_S):

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from ibfast.sim import codec
-from ibfast.wire import protobuf, requests, responses, schema
-from ibfast.wire.ids import INCOMING_PROTOBUF_SINCE, Incoming
+from ibfast.wire import protobuf, request_bytes, response_bytes, responses
+from ibfast.wire.ids import Incoming
+from ibfast.wire.protobuf_ids import INCOMING_MESSAGES, INCOMING_PROTOBUF_SINCE
 from tests.support.message_samples import normalized, official_calls
 from tests.support.oracles import NEW_CLIENT, Oracle
-from tests.wire.test_responses import split_id
+from tests.support.payloads import split_id
 
 CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures"
 # Recorded without their server version; the layouts are those of this one.
@@ -60,11 +61,11 @@ def official():
 @pytest.mark.parametrize(("server_version", "payload"), FROM_GATEWAY)
 def test_events_are_those_of_the_official_decoder(official, server_version, payload):
     msg_id, body, is_protobuf = split_id(payload, server_version)
-    message = responses.decode(msg_id, body, is_protobuf, server_version)
+    message = response_bytes.decode(msg_id, body, is_protobuf, server_version)
     if isinstance(message, responses.Other):
         assert message.msg_id == msg_id
         if is_protobuf:
-            assert message.fields == official.ask(ask="parse", message=schema.INCOMING[msg_id], body=body.hex())
+            assert message.fields == official.ask(ask="parse", message=INCOMING_MESSAGES[msg_id], body=body.hex())
         else:
             assert "".join(field + "\0" for field in message.fields) == body.decode()
         return
@@ -85,14 +86,14 @@ def test_requests_are_read_and_written_again(official, server_version, payload):
     request = codec.decode_request(payload, server_version)
     if isinstance(request, codec.UnknownRequest):
         assert request.msg_id == msg_id
-        assert msg_id not in {layout.msg_id for layout in requests.LAYOUTS.values()}
+        assert msg_id not in {layout.msg_id for layout in request_bytes.LAYOUTS.values()}
         return
-    again = requests.encode(request, server_version)
+    again = request_bytes.encode(request, server_version)
     if not is_protobuf:
         assert list(map(same_number, again.split(b"\0"))) == list(map(same_number, payload.split(b"\0")))
         return
     assert again == payload
-    message = requests.LAYOUTS[type(request)].message
+    message = request_bytes.LAYOUTS[type(request)].message
     assert official.ask(ask="parse", message=message, body=body.hex()) == protobuf.decode(message, body)
 
 

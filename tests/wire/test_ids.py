@@ -3,15 +3,9 @@ from __future__ import annotations
 import pytest
 
 from ibfast.records import Kind
-from ibfast.wire.ids import (
-    INCOMING_PROTOBUF_SINCE,
-    OUTGOING_PROTOBUF_SINCE,
-    Incoming,
-    Outgoing,
-    ServerVersion,
-    TickType,
-)
-from ibfast.wire.schema import INCOMING
+from ibfast.wire.ids import Incoming, Outgoing, ServerVersion, TickType
+from ibfast.wire.protobuf_ids import INCOMING_MESSAGES as INCOMING
+from ibfast.wire.protobuf_ids import INCOMING_PROTOBUF_SINCE, OUTGOING_PROTOBUF_SINCE
 from tests.support.oracles import NEW_CLIENT, Oracle
 
 NEVER_PROTOBUF = {Outgoing.VERIFY_AND_AUTH_REQUEST, Outgoing.VERIFY_AND_AUTH_MESSAGE}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ibfast.errors import DecodeError
 from ibfast.wire import protobuf, schema
+from ibfast.wire.protobuf_ids import INCOMING_MESSAGES
 from tests.support.oracles import NEW_CLIENT, Oracle, OracleError
 
 SCALARS = {
@@ -21,7 +22,7 @@ SCALARS = {
 # Of these the official parser keeps the last one.
 ONE_OF = ("historicalTickLast", "historicalTickBidAsk", "historicalTickMidPoint")
 MESSAGES = sorted(set(schema.MESSAGES) - {"MapEntry"})
-FROM_GATEWAY = sorted(set(schema.INCOMING.values()))
+FROM_GATEWAY = sorted(set(INCOMING_MESSAGES.values()))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ibfast.contracts import Contract, Stock
 from ibfast.errors import UnsupportedError
-from ibfast.wire import requests
+from ibfast.wire import request_bytes, requests
 from tests.support.oracles import ASYNC_CLIENT, NEW_CLIENT, OLD_CLIENT, Oracle
 from tests.support.wire_samples import ALL_VERSIONS, VERSIONS, all_requests, official_call, with_strike
 
@@ -47,36 +47,36 @@ def test_bytes_are_those_of_the_official_client(new_client, request, server_vers
     expected = official_payload(new_client, request, server_version)
     if expected is None:
         with pytest.raises(UnsupportedError):
-            requests.encode(request, server_version)
+            request_bytes.encode(request, server_version)
     else:
-        assert requests.encode(request, server_version) == expected
+        assert request_bytes.encode(request, server_version) == expected
 
 
 @settings(max_examples=150)
 @given(request=all_requests.map(with_strike))
 def test_bytes_are_those_of_the_old_client(old_client, request):
-    if requests.LAYOUTS[type(request)].since > OLD_VERSION:
+    if request_bytes.LAYOUTS[type(request)].since > OLD_VERSION:
         return
     if getattr(request, "contract", None) is not None:
         request = replace(request, contract=replace(request.contract, issuer_id=""))
     if getattr(request, "what_to_show", "") == "SCHEDULE":
         request = replace(request, what_to_show="TRADES")
-    assert requests.encode(request, OLD_VERSION) == official_payload(old_client, request, OLD_VERSION)
+    assert request_bytes.encode(request, OLD_VERSION) == official_payload(old_client, request, OLD_VERSION)
 
 
 @settings(max_examples=150)
 @given(request=all_requests.map(with_strike), server_version=st.sampled_from(ASYNC_VERSIONS))
 def test_bytes_are_those_of_ib_async(async_client, request, server_version):
-    if server_version < requests.LAYOUTS[type(request)].since:
+    if server_version < request_bytes.LAYOUTS[type(request)].since:
         return
     try:
-        payload = requests.encode(request, server_version)
+        payload = request_bytes.encode(request, server_version)
     except UnsupportedError:
         return
     assert payload == official_payload(async_client, request, server_version)
 
 
-@pytest.mark.parametrize("request_type", requests.LAYOUTS)
+@pytest.mark.parametrize("request_type", request_bytes.LAYOUTS)
 def test_every_request_has_an_example_at_every_dialect(new_client, request_type):
     example = {
         requests.StartApi: requests.StartApi(7, "x"),
@@ -99,29 +99,29 @@ def test_every_request_has_an_example_at_every_dialect(new_client, request_type)
     for server_version in ALL_VERSIONS:
         expected = official_payload(new_client, example, server_version)
         if expected is not None:
-            encoded.add(requests.encode(example, server_version))
+            encoded.add(request_bytes.encode(example, server_version))
             assert expected in encoded
-    assert len(encoded) >= (1 if requests.LAYOUTS[request_type].since == 215 else 3)
+    assert len(encoded) >= (1 if request_bytes.LAYOUTS[request_type].since == 215 else 3)
 
 
 def test_hello_is_framed_behind_its_prefix():
-    assert requests.hello(157, 226) == b"API\0\0\0\0\x09v157..226"
-    assert requests.hello() == requests.hello(157, 226)
+    assert request_bytes.hello(157, 226) == b"API\0\0\0\0\x09v157..226"
+    assert request_bytes.hello() == request_bytes.hello(157, 226)
 
 
 def test_frame_has_a_big_endian_length():
-    assert requests.frame(b"\0" * 258) == b"\0\0\1\2" + b"\0" * 258
+    assert request_bytes.frame(b"\0" * 258) == b"\0\0\1\2" + b"\0" * 258
 
 
 def test_what_the_version_lacks_is_refused():
     with pytest.raises(UnsupportedError, match="197"):
-        requests.encode(requests.CurrentTimeInMillisRequest(), 196)
+        request_bytes.encode(requests.CurrentTimeInMillisRequest(), 196)
     with pytest.raises(UnsupportedError, match="SCHEDULE"):
-        requests.encode(requests.HistoricalBars(1, Stock("A"), "", "1 D", "1 day", "SCHEDULE", True), 164)
+        request_bytes.encode(requests.HistoricalBars(1, Stock("A"), "", "1 D", "1 day", "SCHEDULE", True), 164)
     with pytest.raises(UnsupportedError, match="issuer_id"):
-        requests.encode(requests.ContractDetailsRequest(1, Contract(issuer_id="e1")), 175)
+        request_bytes.encode(requests.ContractDetailsRequest(1, Contract(issuer_id="e1")), 175)
 
 
 def test_a_field_holds_no_nul():
     with pytest.raises(ValueError, match="NUL"):
-        requests.encode(requests.MatchingSymbols(1, "A\0B"), 176)
+        request_bytes.encode(requests.MatchingSymbols(1, "A\0B"), 176)
