@@ -3,7 +3,7 @@
 import logging
 from typing import TYPE_CHECKING
 
-from ibfast.lazy import lazily
+from ibfast.common.lazy import lazily
 
 # What a program does not ask to see must not appear on its standard error.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

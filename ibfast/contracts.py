@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ibfast.common.scalars import plain
 from ibfast.records import UNSET_DOUBLE
-from ibfast.scalars import plain
 
 __all__ = [
     "ComboLeg",

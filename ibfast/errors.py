@@ -25,7 +25,7 @@ No I/O, no clock, no asyncio.
 
 from __future__ import annotations
 
-from ibfast.shown import shown
+from ibfast.common.shown import shown
 
 __all__ = [
     "AuthError",

@@ -19,10 +19,10 @@ from ibfast.client.requests import MOST_WORD, Answer, Closing, Later, Output, Qu
 from ibfast.client.rows import DIALECTS, Received, number_of, text_of, whole_of
 from ibfast.client.session import Request, Session, Wish
 from ibfast.client.updates import Gap, Instruments, State, Texts
+from ibfast.common.shown import shown
 from ibfast.contracts import Contract
 from ibfast.errors import ProtocolError
 from ibfast.records import GapCause, Scope
-from ibfast.shown import shown
 
 __all__ = ["Answer", "Closing", "Later", "Output", "Question", "Reply", "StreamClient", "Wish"]
 

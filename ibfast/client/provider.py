@@ -19,12 +19,12 @@ from ibfast.client.subscription import Subscription
 from ibfast.client.tape import Tape
 from ibfast.client.transport import News, StreamLink
 from ibfast.client.updates import Arrival, Event, Instruments, Lag, LagTotals, State, Texts
+from ibfast.common.scalars import flag, plain, text, whole
 from ibfast.config.checks import is_whole
 from ibfast.config.sections import Config
 from ibfast.connection.manager import IBKRConnectionManager
 from ibfast.engine import engine
 from ibfast.errors import Error, LoopError, NotConnectedError
-from ibfast.scalars import flag, plain, text, whole
 
 __all__ = ["Subscription", "WebSocketProvider"]
 

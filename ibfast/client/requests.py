@@ -17,8 +17,8 @@ from typing import Any, Final, TypeAlias
 from ibfast.client.rows import text_of
 from ibfast.client.session import Request, Wish
 from ibfast.client.updates import Arrival, Event
+from ibfast.common.shown import shown
 from ibfast.errors import StreamError
-from ibfast.shown import shown
 
 __all__ = ["Answer", "Closing", "Later", "Output", "Question", "Questions", "Reply", "error_of"]
 

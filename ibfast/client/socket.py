@@ -17,9 +17,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
+from ibfast.common.logs import wire_logger
 from ibfast.config.tls import TlsConfig
 from ibfast.errors import AuthError, ConnectError, Error, NotConnectedError
-from ibfast.logs import wire_logger
 
 __all__ = ["ConnectionClosed", "Socket", "dial", "dialect_of", "hang_up", "reason_of"]
 

@@ -20,6 +20,7 @@ from typing import Any
 from ibfast import __version__
 from ibfast.commands.garbage import collect_everything, short_collections
 from ibfast.commands.sim_process import HOST, EmbeddedGateway, Simulation, embedded_gateway
+from ibfast.common.shown import shown
 from ibfast.config.accounts import mask
 from ibfast.config.sections import Config, SecurityConfig
 from ibfast.connection.manager import IBKRConnectionManager
@@ -29,7 +30,6 @@ from ibfast.fanout.access.limits import is_loopback
 from ibfast.fanout.access.pages import HEALTH_PATH, METRICS_PATH, STREAM_PATH
 from ibfast.fanout.server import FanoutServer
 from ibfast.policy.reconnect.reconnection import LinkState
-from ibfast.shown import shown
 
 __all__ = ["first_of", "serve"]
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from ibfast.common.private_files import fault_of
 from ibfast.errors import ConfigError
-from ibfast.private_files import fault_of
 
 __all__ = ["CONFIG_VARIABLE", "SECRET", "load_settings", "paths_of", "sections_of", "variables_of"]
 

@@ -16,6 +16,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ibfast.common.log_rate import LogRate
+from ibfast.common.scalars import whole
 from ibfast.config.sections import Config
 from ibfast.connection.bar_history import BarHistory
 from ibfast.connection.monitor import ConnectionMonitor, Health
@@ -28,13 +30,11 @@ from ibfast.connection.supervisor import Supervisor
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.errors import NotConnectedError, copy_of
 from ibfast.feed.feed import Feed
-from ibfast.log_rate import LogRate
 from ibfast.policy.error_handler import ErrorHandler
 from ibfast.policy.pacing.limiter import AccountLimits, RateLimiter, TicketState
 from ibfast.policy.session import SessionManager
 from ibfast.policy.subscription import Subscription
 from ibfast.records import NS_PER_S, Kind
-from ibfast.scalars import whole
 from ibfast.wire.ids import MarketDataType
 from ibfast.wire.requests import HistoricalBars
 from ibfast.wire.responses import HistoricalData, HistoricalDataEnd, Response, Unreadable

@@ -19,10 +19,10 @@ from typing import NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 
-from ibfast.log_rate import LogRate
+from ibfast.common.log_rate import LogRate
+from ibfast.common.shown import fields_shown, shown
 from ibfast.metrics import Histogram, Reading, Watch
 from ibfast.records import NS_PER_S
-from ibfast.shown import fields_shown, shown
 
 __all__ = ["LEVELS", "ConnectionMonitor", "Event", "Health", "Transition"]
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 
+from ibfast.common.scalars import whole
 from ibfast.config.sections import Config
 from ibfast.connection.manager import SPARE_CLIENT_IDS, IBKRConnectionManager, feed_of, limits_of
 from ibfast.connection.monitor import STATE_EVENT, Event, Health
@@ -25,7 +26,6 @@ from ibfast.errors import ConfigError, NotConnectedError
 from ibfast.feed.feed import Feed
 from ibfast.policy.pacing.limiter import AccountLimits
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState, family_of
-from ibfast.scalars import whole
 from ibfast.wire.ids import MarketDataType
 
 __all__ = ["ConnectionPool"]

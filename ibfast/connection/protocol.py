@@ -16,9 +16,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from ibfast._core import Decoder
+from ibfast.common.shown import shown
 from ibfast.errors import ClientIdInUseError, ConnectError, DecodeError, NotConnectedError, ProtocolError
 from ibfast.feed.feed import Feed
-from ibfast.shown import shown
 from ibfast.wire import request_bytes, response_bytes
 from ibfast.wire.ids import Incoming, ServerVersion
 from ibfast.wire.requests import Request, StartApi

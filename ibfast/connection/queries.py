@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ibfast.common.lately import Lately
+from ibfast.common.scalars import flag, moment, text, whole
+from ibfast.common.shown import shown
 from ibfast.config.sections import BreakerConfig, Config
 from ibfast.connection.historical import MOST_TICKS, check_bars, check_kind, check_ticks
 from ibfast.connection.protocol import Protocol, State
@@ -24,13 +27,10 @@ from ibfast.connection.send_queue import Outbox
 from ibfast.contracts import Contract, ContractDetails
 from ibfast.errors import Error, NotConnectedError, RequestError
 from ibfast.feed.feed import Feed
-from ibfast.lately import Lately
 from ibfast.policy.pacing.clock import CLOCK_REQUESTS
 from ibfast.policy.pacing.limiter import Ticket, TicketState
 from ibfast.policy.reconnect.breaker import CircuitBreaker
 from ibfast.records import HISTORICAL_BAR, NS_PER_S
-from ibfast.scalars import flag, moment, text, whole
-from ibfast.shown import shown
 from ibfast.wire import responses
 from ibfast.wire.ids import Incoming, ServerVersion
 from ibfast.wire.requests import (

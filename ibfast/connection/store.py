@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
+from ibfast.common.private_files import fault_of
 from ibfast.contracts import ComboLeg, Contract, DeltaNeutralContract
 from ibfast.errors import StoreError
 from ibfast.policy.subscription import SubscriptionRequest
-from ibfast.private_files import fault_of
 from ibfast.wire.ids import MarketDataType
 from ibfast.wire.request_bytes import LAYOUTS
 from ibfast.wire.requests import (

@@ -16,13 +16,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ibfast.common.scalars import flag, text, whole
 from ibfast.connection.historical import check_bars, check_real_time_bars
 from ibfast.contracts import Contract
 from ibfast.feed.feed import BACKFILL_KINDS, FeedView
 from ibfast.feed.ring import Reader
 from ibfast.policy.subscription import Subscription, SubscriptionRequest, SubscriptionState
 from ibfast.records import Kind
-from ibfast.scalars import flag, text, whole
 from ibfast.wire.requests import HistoricalBars, MarketData, MarketDepth, RealTimeBars, TickByTick
 
 __all__ = ["DataType", "Stream", "Wanted", "wanted"]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
+from ibfast.common.shown import shown
 from ibfast.connection.backfill import Backfiller
 from ibfast.connection.error_actions import Reactions
 from ibfast.connection.gauges import expose
@@ -31,7 +32,6 @@ from ibfast.policy.reconnect.breaker import CircuitBreaker
 from ibfast.policy.reconnect.reconnection import LinkState, Reconnection
 from ibfast.policy.subscription import FLOWING, Gap, Subscription, SubscriptionState, begin_ns
 from ibfast.records import NS_PER_S, GapCause, Scope
-from ibfast.shown import shown
 from ibfast.wire import responses
 from ibfast.wire.responses import ErrorMessage
 

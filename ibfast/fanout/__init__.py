@@ -6,7 +6,7 @@ alone knows websockets. All of it reads the feed's rings like any other reader a
 
 from typing import TYPE_CHECKING
 
-from ibfast.lazy import lazily
+from ibfast.common.lazy import lazily
 
 if TYPE_CHECKING:
     from ibfast.fanout.server import FanoutServer

@@ -11,8 +11,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
+from ibfast.common.log_rate import LogRate
 from ibfast.fanout.gauges import Tally
-from ibfast.log_rate import LogRate
 
 __all__ = ["Faults", "OnFault"]
 

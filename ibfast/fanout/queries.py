@@ -13,10 +13,10 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 
+from ibfast.common.lately import Lately
 from ibfast.contracts import Contract
 from ibfast.fanout.access.limits import InstrumentBudgets
 from ibfast.fanout.messages import Code, RefusedError
-from ibfast.lately import Lately
 
 __all__ = ["ContractQuestions"]
 

@@ -27,6 +27,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from ibfast.common.logs import wire_logger
 from ibfast.config.origins import Origins
 from ibfast.config.sections import FanoutConfig
 from ibfast.config.security import SecurityConfig
@@ -57,7 +58,6 @@ from ibfast.fanout.turns import Turns
 from ibfast.fanout.upstream import Source, Upstreams
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
-from ibfast.logs import wire_logger
 from ibfast.records import NS_PER_MS, NS_PER_S
 
 __all__ = ["FanoutServer"]

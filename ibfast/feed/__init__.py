@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ibfast.lazy import lazily
+from ibfast.common.lazy import lazily
 
 if TYPE_CHECKING:
     from ibfast.feed.feed import Feed

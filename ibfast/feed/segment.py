@@ -19,8 +19,8 @@ import weakref
 from pathlib import Path
 from typing import Self
 
+from ibfast.common.private_files import fault_of
 from ibfast.errors import FeedError
-from ibfast.private_files import fault_of
 
 if sys.platform != "win32":
     import fcntl

@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Protocol
 
+from ibfast.common.log_rate import LogRate
+from ibfast.common.shown import shown
 from ibfast.config.origins import Origins
 from ibfast.fanout.access.limits import names_loopback
 from ibfast.fanout.access.pages import Page, Pages, needs_token, text_page
 from ibfast.fanout.access.tokens import Denied, Grant, Tokens, presented_token
 from ibfast.fanout.gauges import Tally
-from ibfast.log_rate import LogRate
-from ibfast.shown import shown
 
 __all__ = ["Door", "Request"]
 

@@ -21,11 +21,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ibfast.common.private_files import fault_of
 from ibfast.config.security import SecurityConfig
 from ibfast.errors import ConfigError
 from ibfast.fanout.access.permissions import Permissions
 from ibfast.fanout.access.tokens import StaticToken, Tokens, Verifier, digest_of
-from ibfast.private_files import fault_of
 
 __all__ = ["NAME", "load_tokens", "parse_tokens", "read_guarded"]
 

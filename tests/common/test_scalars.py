@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ibfast.scalars import flag, moment, plain, text, whole
+from ibfast.common.scalars import flag, moment, plain, text, whole
 
 
 @pytest.mark.parametrize(

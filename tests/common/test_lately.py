@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibfast.common.lately import ENTRY_WEIGHT, Lately, weight_of
 from ibfast.contracts import Contract, ContractDetails
-from ibfast.lately import ENTRY_WEIGHT, Lately, weight_of
 
 
 def test_what_was_not_used_for_longest_goes() -> None:

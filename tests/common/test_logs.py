@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from ibfast.logs import wire_logger
+from ibfast.common.logs import wire_logger
 
 
 def test_details_are_never_logged(caplog: pytest.LogCaptureFixture) -> None:

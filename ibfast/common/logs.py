@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ibfast.log_rate import LogRate
-from ibfast.shown import shown
+from ibfast.common.log_rate import LogRate
+from ibfast.common.shown import shown
 
 __all__ = ["wire_logger"]
 

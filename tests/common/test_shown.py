@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ibfast.common.shown import MOST_CHARACTERS, fields_shown, shown
 from ibfast.errors import ConfigError, ConnectError, DecodeError, Error, RequestError, StreamError
-from ibfast.shown import MOST_CHARACTERS, fields_shown, shown
 
 
 @pytest.mark.parametrize("text", ["", "Market data farm connection is OK:usfarm", "Zürich 東京 “x” — −1 …", "a\\n"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ibfast.log_rate import LogRate
+from ibfast.common.log_rate import LogRate
 
 
 def test_the_rest_of_a_span_is_left_out_and_told_with_the_next_span() -> None:

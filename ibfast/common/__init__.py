@@ -1,0 +1,1 @@
+"""Small parts that several layers use; they know nothing of market data."""
