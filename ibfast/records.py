@@ -15,10 +15,14 @@ import numpy as np
 __all__ = [
     "DAY_S",
     "FAMILIES",
+    "FEED_CAPACITY",
     "HISTORICAL_BAR",
     "HISTORICAL_TICK_BID_ASK",
     "HISTORICAL_TICK_LAST",
     "HISTORICAL_TICK_MIDPOINT",
+    "KEEP_INSTRUMENT_S",
+    "MAX_INSTRUMENTS",
+    "MOST_INSTRUMENTS",
     "NS_PER_MS",
     "NS_PER_S",
     "UNSET_DOUBLE",
@@ -31,6 +35,14 @@ __all__ = [
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 DAY_S = 86_400
+
+FEED_CAPACITY = 1 << 16
+MAX_INSTRUMENTS = 4096
+KEEP_INSTRUMENT_S = 3600.0
+"""A feed's rows per ring, its instruments, and how long it keeps an unused one, unless the user chooses otherwise."""
+
+MOST_INSTRUMENTS = 1 << 24
+"""The most rows that the instrument table of a feed can have."""
 
 FAMILIES = ("quotes", "trades", "ticks", "depth", "bars", "greeks")
 """Kinds of records that a market brings, in the order of the binary stream format. Each has a ring of that name."""

@@ -24,7 +24,8 @@ from ibfast.commands import token as token_cli
 from ibfast.commands.demo import DemoOptions, demo
 from ibfast.commands.serve import first_of, serve
 from ibfast.commands.sim_process import Simulation
-from ibfast.config.sections import MAX_PORT, Config
+from ibfast.config.checks import MAX_PORT
+from ibfast.config.sections import Config
 from ibfast.errors import ConfigError, Error
 from ibfast.sim.gateway import Gateway
 from ibfast.sim.market import Market

@@ -12,14 +12,22 @@ import re
 from typing import TypeGuard
 
 from ibfast.errors import ConfigError
+from ibfast.records import DAY_S
 from ibfast.wire.times import zone_of
 
 __all__ = [
+    "MAX_PORT",
+    "MAX_TIMEOUT_S",
     "WEEKDAYS",
     "is_number",
+    "is_text",
     "is_whole",
     "require",
+    "require_all_seconds",
     "require_day_minutes",
+    "require_flag",
+    "require_host",
+    "require_order",
     "require_seconds",
     "require_share",
     "require_time_of_day",
@@ -31,6 +39,8 @@ __all__ = [
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 DAY_MINUTES = 24 * 60
+MAX_PORT = 65535
+MAX_TIMEOUT_S = DAY_S
 
 ZONE_REMEDY = 'give an IANA name such as "America/New_York"'
 
@@ -91,10 +101,37 @@ def _is_time_of_day(value: object) -> bool:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Tell whether this is a finite number; True and False are none."""
+    """Return whether this is a finite number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Tell whether this is a whole number; True and False are none."""
+    """Return whether this is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def require_host(path: str, value: object) -> None:
+    """Insist on a host name or an address."""
+    require(is_text(value), path, value, "give a host name or an address")
+
+
+def require_flag(path: str, value: object) -> None:
+    """Insist on True or False."""
+    require(isinstance(value, bool), path, value, "give true or false")
+
+
+def require_all_seconds(section: str, owner: object, *names: str) -> None:
+    """Insist on time spans in fields of a section."""
+    for name in names:
+        require_seconds(f"{section}.{name}", getattr(owner, name))
+
+
+def require_order(section: str, owner: object, lesser: str, greater: str) -> None:
+    """Insist that one field of a section is not less than another."""
+    least, value = getattr(owner, lesser), getattr(owner, greater)
+    require(least <= value, f"{section}.{greater}", value, f"give {lesser} ({least:g}) or more")
+
+
+def is_text(value: object) -> bool:
+    """Return whether this is a text that is not empty."""
+    return isinstance(value, str) and value != ""

@@ -1,8 +1,7 @@
-"""Settings: of the connection, and of everything that keeps it alive.
+"""Settings of the connection, and of everything that keeps it alive.
 
-The rule of the file: settings that exist are valid; what is wrong is said when they are made, with the field's name
-("section.field") and the remedy. Where settings come from is the business of `config.loader`, what they cause that of
-the policies.
+The rule of the file: settings that exist are valid. An impossible value raises ConfigError when they are made, with the
+field's name ("section.field") and the remedy. `config.loader` knows where settings come from.
 """
 
 from __future__ import annotations
@@ -18,10 +17,17 @@ from urllib.parse import urlsplit
 
 from ibfast.config.accounts import mask, require_login
 from ibfast.config.checks import (
+    MAX_PORT,
+    MAX_TIMEOUT_S,
     is_number,
+    is_text,
     is_whole,
     require,
+    require_all_seconds,
     require_day_minutes,
+    require_flag,
+    require_host,
+    require_order,
     require_seconds,
     require_share,
     require_time_of_day,
@@ -29,10 +35,12 @@ from ibfast.config.checks import (
     require_whole,
     require_zone,
 )
+from ibfast.config.fanout import FanoutConfig
 from ibfast.config.loader import SECRET, load_settings, sections_of
 from ibfast.config.security import SecurityConfig
 from ibfast.config.tls import TlsConfig
 from ibfast.errors import ConfigError
+from ibfast.records import FEED_CAPACITY, KEEP_INSTRUMENT_S, MAX_INSTRUMENTS, MOST_INSTRUMENTS
 from ibfast.wire.times import zone_of
 
 __all__ = [
@@ -50,23 +58,20 @@ __all__ = [
 
 LEAST_LINES = 100
 """Every account has so many market-data lines; a user who sets fewer keeps some for the windows of TWS."""
-MAX_PORT = 65535
-MAX_TIMEOUT_S = 86_400
-MOST_INSTRUMENTS = 1 << 24
 TOKEN = re.compile(r"[!-~]+")
-"""What may stand in a header as it is."""
+"""A text that a header can hold unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatConfig:
-    """When a connection, and when a stream, is taken for dead.
+    """How much silence ends a connection, and how much makes a stream QUIET, STALE or DEAD.
 
     Attributes:
-        interval_s: between two questions about the gateway's clock, and how long the socket may be silent before one.
-        timeout_s: for the answer.
-        first_data_s: for the first data of a stream.
-        quiet_s, stale_s, dead_s: the silence of a stream, at least, before it is QUIET, STALE, DEAD; a slow stream is
-            given more, by its own cadence.
+        interval_s: time between two probes, which ask for the gateway's clock.
+        timeout_s: time limit for the answer to a probe.
+        first_data_s: time limit for the first data of a stream; after twice that the stream is DEAD.
+        quiet_s, stale_s, dead_s: the least silence of a QUIET, STALE, DEAD stream. A slow stream is allowed more, by
+            its own cadence, and all are four times as long while the market's hours are not known.
     """
 
     interval_s: float = 10.0
@@ -77,31 +82,31 @@ class HeartbeatConfig:
     dead_s: float = 30.0
 
     def __post_init__(self) -> None:
-        _require_all_seconds(
+        require_all_seconds(
             "heartbeat", self, "interval_s", "timeout_s", "first_data_s", "quiet_s", "stale_s", "dead_s"
         )
-        _require_order("heartbeat", self, "quiet_s", "stale_s")
-        _require_order("heartbeat", self, "stale_s", "dead_s")
+        require_order("heartbeat", self, "quiet_s", "stale_s")
+        require_order("heartbeat", self, "stale_s", "dead_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconnectionConfig:
-    """How a lost connection is made again.
+    """When a lost connection is made again.
 
     Attributes:
-        enabled: whether it is.
+        enabled: whether it is made again at all.
         delay_s, max_delay_s: bounds of the random delays, which grow from the first to the second.
-        max_attempts: failures in a row after which it is given up, None for never; planned outages do not count.
+        max_attempts: failures in a row after which no attempt is made, None for never; planned outages do not count.
         stable_s: how long a connection must last before the delays are short again.
-        planned_poll_s: between attempts in a planned outage.
-        login_poll_s: between attempts while somebody has to log in.
+        planned_poll_s: time between attempts in a planned outage.
+        login_poll_s: time between attempts while a human has to log in.
         daily_restart: "23:45", when TWS or IB Gateway restarts itself (Lock and Exit), in `zone`; None: it does not.
-        restart_minutes: how long to expect that to take.
+        restart_minutes: how long a restart takes at most.
         weekly_login: "SUN 01:00", when the login lapses, in US Eastern time whatever `zone` is; None: no time is known.
             Every Sunday at 1:00 am ET the tokens of the automatic restart become invalid, and the next start needs a
             human (https://ibkrguides.com/traderworkstation/auto-restart-considerations.htm). Name the time at which
             your gateway goes away for it.
-        login_minutes: how long somebody may take to log in before it is an alarm.
+        login_minutes: time limit for the login before an alarm.
         zone: IANA name of the zone of `daily_restart`, the one TWS runs in.
     """
 
@@ -119,11 +124,11 @@ class ReconnectionConfig:
     zone: str = "America/New_York"
 
     def __post_init__(self) -> None:
-        _require_flag("reconnection.enabled", self.enabled)
-        _require_all_seconds(
+        require_flag("reconnection.enabled", self.enabled)
+        require_all_seconds(
             "reconnection", self, "delay_s", "max_delay_s", "stable_s", "planned_poll_s", "login_poll_s"
         )
-        _require_order("reconnection", self, "delay_s", "max_delay_s")
+        require_order("reconnection", self, "delay_s", "max_delay_s")
         if self.max_attempts is not None:
             require_whole("reconnection.max_attempts", self.max_attempts, at_least=1)
         if self.daily_restart is not None:
@@ -137,13 +142,13 @@ class ReconnectionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacingConfig:
-    """What the account may ask for, and how long a request may wait for its turn.
+    """The limits of the account, and how long a request may wait for its turn.
 
     Attributes:
-        lines: market-data lines of the account; the other limits derive from it.
-        tick_by_tick: tick-by-tick subscriptions at once, where they are not 5 % of the lines.
-        enforced: whether to keep to the limits; False only where there are none, as with `ibfast sim --no-pacing`.
-        max_queue: requests that may wait; one more is refused.
+        lines: market-data lines of the account; the other limits derive from them.
+        tick_by_tick: tick-by-tick subscriptions at once, where the limit is not 5 % of the lines.
+        enforced: whether to observe the limits; False only where there are none, as with `ibfast sim --no-pacing`.
+        max_queue: the most requests that wait; one more is refused.
         max_wait_s: how long a request may wait; by default IB's longest window, ten minutes.
     """
 
@@ -155,21 +160,21 @@ class PacingConfig:
 
     def __post_init__(self) -> None:
         require_whole("pacing.lines", self.lines, at_least=1)
-        _require_flag("pacing.enforced", self.enforced)
+        require_flag("pacing.enforced", self.enforced)
         if self.tick_by_tick is not None:
             require_whole("pacing.tick_by_tick", self.tick_by_tick, at_least=1)
         require_whole("pacing.max_queue", self.max_queue, at_least=1)
-        _require_all_seconds("pacing", self, "max_wait_s")
+        require_all_seconds("pacing", self, "max_wait_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class AuthConfig:
-    """What the login must be; otherwise nothing is asked of the gateway.
+    """The login that is expected; with any other one no request is sent.
 
     Attributes:
         account_type: "any", "paper", "live" or "advisor".
-        accounts: ids that the login must have; shown masked.
-        read_only: whether the gateway must refuse orders.
+        accounts: account ids that the login must have; shown masked.
+        read_only: whether the gateway must be in its Read-Only API mode, in which it refuses orders.
     """
 
     account_type: str = "any"
@@ -187,13 +192,13 @@ class AuthConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionConfig:
-    """What is kept of subscriptions, and what else is tried for them.
+    """How subscriptions outlive an interruption.
 
     Attributes:
-        store: path of the SQLite file in which they survive the process; None: they end with it.
-        name: of the set of subscriptions in the store, so that several programs can share one.
-        backfill: whether what was missed is asked for afterwards, and marked as such.
-        client_ids: others to take while `client_id` is in use.
+        store: path of the SQLite file in which subscriptions survive the process; None: they end with it.
+        name: of the set of subscriptions in the store, so that several programs can share a store.
+        backfill: whether rows that a gap has cost are requested from history, and marked as such.
+        client_ids: other client ids to use while `client_id` is in use.
     """
 
     store: str | Path | None = None
@@ -202,10 +207,10 @@ class SessionConfig:
     client_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        valid = self.store is None or isinstance(self.store, Path) or _is_text(self.store)
+        valid = self.store is None or isinstance(self.store, Path) or is_text(self.store)
         require(valid, "session.store", self.store, "give the path of a file")
-        require(_is_text(self.name), "session.name", self.name, "give a name")
-        _require_flag("session.backfill", self.backfill)
+        require(is_text(self.name), "session.name", self.name, "give a name")
+        require_flag("session.backfill", self.backfill)
         is_tuple = isinstance(self.client_ids, tuple)
         require(is_tuple, "session.client_ids", self.client_ids, "give a tuple of client ids: (11, 12)")
         for client_id in self.client_ids:
@@ -214,13 +219,13 @@ class SessionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerConfig:
-    """When attempts to connect are suspended.
+    """When calls of a service that fails are suspended, such as attempts to connect.
 
     Attributes:
-        window_calls: the attempts that are looked at, the last so many.
-        failure_rate: the share of failures among them that suspends further ones.
-        open_s: for how long.
-        probes: attempts that may then show that the gateway is back.
+        window_calls: how many of the last calls are counted.
+        failure_rate: the share of failures among them that suspends further calls.
+        open_s: how long calls are suspended.
+        probes: calls that are then permitted, to find out whether the service works again.
     """
 
     window_calls: int = 10
@@ -231,44 +236,8 @@ class BreakerConfig:
     def __post_init__(self) -> None:
         require_whole("breaker.window_calls", self.window_calls, at_least=1)
         require_share("breaker.failure_rate", self.failure_rate)
-        _require_all_seconds("breaker", self, "open_s")
+        require_all_seconds("breaker", self, "open_s")
         require_whole("breaker.probes", self.probes, at_least=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FanoutConfig:
-    """Where other programs get the data.
-
-    Attributes:
-        host: the address at which the WebSocket server listens.
-        port: its port; 0: any free one.
-        heartbeat_s: after so long without anything else a subscriber is told that the server lives.
-        ping_s: between WebSocket pings; who does not answer one for so long is gone.
-        linger_s: how long a subscription at IB outlives its last subscriber, so that one who comes back misses nothing.
-        backlog_bytes, backlog_s: how much may wait for a subscriber, and for how long, before it gets the latest state
-            only.
-        patience_s: who falls behind three times in it is served at a lower rate.
-        stalled_s: who takes nothing at all for so long is closed.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8765
-    heartbeat_s: float = 10.0
-    ping_s: float = 20.0
-    linger_s: float = 10.0
-    backlog_bytes: int = 1 << 18
-    backlog_s: float = 1.0
-    patience_s: float = 10.0
-    stalled_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        _require_host("fanout.host", self.host)
-        valid = is_whole(self.port) and 0 <= self.port <= MAX_PORT
-        require(valid, "fanout.port", self.port, f"give 1 to {MAX_PORT}, or 0 for any free one")
-        _require_all_seconds("fanout", self, "heartbeat_s", "ping_s", "backlog_s", "patience_s", "stalled_s")
-        valid = is_number(self.linger_s) and 0 <= self.linger_s <= MAX_TIMEOUT_S
-        require(valid, "fanout.linger_s", self.linger_s, "give seconds, 0 for not at all")
-        require_whole("fanout.backlog_bytes", self.backlog_bytes, at_least=1024)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,17 +247,17 @@ class Config:
     Attributes:
         host: where TWS or IB Gateway runs.
         port: 7497 TWS paper, 7496 TWS live, 4002 Gateway paper, 4001 Gateway live, unless changed there.
-        client_id: any number that no other client of this gateway uses; 0 is special to TWS (it sees manual orders).
+        client_id: a number that no other client of this gateway uses; 0 is special to TWS (it sees manual orders).
         connect_timeout_s: for TCP, handshake and start-up together.
         request_timeout_s: for one answer of the gateway.
-        feed_capacity: rows per ring, a power of two, of the feed that a manager makes if it is given none.
+        feed_capacity: rows per ring, a power of two, of the feed that a manager makes unless one is passed to it.
         max_instruments: rows of that feed's instrument table.
-        keep_instrument_s: how long an instrument keeps its row of that table when no subscription has it any more.
-        time_zone: IANA name of the zone in which the gateway writes times that name none ("UTC" unless it was set so).
-        tls: how to speak TLS with a proxy in front of the gateway; None: plain text, as the gateway itself speaks.
-        stream_url: of a fan-out server that has the gateway: "ws://host:8765/stream", or "wss://…"; then a
-            `WebSocketProvider` asks that server, and `tls` is how. None: it connects to the gateway itself.
-        stream_token: what that server asks for; never shown.
+        keep_instrument_s: how long an unused instrument keeps its row of that table.
+        time_zone: IANA name of the zone of times in which the gateway writes none ("UTC" unless the gateway was set).
+        tls: settings of TLS with a proxy in front of the gateway; None: plain text, as the gateway itself speaks.
+        stream_url: address of a fan-out server, "ws://host:8765/stream" or "wss://…", from which a `WebSocketProvider`
+            gets the data, by `tls`. None: it connects to the gateway itself.
+        stream_token: the token for that server; never shown.
         heartbeat, reconnection, pacing, auth, session, breaker, fanout, security: sections of their own.
 
     Raises:
@@ -300,9 +269,9 @@ class Config:
     client_id: int = 1
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 60.0
-    feed_capacity: int = 1 << 16
-    max_instruments: int = 4096
-    keep_instrument_s: float = 3600.0
+    feed_capacity: int = FEED_CAPACITY
+    max_instruments: int = MAX_INSTRUMENTS
+    keep_instrument_s: float = KEEP_INSTRUMENT_S
     time_zone: str = "UTC"
     tls: TlsConfig | None = None
     stream_url: str | None = None
@@ -317,7 +286,7 @@ class Config:
     security: SecurityConfig = field(default_factory=SecurityConfig)
 
     def __post_init__(self) -> None:
-        _require_host("host", self.host)
+        require_host("host", self.host)
         require(is_whole(self.port) and 0 < self.port <= MAX_PORT, "port", self.port, f"give 1 to {MAX_PORT}")
         require(_is_client_id(self.client_id), "client_id", self.client_id, "give 0 or more")
         for name in ("connect_timeout_s", "request_timeout_s"):
@@ -345,7 +314,7 @@ class Config:
     def load(
         cls, path: str | Path | None = None, *, environ: Mapping[str, str] | None = None, **arguments: Any
     ) -> Self:
-        """Make settings of a TOML file, the environment and arguments; later ones win, field by field.
+        """Load settings from a TOML file, the environment and arguments; later ones win, field by field.
 
             config = Config.load("ibfast.toml", port=4002, heartbeat={"interval_s": 5})
 
@@ -356,14 +325,13 @@ class Config:
             arguments: fields by name, sections as a mapping or as a whole; None means not given.
 
         Raises:
-            ConfigError: the file can't be read, there is no such setting, or a value is out of range; says where it
-                stood.
+            ConfigError: the file can't be read, there is no such setting, or a value is out of range; with its origin.
         """
         return load_settings(cls, path, environ, arguments)
 
     @property
     def zone(self) -> tzinfo:
-        """The zone itself."""
+        """The zone of `time_zone`."""
         return zone_of(self.time_zone)
 
 
@@ -376,24 +344,12 @@ def _named_within(section: str) -> Iterator[None]:
         raise ConfigError(f"{section}.{error}") from None
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
 def _is_client_id(value: object) -> bool:
     return is_whole(value) and 0 <= value < 1 << 31
 
 
-def _require_host(path: str, value: object) -> None:
-    require(_is_text(value), path, value, "give a host name or an address")
-
-
-def _require_flag(path: str, value: object) -> None:
-    require(isinstance(value, bool), path, value, "give true or false")
-
-
 def _require_stream(url: object, token: object) -> None:
-    # Neither is shown: somebody may have put the secret into the address.
+    # Neither is shown: the address may hold the secret.
     if url is not None and not _is_stream_url(url):
         raise ConfigError('stream_url is not possible: give "ws://host:port/stream" or "wss://…", and nothing after it')
     if token is None:
@@ -413,13 +369,3 @@ def _is_stream_url(value: object) -> bool:
     except ValueError:
         return False
     return valid and "@" not in parts.netloc and "?" not in value and "#" not in value
-
-
-def _require_all_seconds(section: str, owner: object, *names: str) -> None:
-    for name in names:
-        require_seconds(f"{section}.{name}", getattr(owner, name))
-
-
-def _require_order(section: str, owner: object, lesser: str, greater: str) -> None:
-    least, value = getattr(owner, lesser), getattr(owner, greater)
-    require(least <= value, f"{section}.{greater}", value, f"give {lesser} ({least:g}) or more")

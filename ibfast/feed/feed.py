@@ -20,7 +20,7 @@ from ibfast.feed._feed import ACTIVITY, DTYPES, NO_INSTRUMENT_INDEX, FeedCore
 from ibfast.feed.layout import FINGERPRINT, HEADER, MAGIC, RINGS, FeedLayout
 from ibfast.feed.segment import Segment
 from ibfast.feed.view import AttachedFeed, FeedView
-from ibfast.records import GapCause, Kind, Scope
+from ibfast.records import FEED_CAPACITY, KEEP_INSTRUMENT_S, MAX_INSTRUMENTS, MOST_INSTRUMENTS, GapCause, Kind, Scope
 
 __all__ = ["ACTIVITY", "BACKFILL_KINDS", "NO_INSTRUMENT", "RINGS", "Feed", "FeedView"]
 
@@ -29,7 +29,6 @@ BACKFILL_KINDS = {"trades": Kind.BACKFILL_TRADE, "quotes": Kind.BACKFILL_QUOTE, 
 NO_INSTRUMENT = NO_INSTRUMENT_INDEX
 
 RESERVED_TEXTS = 2
-MOST_INSTRUMENTS = 1 << 24
 MOST_TEXTS = 1 << 24  # so that the offsets of their bytes fit in 32 bits
 # How often unused instruments are looked for, in parts of the time that one is kept; and how often where the table is
 # full and another one is wanted: a look at all rings takes milliseconds.
@@ -59,12 +58,12 @@ class Feed(FeedView):
 
     def __init__(
         self,
-        capacity: int = 1 << 16,
+        capacity: int = FEED_CAPACITY,
         *,
         name: str | None = None,
-        max_instruments: int = 4096,
+        max_instruments: int = MAX_INSTRUMENTS,
         max_texts: int = 1 << 16,
-        keep_instrument_s: float = 3600.0,
+        keep_instrument_s: float = KEEP_INSTRUMENT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if capacity < 2 or capacity & (capacity - 1):
