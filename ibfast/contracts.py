@@ -101,7 +101,7 @@ class Contract:
 
     @classmethod
     def of(cls, source: object) -> Contract:
-        """Make a contract of what users have at hand.
+        """Return a contract for the forms that users have at hand.
 
         Args:
             source: a Contract (returned as it is), a str (the symbol of a US stock), or a Contract of ibapi or
@@ -109,7 +109,7 @@ class Contract:
 
         Raises:
             TypeError: `source` is none of these.
-            ValueError: it does not say which instrument is meant.
+            ValueError: it names no instrument.
         """
         if isinstance(source, Contract):
             contract = source
@@ -128,7 +128,7 @@ class Contract:
 
     @property
     def identity(self) -> Hashable:
-        """What tells the instrument from all others; the rule stands at `ibfast.feed.tables.InstrumentTable`."""
+        """What distinguishes instruments; the rule stands at `ibfast.feed.tables.InstrumentTable`."""
         return (self.con_id, self.exchange) if self.con_id and self.sec_type != _COMBO else self
 
     @property
@@ -149,7 +149,7 @@ class ContractDetails:
         trading_hours, liquid_hours: sessions in IB's own notation, in `time_zone_id`.
         sec_ids: (type, id) pairs, ("ISIN", "US0378331005") say.
         min_size, size_increment, suggested_size_increment, min_algo_size, last_price_precision, last_size_precision:
-            None where the gateway did not tell.
+            None where the gateway sent none.
         ineligibility_reasons: (id, description) pairs.
         fund_distribution_policy_indicator, fund_asset_type: IB's codes.
     """
@@ -300,35 +300,38 @@ def Index(symbol: str, exchange: str, currency: str = "USD") -> Contract:  # noq
     return Contract(symbol=symbol, sec_type="IND", exchange=exchange, currency=currency)
 
 
+def _strike_of_ib(source: Any) -> float | None:
+    strike = source.strike
+    # Clients that know a strike of zero (they also know lastTradeDate) mark a missing one as UNSET; older ones as 0.
+    is_missing = strike is None or strike == UNSET_DOUBLE or (strike == 0 and not hasattr(source, "lastTradeDate"))
+    return None if is_missing else float(strike)
+
+
+def _leg_of_ib(leg: Any) -> ComboLeg:
+    return ComboLeg(
+        con_id=leg.conId,
+        ratio=leg.ratio,
+        action=leg.action,
+        exchange=leg.exchange,
+        open_close=int(leg.openClose),
+        short_sale_slot=leg.shortSaleSlot,
+        designated_location=leg.designatedLocation,
+        exempt_code=leg.exemptCode,
+    )
+
+
 def _of_ib(source: Any) -> Contract:
     def text(name: str) -> str:
         value = getattr(source, name, "")
         return "" if value is None else str(value)
 
-    strike = source.strike
-    # Clients that know a strike of zero (they also know lastTradeDate) mark a missing one as UNSET; older ones as 0.
-    if strike is None or strike == UNSET_DOUBLE or (strike == 0 and not hasattr(source, "lastTradeDate")):
-        strike = None
-    legs = tuple(
-        ComboLeg(
-            con_id=leg.conId,
-            ratio=leg.ratio,
-            action=leg.action,
-            exchange=leg.exchange,
-            open_close=int(leg.openClose),
-            short_sale_slot=leg.shortSaleSlot,
-            designated_location=leg.designatedLocation,
-            exempt_code=leg.exemptCode,
-        )
-        for leg in source.comboLegs or ()
-    )
     hedge = source.deltaNeutralContract
     return Contract(
         con_id=int(source.conId),
         symbol=text("symbol"),
         sec_type=text("secType"),
         last_trade_date=text("lastTradeDateOrContractMonth"),
-        strike=None if strike is None else float(strike),
+        strike=_strike_of_ib(source),
         right=text("right"),
         multiplier=text("multiplier"),
         exchange=text("exchange"),
@@ -343,7 +346,7 @@ def _of_ib(source: Any) -> Contract:
         issuer_id=text("issuerId"),
         last_trade_day=text("lastTradeDate"),
         combo_legs_description=text("comboLegsDescrip"),
-        combo_legs=legs,
+        combo_legs=tuple(map(_leg_of_ib, source.comboLegs or ())),
         delta_neutral_contract=hedge and DeltaNeutralContract(hedge.conId, hedge.delta, hedge.price),
     )
 
