@@ -1,8 +1,7 @@
-"""What a gateway does about each subscription and each question of history of one client.
+"""How a gateway serves the requests of one client.
 
 The rule of the file: one method per kind of request; a refusal is an error message and no more. What a request holds
-(a stream, a market-data line) is given back when it is cancelled or the client is gone. What goes wrong on purpose is
-decided by the faults.
+(a stream, a market-data line) stands in `holdings`. The faults decide what goes wrong.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from ibfast.errors import RequestError, UnsupportedError
 from ibfast.records import NS_PER_S
 from ibfast.sim import history
 from ibfast.sim.bars import BarBuilder, HistoricalUpdateStream, RealTimeBarStream
-from ibfast.sim.channel import Listener, MarketChannel, Timed
 from ibfast.sim.codec import DatedBars, UnknownRequest
 from ibfast.sim.generic_ticks import parse_generic_ticks
+from ibfast.sim.holdings import Holdings
 from ibfast.sim.instruments import Instrument
 from ibfast.sim.option_stream import OptionStream
 from ibfast.sim.pacing import ClockRate, Refusal
 from ibfast.sim.services import Client, Services
 from ibfast.sim.streams import DepthStream, Level1Stream, TickByTickStream
-from ibfast.sim.subscription import Family, GatewaySubscription, Holding
+from ibfast.sim.subscription import Family, GatewaySubscription
 from ibfast.wire import requests, responses
 from ibfast.wire.ids import MarketDataType, ServerVersion
 from ibfast.wire.records import Records
@@ -66,8 +65,7 @@ class Desk:
         self._send = session.send
         self._market_data_type = int(MarketDataType.REALTIME)
         self._clock_rate = ClockRate()
-        self._open: dict[tuple[Family, int], GatewaySubscription] = {}
-        self._lingering: list[GatewaySubscription] = []
+        self._holdings = Holdings(gateway)
         self._postponed: list[requests.Request | UnknownRequest] = []
         self._handlers: dict[type, Callable[..., None]] = {
             requests.MarketData: self._market_data,
@@ -91,7 +89,7 @@ class Desk:
     @property
     def subscriptions(self) -> Iterable[GatewaySubscription]:
         """What is open."""
-        return tuple(self._open.values())
+        return self._holdings.subscriptions
 
     def handle(self, request: requests.Request | UnknownRequest) -> None:
         """Answer a request; what the gateway, or its server version, does not know stays unanswered.
@@ -121,16 +119,11 @@ class Desk:
         for subscription in self.subscriptions:
             if subscription.req_id == req_id:
                 self._session.send_error(req_id, _DISCONNECTED, "Failed to request live updates (disconnected).")
-                self._end(self._open.pop((subscription.family, req_id)))
+                self._holdings.end(subscription.family, req_id)
 
     def close(self) -> None:
         """Give everything back."""
-        for subscription in self.subscriptions:
-            self._end(subscription)
-        for subscription in self._lingering:
-            subscription.finish()
-        self._open.clear()
-        self._lingering.clear()
+        self._holdings.close()
 
     def _market_data(self, request: requests.MarketData) -> None:
         req_id = request.req_id
@@ -149,17 +142,7 @@ class Desk:
         if not (request.snapshot or request.regulatory_snapshot):
             self._admit(request, self._gateway.limits.open_line)
         data_type = self._market_data_type if is_delayed else MarketDataType.REALTIME
-        is_forex = instrument.contract.sec_type == "CASH"
-        self._send(
-            responses.TickReqParams(
-                req_id,
-                instrument.min_tick,
-                "" if is_forex else _BBO_EXCHANGE,
-                0 if is_forex else _SNAPSHOT_PERMISSIONS,
-                None if is_forex else _PRECISION,
-                None if is_forex else _PRECISION,
-            )
-        )
+        self._describe(req_id, instrument)
         self._send(responses.MarketDataTypeMessage(req_id, int(data_type)))
         if is_delayed:
             text = "Requested market data is not subscribed. Displaying delayed market data."
@@ -175,7 +158,20 @@ class Desk:
         if request.snapshot or request.regulatory_snapshot:
             self._send(responses.TickSnapshotEnd(req_id))
         else:
-            self._hold(subscription, channel, stream, self._gateway.limits.close_line)
+            self._holdings.begin(subscription, channel, stream, self._gateway.limits.close_line)
+
+    def _describe(self, req_id: int, instrument: Instrument) -> None:
+        is_forex = instrument.contract.sec_type == "CASH"
+        self._send(
+            responses.TickReqParams(
+                req_id,
+                instrument.min_tick,
+                "" if is_forex else _BBO_EXCHANGE,
+                0 if is_forex else _SNAPSHOT_PERMISSIONS,
+                None if is_forex else _PRECISION,
+                None if is_forex else _PRECISION,
+            )
+        )
 
     def _set_market_data_type(self, request: requests.MarketDataTypeRequest) -> None:
         if request.market_data_type not in list(MarketDataType):
@@ -206,7 +202,7 @@ class Desk:
             ticks = history.last_ticks(self._gateway.market, instrument, kind, request.number_of_ticks, now_ns)
             subscription.send(responses.HistoricalTicks(req_id, ticks, done=True))
         stream = TickByTickStream(subscription.send, req_id, tick_type, ignore_size=request.ignore_size)
-        self._hold(
+        self._holdings.begin(
             subscription, channel, stream, limits.close_tick_by_tick,
             quotes=about == "quotes", trades=about == "trades",
         )  # fmt: skip
@@ -240,7 +236,7 @@ class Desk:
         stream = DepthStream(subscription.send, req_id, self._gateway.market, rows, makers, is_smart=is_smart)
         if channel.quote.ts_ns:
             stream.on_quote(channel.quote, channel.quote)
-        self._hold(subscription, channel, stream, limits.close_depth, trades=False)
+        self._holdings.begin(subscription, channel, stream, limits.close_depth, trades=False)
 
     def _real_time_bars(self, request: requests.RealTimeBars) -> None:
         req_id, what = request.req_id, request.what_to_show
@@ -256,7 +252,7 @@ class Desk:
         subscription = self._subscription(Family.BARS, req_id, instrument)
         builder = BarBuilder(what, channel.value(what))
         stream = RealTimeBarStream(subscription.send, req_id, builder, self._gateway.clock.now_ns())
-        self._hold(subscription, channel, stream, limits.close_line)
+        self._holdings.begin(subscription, channel, stream, limits.close_line)
 
     def _historical_bars(self, request: requests.HistoricalBars) -> None:
         req_id, what = request.req_id, request.what_to_show
@@ -286,7 +282,7 @@ class Desk:
             builder.resume(*bars[-1].item()[1:])
         subscription = self._subscription(Family.HISTORY, req_id, instrument)
         stream = HistoricalUpdateStream(subscription.send, req_id, builder, start_s, window.bar_s, write_date, now_ns)
-        self._hold(subscription, channel, stream, self._gateway.limits.close_historical)
+        self._holdings.begin(subscription, channel, stream, self._gateway.limits.close_historical)
 
     def _historical_ticks(self, request: requests.HistoricalTicksRequest) -> None:
         req_id = request.req_id
@@ -360,7 +356,7 @@ class Desk:
         self._admit(request, ask)
 
     def _refuse_duplicate(self, family: Family, req_id: int) -> None:
-        if (family, req_id) in self._open:
+        if self._holdings.has(family, req_id):
             raise RequestError(req_id, _DUPLICATE_ID, f"Error processing request: Duplicate ticker id {req_id}")
 
     def _admit(self, request: _Limited, ask: Callable[[], Refusal | None]) -> None:
@@ -389,46 +385,13 @@ class Desk:
         subscription.is_silent = self._gateway.faults.silences(subscription)
         return subscription
 
-    def _hold(
-        self,
-        subscription: GatewaySubscription,
-        channel: MarketChannel,
-        stream: Listener,
-        release: Callable[[], None],
-        *,
-        quotes: bool = True,
-        trades: bool = True,
-    ) -> None:
-        """Begin a stream, and remember what to give back."""
-        subscription.holding = Holding(channel, stream, release)
-        self._open[subscription.family, subscription.req_id] = subscription
-        self._gateway.listen(channel, stream, quotes=quotes, trades=trades)
-        if isinstance(stream, Timed):
-            self._gateway.schedule(stream)
-
     def _cancel(self, family: Family, req_id: int, unknown: int) -> None:
-        subscription = self._open.pop((family, req_id), None)
-        if subscription is not None:
-            self._end(subscription, self._gateway.faults.messages_after_cancel)
+        if self._holdings.end(family, req_id, self._gateway.faults.messages_after_cancel):
             return
         waiting = [request for request in self._postponed if getattr(request, "req_id", None) != req_id]
         if len(waiting) == len(self._postponed):
             raise RequestError(req_id, unknown, f"{_UNKNOWN_TEXTS[unknown]}:{req_id}")
         self._postponed = waiting
-
-    def _end(self, subscription: GatewaySubscription, more_messages: int = 0) -> None:
-        """Give back what a subscription holds; its stream may go on for some messages."""
-        holding = subscription.holding
-        assert holding is not None
-        if isinstance(holding.stream, Timed):
-            self._gateway.unschedule(holding.stream)
-        leave = partial(self._gateway.leave, holding.channel, holding.stream)
-        if more_messages:
-            subscription.linger(more_messages, leave)
-            self._lingering.append(subscription)
-        else:
-            leave()
-        holding.release()
 
 
 def _no_tick_by_tick(req_id: int, reason: str) -> RequestError:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from ibfast.errors import RequestError
 from ibfast.sim.channel import MarketChannel
-from ibfast.sim.clock import Clock
 from ibfast.sim.codec import UnknownRequest
-from ibfast.sim.events import Event, TradeEvent
+from ibfast.sim.events import TradeEvent
+from ibfast.sim.fault_targets import FaultyGateway
 from ibfast.sim.subscription import Family, GatewaySubscription
 from ibfast.wire import requests
 
@@ -53,41 +52,6 @@ _FLOOD_SLICE = 500
 _FLAP_EVERY = 10
 
 
-class _Desk(Protocol):
-    @property
-    def subscriptions(self) -> Iterable[GatewaySubscription]: ...
-    def kill(self, req_id: int) -> None: ...
-    def close(self) -> None: ...
-    def serve_postponed(self) -> None: ...
-
-
-class _Session(Protocol):
-    @property
-    def client_id(self) -> int | None: ...
-    @property
-    def desk(self) -> _Desk: ...
-    def send_error(self, req_id: int, code: int, text: str) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
-
-
-class _Gateway(Protocol):
-    """A gateway, as far as faults reach into it."""
-
-    port: int
-    clock: Clock
-    sent: Counter[type]
-
-    @property
-    def sessions(self) -> Sequence[_Session]: ...
-    @property
-    def channels(self) -> Sequence[MarketChannel]: ...
-    def deliver(self, events: Iterable[Event]) -> None: ...
-    def shut(self) -> None: ...
-    def stop_listening(self) -> None: ...
-    async def start_listening(self) -> None: ...
-
-
 @dataclass(slots=True)
 class _Refusals:
     """The answer to the next `left` requests of some kinds."""
@@ -113,7 +77,7 @@ class Faults:
 
     OTHER_SESSION = (10197, "No market data during competing live session")
 
-    def __init__(self, gateway: _Gateway) -> None:
+    def __init__(self, gateway: FaultyGateway) -> None:
         self._gateway = gateway
         self.link_is_lost = False
         self.has_other_session = False

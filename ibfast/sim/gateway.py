@@ -99,10 +99,7 @@ class Gateway:
         send_buffer: int = 4 << 20,
         journal: Journal | None = None,
     ) -> None:
-        if not ServerVersion.MIN <= server_version <= ServerVersion.MAX:
-            raise ConfigError(
-                f"server_version must be {ServerVersion.MIN:d} to {ServerVersion.MAX:d}, not {server_version}"
-            )
+        _require_version(server_version)
         self.host = host
         self.port = port
         self.server_version = server_version
@@ -306,3 +303,9 @@ async def run(gateway: Gateway) -> None:
     """Serve until cancelled, or until the pump breaks."""
     async with gateway:
         await gateway.serve_forever()
+
+
+def _require_version(server_version: int) -> None:
+    lowest, highest = ServerVersion.MIN, ServerVersion.MAX
+    if not lowest <= server_version <= highest:
+        raise ConfigError(f"server_version={server_version} is not possible: give {lowest:d} to {highest:d}")

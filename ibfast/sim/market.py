@@ -275,10 +275,8 @@ class Market:
         ts_ns = (start_ns + offsets).tolist()
         quotes = np.flatnonzero(~is_trade)
         columns = (bid, ask, bid_size, ask_size)
-        rows = zip(*(column[quotes].tolist() for column in columns), strict=True)
-        events: list[Event] = [
-            QuoteEvent(ts_ns[at], con_id, *row) for at, row in zip(quotes.tolist(), rows, strict=True)
-        ]
+        rows = zip((ts_ns[at] for at in quotes), *(column[quotes].tolist() for column in columns), strict=True)
+        events: list[Event] = [QuoteEvent(at_ns, con_id, *row) for at_ns, *row in rows]
         events += _trades(rng, traits, ts_ns, np.flatnonzero(is_trade), bid, ask)
         events.sort(key=itemgetter(0))
         return events
