@@ -76,11 +76,6 @@ class Histogram:
         """How many were observed."""
         return sum(self._counts)
 
-    @property
-    def mean_ns(self) -> float:
-        """The exact mean, NaN if nothing was observed."""
-        return self.sum_ns / self.count if self.count else math.nan
-
     def percentile(self, p: float) -> float:
         """Return the p-th percentile in ns, as exactly as the buckets allow.
 

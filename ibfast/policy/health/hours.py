@@ -1,7 +1,7 @@
 """When an instrument trades, read from the texts that come with its contract details.
 
-The rule of the file: no guess. What the text does not say, what can't be read and what lies outside of its days is
-unknown (None), and nothing here raises: a strange text must not cost the stream that it describes.
+The rule of the file: no guess. A time that the text leaves out, that can't be read or that lies outside of its days is
+unknown (None). No function raises: a strange text must not end the stream that it describes.
 
 No I/O, no clock, no asyncio.
 """
@@ -84,7 +84,7 @@ class TradingHours:
         days = [_midnight(session.end - datetime.resolution) for session in sessions] + closed_days
         if not days:
             return cls()
-        # Where sessions begin in the evening, so does a trading day: what follows the last one's evening is not told.
+        # Where sessions begin in the evening, so does a trading day: the text says nothing after the last one's evening.
         evening = min((_clock(session.start) for session in sessions if session.is_overnight), default=_DAY)
         open_times = _joined(sessions)
         first_s = min([(min(days) - _DAY + evening).timestamp(), *(start_s for start_s, _ in open_times)])
@@ -96,14 +96,9 @@ class TradingHours:
         return cls(tuple(changes), tuple(changes.values()))
 
     def is_open(self, wall_s: float) -> bool | None:
-        """Tell whether there is a session at this time (UTC seconds); None outside of the days that are known."""
+        """Return whether there is a session at this time (UTC seconds); None outside of the days that are known."""
         following = bisect_right(self.changes_s, wall_s)
         return self.states[following - 1] if following else None
-
-    def next_change_s(self, wall_s: float) -> float | None:
-        """Return when `is_open` answers otherwise for the next time (UTC seconds); None if never."""
-        following = bisect_right(self.changes_s, wall_s)
-        return self.changes_s[following] if following < len(self.changes_s) else None
 
 
 def _read(text: str, zone: tzinfo) -> tuple[list[_Session], list[datetime]]:
@@ -113,11 +108,11 @@ def _read(text: str, zone: tzinfo) -> tuple[list[_Session], list[datetime]]:
         parts = _ENTRY.fullmatch(entry)
         if parts is None:
             raise ValueError(f"{entry!r} is not a day's sessions")
-        day, told = parts.groups()
-        if told == _CLOSED:
+        day, hours = parts.groups()
+        if hours == _CLOSED:
             closed_days.append(_moment(day, "00", "00", zone))
         else:
-            sessions += [_session(day, session, zone) for session in told.split(",")]
+            sessions += [_session(day, session, zone) for session in hours.split(",")]
     return sessions, closed_days
 
 

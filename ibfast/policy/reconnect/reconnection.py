@@ -102,11 +102,6 @@ class Reconnection:
         self._needs_login = False
 
     @property
-    def gave_up(self) -> bool:
-        """Whether no attempt is made any more, until `stop`."""
-        return self.state is LinkState.GAVE_UP
-
-    @property
     def counts_for_breaker(self) -> bool:
         """Whether the failure or loss that was reported last is one for a circuit breaker: not planned, no login."""
         return not self._excused

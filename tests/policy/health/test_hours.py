@@ -81,12 +81,10 @@ def test_summer_time_is_the_exchanges(date: str, hours_open: int) -> None:
     assert closes_s - opens_s == hours_open * 3600
 
 
-def test_the_next_change() -> None:
+def test_the_changes() -> None:
     hours = TradingHours.parse(STOCK, "US/Eastern")
     steps = ["20180323 00:00", "20180323 04:00", "20180323 20:00", "20180326 04:00", "20180326 20:00", "20180327 00:00"]
-    for before, after in zip(["20180301 00:00", *steps], steps, strict=False):
-        assert hours.next_change_s(at(before)) == at(after)
-    assert hours.next_change_s(at(steps[-1])) is None
+    assert hours.changes_s == tuple(map(at, steps))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +142,6 @@ def test_what_is_not_understood_leaves_everything_unknown(text: str) -> None:
     hours = TradingHours.parse(text, "US/Eastern")
     assert hours == TradingHours()
     assert hours.is_open(at("20180323 12:00")) is None
-    assert hours.next_change_s(at("20180323 12:00")) is None
 
 
 @given(st.text(), st.text())

@@ -158,11 +158,11 @@ def test_a_link_that_flaps_is_tried_ever_more_slowly_until_it_was_stable() -> No
 def test_it_gives_up_after_so_many_failures_and_says_so_once() -> None:
     link = Reconnection(ReconnectionConfig(max_attempts=3))
     assert [fail(link, 0.0) for _ in range(3)] == [False, False, True]
-    assert (link.state, link.gave_up, link.attempts, link.next_attempt_s(0.0)) == (LinkState.GAVE_UP, True, 3, None)
+    assert (link.state, link.attempts, link.next_attempt_s(0.0)) == (LinkState.GAVE_UP, 3, None)
     assert not link.attempt()
     assert not link.failed(0.0, NOON_S)
     link.stop()
-    assert not link.gave_up
+    assert link.state is LinkState.IDLE
     assert fail(link, 0.0) is False, "a new start"
 
 
@@ -172,7 +172,7 @@ def test_a_link_that_flaps_is_given_up_too() -> None:
     assert lose(link, 1.0) is False
     up(link, 2.0)
     assert lose(link, 3.0) is True
-    assert link.gave_up
+    assert link.state is LinkState.GAVE_UP
 
 
 def test_the_loss_of_a_stable_link_gives_nothing_up() -> None:
@@ -188,7 +188,7 @@ def test_what_no_retry_cures_is_given_up_at_once(now_s: float) -> None:
     link = Reconnection(ReconnectionConfig(), calendar=RESTART)
     fail(link, now_s)
     assert fail(link, now_s, fatal=True) is True
-    assert link.gave_up
+    assert link.state is LinkState.GAVE_UP
     assert link.counts_for_breaker
 
 
