@@ -84,7 +84,7 @@ class TradingHours:
         days = [_midnight(session.end - datetime.resolution) for session in sessions] + closed_days
         if not days:
             return cls()
-        # Where sessions begin in the evening, so does a trading day: the text says nothing after the last one's evening.
+        # Where sessions begin in the evening, so does a trading day: nothing is known after the last one's evening.
         evening = min((_clock(session.start) for session in sessions if session.is_overnight), default=_DAY)
         open_times = _joined(sessions)
         first_s = min([(min(days) - _DAY + evening).timestamp(), *(start_s for start_s, _ in open_times)])

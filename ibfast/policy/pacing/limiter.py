@@ -1,8 +1,8 @@
 """The rate limiter: when which request may be sent, within IB's limits and not a moment later than they force.
 
 The rule of the file: `now_s` is a parameter, of one monotonic clock for all that share an account, and never
-decreases. The caller sends what `due` returns, asks again at `next_s`, and says what has ended; nothing is guessed.
-The limits themselves are `RULES` in `policy.pacing.rules`.
+decreases. The caller sends what `due` returns, calls it again at `next_s`, and reports what has ended. The limits
+themselves are `RULES` in `policy.pacing.rules`.
 
 No I/O, no clock, no asyncio.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from operator import itemgetter
+from collections.abc import Callable, Iterable
 
 from ibfast.config.sections import PacingConfig
 from ibfast.errors import ConfigError, PacingError
 from ibfast.policy.pacing.account import AccountLimits
+from ibfast.policy.pacing.counters import Counters
+from ibfast.policy.pacing.forecast import forecast
 from ibfast.policy.pacing.lessons import Reaction, lesson_of, teach
 from ibfast.policy.pacing.meters import Ledger
 from ibfast.policy.pacing.queue import Ticket, TicketState
@@ -26,40 +26,19 @@ from ibfast.policy.pacing.rules import (
     CONNECTION_RULES,
     EVERYTHING,
     MARGIN_S,
-    ONCE,
     RULES,
     Charges,
     Precedence,
     charges,
-    identity,
     precedence_of,
     unlimited,
     windows_of,
 )
-from ibfast.wire.requests import HeadTimestampRequest, HistoricalBars, HistoricalTicksRequest, Request
+from ibfast.policy.pacing.sharing import SharedTickets
+from ibfast.policy.pacing.unconfirmed import Unconfirmed
+from ibfast.wire.requests import Request
 
 __all__ = ["RULES", "AccountLimits", "Counters", "PacingError", "Precedence", "RateLimiter", "Ticket", "TicketState"]
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a rate limiter has done.
-
-    Attributes:
-        sent, expired, withdrawn: tickets.
-        refused: submissions that found the queue full.
-        coalesced: submissions that joined an identical request.
-        learned: errors of the gateway that changed a limit.
-        waited_s: the sum over sent tickets.
-    """
-
-    sent: int = 0
-    expired: int = 0
-    withdrawn: int = 0
-    refused: int = 0
-    coalesced: int = 0
-    learned: int = 0
-    waited_s: float = 0.0
 
 
 class RateLimiter:
@@ -68,11 +47,11 @@ class RateLimiter:
     Args:
         config: the account's limits, and how many tickets may wait.
         account: limits shared with other connections; by default new ones, of `config`.
-        wake: called when `due` has a ticket because another connection of the account has asked for its own.
+        wake: called when `due` has a ticket because another connection of the account has called its own `due`.
 
     Attributes:
         account: as given.
-        counters: what was done.
+        counters: numbers of what it has done.
     """
 
     def __init__(
@@ -91,9 +70,8 @@ class RateLimiter:
         self.account.queue.join(self, self._connection)
         # What is to be sent, in this order.
         self._granted: list[Ticket] = []
-        # What counts once in a time, of which no sign has come yet that the gateway has it; in the order of sending.
-        self._on_the_way: deque[Ticket] = deque()
-        self._shared: dict[Request, Ticket] = {}
+        self._unconfirmed = Unconfirmed()
+        self._shared = SharedTickets()
         self._expired: list[Ticket] = []
         # What was cancelled here and still counts, and until when.
         self._settling: deque[tuple[float, Charges]] = deque()
@@ -103,31 +81,29 @@ class RateLimiter:
         return self.account.queue.count(self)
 
     def submit(self, request: Request, now_s: float, *, deadline_s: float = math.inf, priority: int = 0) -> Ticket:
-        """Queue a request; ask `next_s` afterwards.
+        """Queue a request; call `next_s` afterwards.
 
         A historical request that is identical, but for its id, to one that waits or is open joins it: the same ticket
         is returned, with the higher priority and the later deadline of both. Requests that are kept up to date never
         join.
 
         Args:
-            request: what to ask.
+            request: to be sent.
             now_s: the time.
-            deadline_s: when it is of no use any more, on the same clock.
+            deadline_s: when the request becomes useless, on the same clock.
             priority: within its precedence; higher goes first.
 
         Raises:
             PacingError: the queue is full.
         """
-        key = _shared_key(request)
-        shared = None if key is None else self._shared.get(key)
+        shared = self._shared.find(request)
         if shared is not None:
             return self._join(shared, deadline_s, priority)
         if len(self) >= self._max_queue and precedence_of(request) not in (Precedence.CANCEL, Precedence.CONTROL):
             self.counters.refused += 1
             raise PacingError(len(self))
         ticket = self._ticket(request, now_s, deadline_s, priority)
-        if key is not None:
-            self._shared[key] = ticket
+        self._shared.add(ticket)
         self.account.queue.put(ticket)
         return ticket
 
@@ -156,8 +132,7 @@ class RateLimiter:
         self.counters.waited_s += now_s - ticket.submitted_s
         if _holds_slot(ticket):
             self.account.open.add(ticket)
-        if _once(ticket):
-            self._on_the_way.append(ticket)
+        self._unconfirmed.sent(ticket)
         self._granted.append(ticket)
         self._wake()
 
@@ -165,7 +140,7 @@ class RateLimiter:
         """Have `expired` return a ticket whose deadline has come."""
         ticket.state = TicketState.EXPIRED
         self.counters.expired += 1
-        self._unshare(ticket)
+        self._shared.drop(ticket)
         self._expired.append(ticket)
 
     def expired(self, now_s: float) -> list[Ticket]:
@@ -175,9 +150,9 @@ class RateLimiter:
         return expired
 
     def next_s(self, now_s: float) -> float | None:
-        """Return when to call `due` and `expired` again; None if nothing comes of time alone.
+        """Return when to call `due` and `expired` again; None if time alone changes nothing.
 
-        A slot that any connection of the account gives back may come before it: ask again after each `finish`,
+        A slot that any connection of the account gives back can come earlier: call this again after each `finish`,
         `withdraw` and `connection_lost` of all that share the account.
         """
         if self._expired or self._granted:
@@ -188,20 +163,20 @@ class RateLimiter:
     def eta_s(self, what: Request | Ticket, now_s: float) -> float:
         """Return in how many seconds a ticket, or a request if it were submitted now, is going to be sent.
 
-        Exact if no connection of the account submits, gives back or learns anything else, all are asked for what is due
-        in time, and historical requests are answered at once.
-        Infinite if it waits for a slot that a subscription holds, or if its deadline comes first. The cost is that of
-        sending all that goes before.
+        Exact if no connection of the account submits, gives back or learns anything meanwhile, `due` is called in time,
+        and historical requests are answered at once. Infinite if it waits for a slot that a subscription holds, or if
+        its deadline comes first. It costs as much as to send all that goes before.
         """
         if isinstance(what, Ticket):
             if what.state is not TicketState.QUEUED:
                 return 0.0 if what.state in (TicketState.SENT, TicketState.DONE) else math.inf
-            return next((eta_s for ticket, eta_s in self._play(now_s) if ticket is what), math.inf)
-        key = _shared_key(what)
-        if key is not None and key in self._shared:
-            return self.eta_s(self._shared[key], now_s)
+            return next((eta_s for ticket, eta_s in forecast(self.account, now_s) if ticket is what), math.inf)
+        shared = self._shared.find(what)
+        if shared is not None:
+            return self.eta_s(shared, now_s)
         asked = self.draft(what, now_s)
-        return next((eta_s for ticket, eta_s in self._play(now_s, [(now_s, asked)]) if ticket is asked), math.inf)
+        plan = forecast(self.account, now_s, [(now_s, asked)])
+        return next((eta_s for ticket, eta_s in plan if ticket is asked), math.inf)
 
     def draft(self, request: Request, now_s: float, *, priority: int = 0) -> Ticket:
         """Return a ticket that is not queued: `plan` says when it would be sent."""
@@ -214,13 +189,13 @@ class RateLimiter:
             now_s: the time.
             drafts: tickets that are going to be submitted, and when, on the same clock. They are part of the plan.
         """
-        return [(ticket, eta_s) for ticket, eta_s in self._play(now_s, drafts) if ticket.sender is self]
+        return [(ticket, eta_s) for ticket, eta_s in forecast(self.account, now_s, drafts) if ticket.sender is self]
 
     def share(self, account: AccountLimits) -> None:
         """Count against these limits from now on, with the other connections of their account.
 
         Raises:
-            ConfigError: requests wait or are open; a connection learns whose it is before it asks for anything.
+            ConfigError: requests wait or are open; a connection must know its account before its first request.
         """
         if account is self.account:
             return
@@ -248,7 +223,7 @@ class RateLimiter:
         if ticket.state is not TicketState.SENT:
             return
         ticket.state = TicketState.DONE
-        self._unshare(ticket)
+        self._shared.drop(ticket)
         if ticket in self.account.open:
             self.account.open.remove(ticket)
             self._give_back(ticket.owed, cancelled_s)
@@ -264,18 +239,18 @@ class RateLimiter:
         self._settling.append((settled_s, owed))
 
     def withdraw(self, ticket: Ticket) -> bool:
-        """Let one of the callers that share a ticket take it back; with the last of them a waiting ticket ends.
+        """Withdraw one of the callers that share a ticket; with the last of them a waiting ticket ends.
 
         Returns:
-            Whether the request was sent and nobody wants its answer any more: cancel it, then `finish`.
+            Whether the request was sent and no caller waits for its answer any more: cancel it, then `finish`.
         """
         if ticket.state not in (TicketState.QUEUED, TicketState.SENT):
             return False
         ticket.sharers = max(0, ticket.sharers - 1)
         if ticket.sharers:
             return False
-        # Nobody may join what is about to be cancelled.
-        self._unshare(ticket)
+        # No caller may join a request that is about to be cancelled.
+        self._shared.drop(ticket)
         if ticket.state is TicketState.SENT:
             return True
         self.account.queue.discard(ticket)
@@ -289,37 +264,34 @@ class RateLimiter:
             self.account.queue.put(ticket)
 
     def on_the_way(self, req_id: int) -> Ticket | None:
-        """Return the ticket of a request that counts once in a time, if no sign of its arrival has come yet."""
-        return next((ticket for ticket in self._on_the_way if getattr(ticket.request, "req_id", -1) == req_id), None)
+        """Return the ticket of a request that counts once in a time, if its arrival is not confirmed yet."""
+        return self._unconfirmed.find(req_id)
 
     def arrived(self, sign: Ticket | None, now_s: float) -> list[Ticket]:
-        """Take in a sign that a request has arrived, and so all that were sent before it.
+        """Note that a request has arrived at the gateway, and so all that were sent before it.
 
-        When they arrived nobody knows, and a network may have held them back until now. So what may be asked for only
+        The time of their arrival is unknown: a network may have held them back until now. So what may be asked for only
         once in a time counts from now, unless the sign came as soon as it could.
 
         Args:
-            sign: what was answered; None: all that was sent, since no sign can come any more.
+            sign: the ticket that was answered; None: the connection is lost, and no sign can come any more.
             now_s: the time.
 
         Returns:
             The tickets that count from now.
         """
-        late = []
-        while self._on_the_way and (sign is None or self._on_the_way[0].sent_number <= sign.sent_number):
-            ticket = self._on_the_way.popleft()
-            if now_s - ticket.sent_s > MARGIN_S:
-                self.account.ledger.take(_once(ticket), now_s)
-                late.append(ticket)
+        late = [ticket for ticket in self._unconfirmed.confirm(sign) if now_s - ticket.sent_s > MARGIN_S]
+        for ticket in late:
+            self.account.ledger.take(self._unconfirmed.charges_of(ticket), now_s)
         return late
 
     def connection_lost(self, now_s: float | None = None) -> list[Ticket]:
         """End everything of this connection, since request ids end with it.
 
-        Open tickets give back what they hold; the windows of the account stay, as does what was learned.
+        Open tickets give back what they hold; the windows of the account and learned limits stay.
 
         Args:
-            now_s: the time; None if the gateway has long known.
+            now_s: the time; None if the gateway noticed the loss long ago.
 
         Returns:
             The tickets that waited, now WITHDRAWN, in their order: submit again what is still wanted.
@@ -327,7 +299,7 @@ class RateLimiter:
         for ticket in self._open():
             self.finish(ticket, cancelled_s=now_s)
         self._granted.clear()
-        self._on_the_way.clear()
+        self._unconfirmed.clear()
         waiting = self.account.queue.clear(self)
         for ticket in waiting:
             self._withdrawn(ticket)
@@ -336,18 +308,18 @@ class RateLimiter:
         return waiting
 
     def learn(self, code: int, now_s: float, ticket: Ticket | None = None, message: str = "") -> bool:
-        """Take an error of the gateway as news about a limit.
+        """Learn from an error of the gateway about a limit.
 
-        100: a pause of a second, then the rate that the text tells, or 80 %; one request more every ten minutes.
+        100: a pause of a second, then the rate that the text names, or 80 %; one request more every ten minutes.
         101, 309, 322, 10190: what is open besides `ticket` is all there may be; one more every minute, since
         windows of TWS and other clients give their share back. 10190 for the same instrument: it waits 15 s. 162 and
-        420 that tell of pacing: no such request for a minute.
+        420 whose text is about pacing: no such request for a minute.
 
         Args:
             code: IB's.
             now_s: the time.
             ticket: the request that was refused.
-            message: IB's text; a code with several meanings teaches only what its text says.
+            message: IB's text; for a code with several meanings it decides which one applies.
 
         Returns:
             Whether a limit has changed.
@@ -369,7 +341,7 @@ class RateLimiter:
         }
 
     def free(self, name: str, now_s: float) -> int:
-        """Return how many requests, of weight 1, there is room for now under a rule; what waits is not deducted.
+        """Return for how many requests, of weight 1, a rule has room now; waiting requests are not deducted.
 
         What this connection has just cancelled leaves room for it, if only in `settle_s`.
 
@@ -412,11 +384,6 @@ class RateLimiter:
             self.account.queue.put(ticket)
         return ticket
 
-    def _unshare(self, ticket: Ticket) -> None:
-        key = _shared_key(ticket.request)
-        if key is not None and self._shared.get(key) is ticket:
-            del self._shared[key]
-
     def _withdrawn(self, ticket: Ticket) -> None:
         ticket.state = TicketState.WITHDRAWN
         self.counters.withdrawn += 1
@@ -428,38 +395,6 @@ class RateLimiter:
     def _ledger(self, name: str) -> Ledger:
         return self._connection if name in self._connection else self.account.ledger
 
-    def _play(self, now_s: float, drafts: Iterable[tuple[float, Ticket]] = ()) -> Iterator[tuple[Ticket, float]]:
-        """Let time pass on a copy of the account's queue; tell which ticket is sent, and in how many seconds."""
-        account = self.account.ledger.copy()
-        queue = self.account.queue.copy(account)
-        for ticket in self.account.open:
-            if ticket.precedence is Precedence.HISTORY:
-                account.give_back(ticket.owed)
-        coming = deque(sorted(drafts, key=itemgetter(0)))
-        at_s = now_s
-        while at_s < math.inf:
-            while coming and coming[0][0] <= at_s:
-                queue.put(coming.popleft()[1])
-            queue.expire(at_s)
-            for ticket in queue.take_due(at_s):
-                if ticket.precedence is Precedence.HISTORY:
-                    account.give_back(ticket.owed)
-                yield ticket, at_s - now_s
-            at_s = min(queue.next_s(at_s), coming[0][0] if coming else math.inf)
-
-
-def _shared_key(request: Request) -> Request | None:
-    """Return what requests have in common that can share an answer; None for those that can't."""
-    if isinstance(request, HistoricalTicksRequest | HeadTimestampRequest) or (
-        isinstance(request, HistoricalBars) and not request.keep_up_to_date
-    ):
-        return identity(request)
-    return None
-
 
 def _holds_slot(ticket: Ticket) -> bool:
     return any(meter in AT_ONCE for meter, _ in ticket.owed)
-
-
-def _once(ticket: Ticket) -> Charges:
-    return tuple(owed for owed in ticket.owed if owed[0][0] in ONCE)
