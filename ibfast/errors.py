@@ -55,7 +55,15 @@ class Error(Exception):
 
 
 class ConfigError(Error, ValueError):
-    """A setting is missing, of the wrong type or out of range."""
+    """A setting is missing, of the wrong type or out of range.
+
+    Attributes:
+        field: the setting, such as "heartbeat.interval_s"; "" where the error is about no single one.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class ConnectError(Error):

@@ -36,16 +36,17 @@ class AccountType(StrEnum):
 _DECLARABLE = (ANY, AccountType.PAPER, AccountType.LIVE, AccountType.ADVISOR)
 
 
-def require_login(account_type: str, accounts: Sequence[str], *, read_only: bool) -> None:
+def require_login(section: str, account_type: str, accounts: Sequence[str]) -> None:
     """Insist that a login can be declared like this.
 
     Raises:
         ConfigError: there is no such account type, or an account is no text.
     """
-    require(account_type in _DECLARABLE, "account_type", account_type, f"give one of {', '.join(_DECLARABLE)}")
+    require(
+        account_type in _DECLARABLE, f"{section}.account_type", account_type, f"give one of {', '.join(_DECLARABLE)}"
+    )
     is_valid = isinstance(accounts, tuple) and all(isinstance(name, str) and name for name in accounts)
-    require(is_valid, "accounts", type(accounts), 'give a tuple of account ids: ("DU1234567",)')
-    require(isinstance(read_only, bool), "read_only", read_only, "give True or False")
+    require(is_valid, f"{section}.accounts", type(accounts), 'give a tuple of account ids: ("DU1234567",)')
 
 
 def mask(account: str) -> str:

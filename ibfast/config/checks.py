@@ -52,7 +52,7 @@ def require(valid: bool, field: str, value: object, remedy: str) -> None:
         ConfigError: `valid` is false; names the field, its value and the remedy.
     """
     if not valid:
-        raise ConfigError(f"{field}={value!r} is not possible: {remedy}")
+        raise ConfigError(f"{field}={value!r} is not possible: {remedy}", field=field)
 
 
 def require_seconds(field: str, value: object) -> None:
@@ -76,7 +76,7 @@ def require_zone(field: str, value: object) -> None:
     try:
         zone_of(str(value))
     except ValueError as error:
-        raise ConfigError(f"{field}={value!r} is not possible: {ZONE_REMEDY} ({error})") from None
+        raise ConfigError(f"{field}={value!r} is not possible: {ZONE_REMEDY} ({error})", field=field) from None
 
 
 def require_time_of_day(field: str, value: object) -> None:

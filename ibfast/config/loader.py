@@ -43,8 +43,6 @@ IBFAST_PORT_7497_TCP_ADDR, … by their names, and IBFAST_PORT=tcp://10.0.0.1:74
 
 FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
-LEADING_PATH = re.compile(r"[\w.]+")
-
 TOML_NAMES: Mapping[type, str] = {
     str: "a text", bool: "a flag", int: "a whole number", float: "a number", list: "an array", dict: "a table",
     datetime: "a time", date: "a date", time: "a time",
@@ -189,15 +187,13 @@ class _Given:
         return self.values[TOP] | made
 
     def make(self, cls: type[T], values: Mapping[str, Any]) -> T:
-        """Make settings, and tell where the one stood that is not possible."""
+        """Make settings; an error about one of them names its origin."""
         try:
             return cls(**values)
         except ConfigError as error:
-            # Messages about a setting begin with its name: "heartbeat.interval_s=0 is not possible: …".
-            path = LEADING_PATH.match(str(error))
-            if path is None or path[0] not in self.origins:
+            if error.field not in self.origins:
                 raise
-            raise ConfigError(f"{error} ({self.origins[path[0]]})") from None
+            raise ConfigError(f"{error} ({self.origins[error.field]})", field=error.field) from None
 
 
 def _take_file(given: _Given, path: Path) -> None:

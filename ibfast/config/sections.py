@@ -7,8 +7,7 @@ field's name ("section.field") and the remedy. `config.loader` knows where setti
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -182,8 +181,8 @@ class AuthConfig:
     read_only: bool = False
 
     def __post_init__(self) -> None:
-        with _named_within("auth"):
-            require_login(self.account_type, self.accounts, read_only=self.read_only)
+        require_login("auth", self.account_type, self.accounts)
+        require_flag("auth.read_only", self.read_only)
 
     def __repr__(self) -> str:
         accounts = tuple(map(mask, self.accounts))
@@ -335,15 +334,6 @@ class Config:
         return zone_of(self.time_zone)
 
 
-@contextmanager
-def _named_within(section: str) -> Iterator[None]:
-    """Name the section too where something that it is for refuses one of its settings."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{section}.{error}") from None
-
-
 def _is_client_id(value: object) -> bool:
     return is_whole(value) and 0 <= value < 1 << 31
 
@@ -351,13 +341,22 @@ def _is_client_id(value: object) -> bool:
 def _require_stream(url: object, token: object) -> None:
     # Neither is shown: the address may hold the secret.
     if url is not None and not _is_stream_url(url):
-        raise ConfigError('stream_url is not possible: give "ws://host:port/stream" or "wss://…", and nothing after it')
+        raise ConfigError(
+            'stream_url is not possible: give "ws://host:port/stream" or "wss://…", and nothing after it',
+            field="stream_url",
+        )
     if token is None:
         return
     if not isinstance(token, str) or not TOKEN.fullmatch(token):
-        raise ConfigError("stream_token is not possible: give the token as the server's owner has made it")
+        raise ConfigError(
+            "stream_token is not possible: give the token as the server's owner has made it",
+            field="stream_token",
+        )
     if url is None:
-        raise ConfigError("stream_token is of no use without stream_url: give the server's address too")
+        raise ConfigError(
+            "stream_token is of no use without stream_url: give the server's address too",
+            field="stream_token",
+        )
 
 
 def _is_stream_url(value: object) -> bool:

@@ -96,15 +96,18 @@ class SecurityConfig:
     def _require_sense(self) -> None:
         if self.jwt_secret_file is not None and self.jwt_public_key_file is not None:
             raise ConfigError(
-                "security.jwt_public_key_file can't stand beside jwt_secret_file: give the one that verifies the JWTs"
+                "security.jwt_public_key_file can't stand beside jwt_secret_file: give the one that verifies the JWTs",
+                field="security.jwt_public_key_file",
             )
         if self.allow_anonymous and self.has_authentication:
             raise ConfigError(
-                "security.allow_anonymous would make tokens pointless: leave it out, or the files of tokens and keys"
+                "security.allow_anonymous would make tokens pointless: leave it out, or the files of tokens and keys",
+                field="security.allow_anonymous",
             )
         if self.key_file is not None and self.certificate_file is None:
             raise ConfigError(
-                "security.key_file is of no use without a certificate: give security.certificate_file too"
+                "security.key_file is of no use without a certificate: give security.certificate_file too",
+                field="security.key_file",
             )
 
     @property

@@ -48,16 +48,25 @@ class TlsConfig:
         for name in ("ca_file", "certificate", "key"):
             path = getattr(self, name)
             if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
-                raise ConfigError(f"tls.{name}={path!r} is not possible: give the path of a PEM file")
+                raise ConfigError(
+                    f"tls.{name}={path!r} is not possible: give the path of a PEM file", field=f"tls.{name}"
+                )
         if self.key_password is not None and not isinstance(self.key_password, str):
-            raise ConfigError("tls.key_password is not possible: give a text")
+            raise ConfigError("tls.key_password is not possible: give a text", field="tls.key_password")
         if self.server_name is not None and (not isinstance(self.server_name, str) or not self.server_name):
-            raise ConfigError(f"tls.server_name={self.server_name!r} is not possible: give a host's name")
+            raise ConfigError(
+                f"tls.server_name={self.server_name!r} is not possible: give a host's name", field="tls.server_name"
+            )
         if self.minimum_version not in VERSIONS:
-            raise ConfigError(f'tls.minimum_version={self.minimum_version!r} is not possible: give "1.2" or "1.3"')
+            raise ConfigError(
+                f'tls.minimum_version={self.minimum_version!r} is not possible: give "1.2" or "1.3"',
+                field="tls.minimum_version",
+            )
         for name in ("key", "key_password"):
             if getattr(self, name) is not None and self.certificate is None:
-                raise ConfigError(f"tls.{name} is of no use without a certificate: give tls.certificate too")
+                raise ConfigError(
+                    f"tls.{name} is of no use without a certificate: give tls.certificate too", field=f"tls.{name}"
+                )
 
     def context(self) -> ssl.SSLContext:
         """Return what a TLS connection is made with. Reads the files: make it anew when they may have changed.
@@ -80,7 +89,9 @@ class TlsConfig:
         try:
             context.load_verify_locations(ca_file)
         except (OSError, ValueError):
-            raise ConfigError(f"tls.ca_file={_shown(ca_file)} has no certificate in it: give a PEM file") from None
+            raise ConfigError(
+                f"tls.ca_file={_shown(ca_file)} has no certificate in it: give a PEM file", field="tls.ca_file"
+            ) from None
 
     def _load_certificate(self, context: ssl.SSLContext, certificate: Path) -> None:
         _require_readable("certificate", certificate)
@@ -102,14 +113,22 @@ class TlsConfig:
     def _refused_certificate(self, certificate: Path, error: Exception, was_asked: bool) -> ConfigError:
         key = certificate if self.key is None else self.key
         if was_asked and self.key_password is None:
-            return ConfigError(f"tls.key_password is missing: the key in {_shown(key)} is encrypted, give its password")
+            return ConfigError(
+                f"tls.key_password is missing: the key in {_shown(key)} is encrypted, give its password",
+                field="tls.key_password",
+            )
         if was_asked:
-            return ConfigError(f"tls.key_password does not open the key in {_shown(key)}: give the right one")
+            return ConfigError(
+                f"tls.key_password does not open the key in {_shown(key)}: give the right one", field="tls.key_password"
+            )
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            return ConfigError(f"tls.key={_shown(key)} is not the key of {_shown(certificate)}: give the one that is")
+            return ConfigError(
+                f"tls.key={_shown(key)} is not the key of {_shown(certificate)}: give the one that is", field="tls.key"
+            )
         return ConfigError(
             f"tls.certificate={_shown(certificate)} and tls.key={_shown(key)} are no certificate and its private key: "
-            "give PEM files"
+            "give PEM files",
+            field="tls.certificate",
         )
 
 
@@ -123,7 +142,9 @@ def _require_readable(name: str, path: Path) -> None:
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"tls.{name}={_shown(path)} can't be read ({reason}): give a file that can") from None
+        raise ConfigError(
+            f"tls.{name}={_shown(path)} can't be read ({reason}): give a file that can", field=f"tls.{name}"
+        ) from None
 
 
 PLAIN_TEXT = "leave tls out if the gateway is reached directly, or give the port of its TLS proxy"

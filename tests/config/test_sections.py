@@ -177,7 +177,9 @@ def test_what_is_wrong_in_a_section_is_named(section: type, field: str, value: A
     with pytest.raises(ConfigError) as caught:
         section(**{field: value})
     shown = type(value) if field == "accounts" else value
-    assert str(caught.value).startswith(f"{section_names()[section]}.{field}={shown!r} is not possible: give ")
+    path = f"{section_names()[section]}.{field}"
+    assert str(caught.value).startswith(f"{path}={shown!r} is not possible: give ")
+    assert caught.value.field == path
 
 
 @pytest.mark.parametrize("client_id", ["5", -1, 1 << 31, True])
