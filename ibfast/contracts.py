@@ -1,4 +1,4 @@
-"""What is traded: contracts and what a gateway tells about them.
+"""What is traded: contracts and their details.
 
 The rule of the file: values only, and Python's own ones: numpy's are converted. A contract is frozen and hashable, so
 that it can be a key; fields carry IB's names in snake_case. Nothing here knows how a contract is written on the wire.
@@ -69,7 +69,7 @@ class Contract:
     Attributes:
         con_id: IB's id of the instrument; 0 is not known.
         last_trade_date: yyyymmdd, or yyyymm for a contract month (IB's lastTradeDateOrContractMonth).
-        last_trade_day: yyyymmdd where the gateway tells it besides the contract month (IB's lastTradeDate).
+        last_trade_day: yyyymmdd where the gateway sends it besides the contract month (IB's lastTradeDate).
         strike: None is not given; 0.0 is a strike.
         multiplier: a number as text, as IB has it.
     """

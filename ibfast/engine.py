@@ -1,6 +1,6 @@
 """The whole engine in this process: the connection to a gateway, and a server of its feed for this process alone.
 
-The rule of the file: it puts the parts together, and knows nothing of who reads.
+The rule of the file: it puts the parts together, and knows nothing of readers.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ async def engine(config: Config) -> AsyncIterator[tuple[IBKRConnectionManager, s
     """Connect to the gateway of a config and serve its data; give both up at the end.
 
     Yields:
-        The connection, the server's address, and the token that it wants: nobody else on this machine has it.
+        The connection, the server's address, and the token that it wants: no other process has it.
 
     Raises:
         ConnectError: the gateway can't be reached or refuses.
     """
     async with IBKRConnectionManager(config) as manager:
         token, security = secrets.token_urlsafe(TOKEN_BYTES), SecurityConfig()
-        everything = Permissions(symbols=("*",), lines=sys.maxsize)  # nobody else wants any
+        everything = Permissions(symbols=("*",), lines=sys.maxsize)  # there is no other client
         own = StaticToken("provider", digest_of(token), everything)
         tokens = Tokens(
             (own,), max_subscriptions=security.max_subscriptions, max_new_instruments=config.max_instruments

@@ -73,7 +73,7 @@ class ConnectError(Error):
         stage: where it failed: "system" (this machine has no socket left), "tcp", "tls", "handshake", "start" or
             "auth".
         remedy: what the user can do about it.
-        needs_login: whether it looks as if nobody were logged in: the gateway takes the connection and says nothing.
+        needs_login: whether the gateway accepts the connection and sends nothing, as if no user were logged in.
     """
 
     def __init__(self, stage: str, reason: str, remedy: str, *, needs_login: bool = False) -> None:
@@ -85,7 +85,7 @@ class ConnectError(Error):
 
 
 class AuthError(ConnectError):
-    """The gateway's login is not the one that was declared, or it can't be told; nothing was subscribed.
+    """The gateway's login is not the one that was declared, or can't be recognised; nothing was subscribed.
 
     Attributes:
         field: the setting that does not hold.
@@ -130,7 +130,7 @@ class DecodeError(Error, ValueError):
         reason: what is wrong.
         msg_id, payload: the message's id, and its bytes after the id.
         message: the message's name in IB's words ("HISTORICAL_DATA"), "" if unknown.
-        field: the field that can't be read, "" where the bytes tell none.
+        field: the field that can't be read, "" where the bytes name none.
         value: what stands in the field, as text.
     """
 

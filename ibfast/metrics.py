@@ -1,4 +1,4 @@
-"""Measurements in the form that Prometheus reads: cheap histograms, and values that are looked up when somebody asks.
+"""Measurements in the form that Prometheus reads: cheap histograms, and values that are looked up when they are read.
 
 The rule of the file: to measure costs next to nothing, to expose costs what it costs. It knows prometheus-client's
 families of samples; it knows no registry, no connection and no clock.
@@ -21,7 +21,7 @@ from ibfast.records import NS_PER_S
 __all__ = ["Histogram", "Reading", "Watch"]
 
 NAMESPACE = "ibfast_"
-NBUCKETS = 65  # bucket k holds 2**(k-1) < ns <= 2**k, and 64 is more than any clock of 64 bits can tell
+NBUCKETS = 65  # bucket k holds 2**(k-1) < ns <= 2**k, and 64 is more than any clock of 64 bits can show
 EXPOSED = range(4, 41)  # from 16 ns, half a message's decoding, to 1100 s, more than the longest pacing window
 VALID_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -148,7 +148,7 @@ class Watch:
         return kind(NAMESPACE + self.name, self.documentation, labels=self.labels)
 
     def family(self) -> CounterMetricFamily | GaugeMetricFamily:
-        """Return the samples of this moment. Raises whatever `read` raises.
+        """Return the samples of this moment. Raises what `read` raises.
 
         Raises:
             ValueError: what `read` returned does not fit the labels.

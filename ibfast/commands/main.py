@@ -41,7 +41,7 @@ READ_BYTES = 4096
 SERVE_EXAMPLES = """examples:
   ibfast serve --sim                         the embedded gateway, for programs of this machine
   ibfast serve --port 7497                   your own TWS
-  ibfast serve --config desk.toml            everything else: limits, the store, who may have what
+  ibfast serve --config desk.toml            everything else: limits, the store, permissions
   ibfast serve --listen 0.0.0.0:8765 --tokens tokens.toml --certificate desk.pem --key desk.key
                                              for other machines, which need a token: ibfast token --help
   ibfast serve --origin https://desk.example.com     for the pages of a site too

@@ -1,4 +1,4 @@
-"""`ibfast serve`: one connection to a gateway, served to any number of WebSocket subscribers until it is told to stop.
+"""`ibfast serve`: one connection to a gateway, served to any number of WebSocket subscribers until a signal ends it.
 
 The rule of the file: it puts the parts together and says what becomes of them, once and in a sentence; what is served,
 to whom and how is decided by the settings.
@@ -34,7 +34,7 @@ from ibfast.policy.reconnect.reconnection import LinkState
 __all__ = ["first_of", "serve"]
 
 STATUS_S = 60.0
-"""Between two lines of status, where somebody may look at them."""
+"""Time between two lines of status, where a human may read them."""
 
 TOLD_AS_STATES = frozenset({"attempt_failed", "connect_failed", "connection_lost", "gave_up", "needs_login"})
 """Events that say what a change of the state says too."""
@@ -49,7 +49,7 @@ async def serve(config: Config, simulation: Simulation | None = None) -> int:
     """Serve a gateway's data until SIGTERM.
 
     Args:
-        config: of the gateway, of the server, and of who may have what.
+        config: of the gateway, of the server, and of permissions.
         simulation: for a gateway that is started here, in place of that of `config`.
 
     Returns:
@@ -116,7 +116,7 @@ class _Listening(FanoutServer):
 
 @contextlib.contextmanager
 def _termination() -> Iterator[asyncio.Event]:
-    """Yield what is set when the process is told to end. Where that is no signal, nothing is."""
+    """Yield an event that is set when a signal asks the process to end. Without such signals it is never set."""
     event, loop = asyncio.Event(), asyncio.get_running_loop()
     with contextlib.suppress(NotImplementedError):
         loop.add_signal_handler(signal.SIGTERM, event.set)
@@ -199,7 +199,7 @@ async def _keep_connected(manager: IBKRConnectionManager) -> None:
 
 
 def _is_final(state: LinkState, config: Config) -> bool:
-    """Tell whether no connection will be made from here on."""
+    """Return whether no connection will be made from here on."""
     if config.reconnection.enabled:
         return state in (LinkState.IDLE, LinkState.GAVE_UP)
     return state not in (LinkState.CONNECTING, LinkState.CONNECTED)
@@ -238,12 +238,12 @@ def _greeting(server: FanoutServer, source: str) -> Iterator[str]:
 
 def _audience(host: str, security: SecurityConfig) -> str:
     if security.tokens_file is not None:
-        return f"who has a token: ibfast token NAME --tokens-file {security.tokens_file}"
+        return f"clients with a token: ibfast token NAME --tokens-file {security.tokens_file}"
     if security.has_authentication:
-        return "who has a token: ibfast token NAME --help"
+        return "clients with a token: ibfast token NAME --help"
     if is_loopback(host):
         return "programs of this machine, without a token"
-    return "everybody who can reach it, without a token"
+    return "all clients that can reach it, without a token"
 
 
 def _example(stream: str, *, needs_token: bool) -> str:

@@ -1,7 +1,7 @@
 """The embedded gateway for commands that need one: `ibfast sim` in a process of its own, as a gateway is.
 
-The rule of the file: the gateway ends with whoever started it, however that ends, and is of the same ibfast. Nothing is
-imported from the current folder, which is the user's and may hold a `queue.py`.
+The rule of the file: the gateway ends with the process that started it, however that ends, and is of the same ibfast.
+Nothing is imported from the current folder, which is the user's and may hold a `queue.py`.
 """
 
 from __future__ import annotations

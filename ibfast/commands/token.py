@@ -134,7 +134,7 @@ def _add_static(tokens_file: str, name: str, permissions: Permissions, expires_s
         raise ConfigError(f"--tokens-file: {path} has a token of {name!r}: take that out, or give another name")
     text = _table(name, token, permissions, expires_s)
     try:
-        # Made so that nobody else can ever read it.
+        # Made so that no other user can ever read it.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             # The last line of what is there may have no end.

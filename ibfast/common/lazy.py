@@ -1,4 +1,4 @@
-"""Names of a package that are looked up in its modules when somebody asks for them (PEP 562).
+"""Names of a package that are looked up in its modules on first use (PEP 562).
 
 The rule of the file: a package that only lends its name to a module imports nothing for it.
 """

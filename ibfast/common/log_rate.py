@@ -1,4 +1,4 @@
-"""How often the same kind of thing is logged, whoever causes it.
+"""How often the same kind of event is logged.
 
 The rule of the file: times in, decisions out; `now_s` never decreases. Kinds are named by the program, so they are few.
 

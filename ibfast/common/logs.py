@@ -1,7 +1,7 @@
-"""The log of the WebSocket library, without what nobody may read in it.
+"""The log of the WebSocket library, without secrets.
 
 The rule of the file: at its lowest level the library logs headers, and tokens with them; so nothing of that level is
-let through, whatever anybody sets. A peer may cause what is logged, and be quoted: it is fit to be shown, and bounded.
+let through at any setting. A peer may cause what is logged, and be quoted: it is fit to be shown, and bounded.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ __all__ = ["ANY", "AccountType", "mask", "require_login"]
 ANY = "any"
 
 _MASKED = re.compile(r"([A-Z]{1,4})(\d*?)(\d{0,3})A?")
-# Of a shorter number three digits would tell too much.
+# Of a shorter number three digits would reveal too much.
 MIN_SHOWN_DIGITS = 6
 
 

@@ -30,7 +30,7 @@ OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, PREFIX + "DEBUG"})
 """The file's path, and the switch of the build."""
 
 SECRET: Mapping[str, bool] = {"secret": True}
-"""Metadata of a field whose value nobody else may read."""
+"""Metadata of a field whose value no other user may read."""
 
 TOP = ""
 """The name under which the fields outside of sections are kept."""
@@ -135,7 +135,7 @@ class _Given:
         self.origins: dict[str, str] = {}
 
     def has(self, section: str, name: str) -> bool:
-        """Tell whether the field has a value, alone or with its whole section."""
+        """Return whether the field has a value, alone or with its whole section."""
         return name in self.values.get(section, ()) or section in self.values[TOP]
 
     def put(self, section: str, name: str, value: Any, origin: str) -> None:
@@ -274,7 +274,7 @@ def _take_environment(given: _Given, environ: Mapping[str, str]) -> None:
 
 
 def _is_of_service(variable: str, text: str) -> bool:
-    """Tell whether Kubernetes has set a variable for a Service."""
+    """Return whether Kubernetes has set a variable for a Service."""
     is_address = variable.endswith("_PORT") and SERVICE_ADDRESS.fullmatch(text) is not None
     return is_address or SERVICE_VARIABLE.fullmatch(variable) is not None
 

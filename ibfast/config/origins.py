@@ -20,7 +20,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class Origins:
-    """The web pages that may connect. Only browsers tell an origin, and no page can tell another one than its own.
+    """The web pages that may connect. Only browsers send an origin, and no page can send another one than its own.
 
     Args:
         allowed: origins, compared as a whole: scheme, host and port, of which "*" is any; "*" alone for all of them.
@@ -38,15 +38,15 @@ class Origins:
             self._allowed.add(str(known))
 
     def allows(self, origin: str | None) -> bool:
-        """Tell whether a client with this Origin header may connect; one without it is no browser, and may."""
+        """Return whether a client with this Origin header may connect; one without it is no browser, and may."""
         if origin is None or ANY in self._allowed:
             return True
         if origin == NULL:
             return NULL in self._allowed
-        told = _normal(origin)
-        if told is None or told.endswith(":*"):
+        sent = _normal(origin)
+        if sent is None or sent.endswith(":*"):
             return False
-        return told in self._allowed or f"{told.rpartition(':')[0]}:*" in self._allowed
+        return sent in self._allowed or f"{sent.rpartition(':')[0]}:*" in self._allowed
 
 
 def _normal(origin: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Settings of who may reach the fan-out, as whom, and how much of it.
+"""Settings of access to the fan-out: tokens, TLS, origins and caps.
 
 The rule of the file: settings that exist are possible; files are named here and read elsewhere.
 
@@ -22,7 +22,7 @@ LEAST_MESSAGE_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityConfig:
-    """Who may subscribe, and the caps that nobody may exceed.
+    """Which clients may subscribe, and the caps that no client may exceed.
 
     Attributes:
         tokens_file: TOML file of static tokens, as `ibfast token` writes it; only its owner may read it.
@@ -30,7 +30,7 @@ class SecurityConfig:
         jwt_public_key_file: PEM file of the Ed25519 key that verifies JWTs signed by EdDSA; instead of a secret.
         audience, issuer: what a JWT must say of itself.
         leeway_s: how far the clock that a JWT was made by may differ from this one.
-        allow_anonymous: serve whoever can reach the server, without a token, though that is not only this machine.
+        allow_anonymous: serve every client that can reach the server, without a token, also from other machines.
         origins: web pages that may connect: "https://desk.example.com", "http://localhost:*" for any port, "*" for
             all, "null" for pages from files.
         certificate_file, key_file: PEM files of the server's TLS certificate with its chain, and of the private key.

@@ -148,7 +148,7 @@ def _require_readable(name: str, path: Path) -> None:
 
 
 PLAIN_TEXT = "leave tls out if the gateway is reached directly, or give the port of its TLS proxy"
-CLOSED = f"{PLAIN_TEXT}; the proxy's log tells whether it wants a certificate of this client"
+CLOSED = f"{PLAIN_TEXT}; the proxy's log shows whether it wants a certificate of this client"
 OTHER_CERTIFICATE = "give the proxy a certificate of this host's name, or set tls.server_name to the name it has"
 UNKNOWN_AUTHORITY = "set tls.ca_file to the certificate of the authority that signed the proxy's"
 CLIENT_CERTIFICATE = "set tls.certificate and tls.key to a certificate that the proxy accepts"

@@ -37,7 +37,7 @@ FULL_LOOK_S = 1.0
 
 
 class Feed(FeedView):
-    """All market data of one login, decoded: the place where a `Decoder` writes and everybody reads.
+    """All market data of one login, decoded: the place where a `Decoder` writes and readers read.
 
     Args:
         capacity: rows per ring, a power of two. A ring must hold what comes while its slowest reader looks elsewhere.
@@ -129,7 +129,7 @@ class Feed(FeedView):
         return index
 
     def has_instrument(self, contract: Contract) -> bool:
-        """Tell whether `instrument_of` would return an index that is there already."""
+        """Return whether `instrument_of` would return an index that is there already."""
         return contract.identity in self._indices
 
     def free_unused(self) -> None:
@@ -165,7 +165,7 @@ class Feed(FeedView):
         """Take the feed for a connection. Several may have it, but all in one thread: a feed has one writer.
 
         Args:
-            owner: who has it, until `release`.
+            owner: the connection that has it, until `release`.
             uses: returns the instruments whose indices the owner keeps: they are not freed.
 
         Raises:
@@ -242,7 +242,7 @@ class Feed(FeedView):
         return min(oldest, default=self.seq + 1)
 
     def add_book_reset(self, recv_ns: int, req_id: int) -> None:
-        """Tell readers of `depth`, by a row of kind DEPTH_RESET, that the book of a request begins anew."""
+        """Record in `depth`, by a row of kind DEPTH_RESET, that the book of a request begins anew."""
         self.core.add_book_reset(recv_ns, req_id)
 
     def text_id(self, text: str) -> int:

@@ -28,9 +28,9 @@ FOREIGN_WAIT_S = 0.2
 
 
 class RingBuffer(Ring):
-    """A lock-free ring of structured rows: one writer, any number of readers, nobody waits for anybody.
+    """A lock-free ring of structured rows: one writer, any number of readers, and none waits for another.
 
-    The writer overwrites the oldest rows; a reader that falls behind is told how many it lost. The rings of a `Feed`
+    The writer overwrites the oldest rows; a reader that falls behind learns how many it lost. The rings of a `Feed`
     are of this class; one of your own needs only a dtype:
 
         ring = RingBuffer.create([("time", "i8"), ("value", "f8")], capacity=1 << 12)
@@ -118,7 +118,7 @@ class Reader(Cursor):
     async def __anext__(self) -> NDArray[np.void]:
         """Return the next batch of rows as soon as there is one, never an empty one."""
         if self.pending:
-            # Whoever is behind for good would never wait: let the loop's other tasks have their turn.
+            # A reader that is always behind would never wait: let the loop's other tasks have their turn.
             await asyncio.sleep(0)
         while True:
             rows = self.read()
@@ -145,7 +145,7 @@ class Reader(Cursor):
                 future.set_result(None)
 
         def published() -> None:
-            # A loop that was closed meanwhile has nobody left to wake.
+            # A loop that was closed meanwhile has no task left to wake.
             with contextlib.suppress(RuntimeError):
                 if threading.get_ident() == home:
                     wake()

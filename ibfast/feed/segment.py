@@ -1,7 +1,7 @@
 """Named memory that other processes of this machine can map: a file in memory where there is such a thing.
 
 The rule of the file: a segment belongs to the process that holds the lock on it. The kernel lets go of the lock when
-that process ends, in whatever way, so a name is free exactly when nobody holds it. The process that made a segment
+that process ends, in whatever way, so a name is free exactly when no process holds it. The process that made a segment
 removes it when it exits, or when nothing in it refers to the memory any more; only a process that is killed leaves it
 behind. A child that was forked, not spawned, shares the lock and removes nothing. A file that another user could have
 written is no segment. What is in the memory is not known here.
@@ -60,11 +60,11 @@ class Segment:
         """Make a segment of zeros and hold it.
 
         Raises:
-            FeedError: somebody else holds one of that name, or there is not enough memory.
+            FeedError: another process holds one of that name, or there is not enough memory.
         """
         path = cls.path_of(name)
         _remove_unheld(path, name)
-        # It gets its name only when it is held: nobody takes it for one that was left behind.
+        # It gets its name only when it is held: no process takes it for one that was left behind.
         fd, fresh = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
         segment = cls(fd)
         try:
@@ -142,7 +142,7 @@ def _give_back(path: Path, fd: int, maker: int) -> None:
 
 
 def _open(path: Path) -> int:
-    """Open a file that is no link, and that nobody but its owner could have written."""
+    """Open a file that is no link, and that only its owner could have written."""
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     fault = fault_of(os.fstat(fd), is_secret=False)
     if fault:
@@ -176,12 +176,12 @@ def _remove_unheld(path: Path, name: str) -> None:
 
 
 def _lock(fd: int) -> None:
-    """Take the lock, which nobody has for longer than a moment."""
+    """Take the lock, which no process has for longer than a moment."""
     fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def _is_locked(fd: int) -> bool:
-    """Return whether another open file holds the lock. Those who ask do not disturb each other."""
+    """Return whether another open file holds the lock. Processes that ask do not disturb each other."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

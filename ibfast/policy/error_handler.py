@@ -145,8 +145,7 @@ class ErrorHandler:
         """Have a function called with every message of a kind, and with its rule.
 
         Args:
-            callback: a plain function; it is called by whoever handles messages, so it must not wait. Without it, a
-                decorator is returned: `@errors.on(code=10197)`.
+            callback: a plain function, which must not wait. None returns a decorator: `@errors.on(code=10197)`.
             code: of this code, or of one of these.
             scope: of this fault domain.
             severity: at least so bad.
@@ -155,7 +154,7 @@ class ErrorHandler:
             A function that ends this; calling it again does nothing.
 
         Raises:
-            ConfigError: the callback is a coroutine function, which nobody would await.
+            ConfigError: the callback is a coroutine function, which would not be awaited.
         """
         codes = None if code is None else frozenset({code} if isinstance(code, int) else code)
 

@@ -1,6 +1,6 @@
-"""One instrument as it is now, and who listens to it.
+"""One instrument as it is now, and its listeners.
 
-The rule of the file: events are applied in order; listeners are told each event together with the state before it.
+The rule of the file: events are applied in order; listeners receive each event together with the state before it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Listener(Protocol):
     """A subscription to one instrument."""
 
     def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
-        """Tell of a new top of the book."""
+        """Receive a new top of the book."""
 
     def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
-        """Tell of a trade that `channel` has taken into account already."""
+        """Receive a trade that `channel` contains already."""
 
 
 _DECIMALS = 8
@@ -85,7 +85,7 @@ class MarketChannel:
         return round(self.turnover / self.volume, _DECIMALS) if self.volume else None
 
     def apply(self, event: QuoteEvent | TradeEvent) -> None:
-        """Take an event into account and tell every listener."""
+        """Apply an event and pass it to every listener."""
         if type(event) is QuoteEvent:
             before, self.quote = self.quote, event
             for listener in self.listeners:

@@ -1,6 +1,6 @@
 """The gateway's time: the wall clock, made faster or slower, or set by hand.
 
-The rule of the file: everything a gateway tells about time comes from its one clock. Limits on what clients may send
+The rule of the file: every time that a gateway sends comes from its one clock. Limits on what clients may send
 are measured in real time, elsewhere.
 """
 

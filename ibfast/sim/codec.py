@@ -1,4 +1,4 @@
-"""The gateway's side of the wire: read what clients ask, write what they are told.
+"""The gateway's side of the wire: read what clients ask, write what they receive.
 
 The mirror of `wire.requests` and `wire.responses`, by the same layouts. Which dialect a message is written in depends
 on the server version alone, as at a real gateway. The tick path is written by `tick_codec`, for speed.

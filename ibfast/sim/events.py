@@ -56,7 +56,7 @@ Event = QuoteEvent | TradeEvent
 
 
 class Statistics(NamedTuple):
-    """The day so far: what a new level-1 subscription is told at once."""
+    """The day so far: what a new level-1 subscription receives at once."""
 
     open: float | None
     high: float | None
@@ -91,7 +91,7 @@ class EventSource(Protocol):
         """Set the gateway's clock, if the events bring a time of their own; called once, before everything else."""
 
     def watch(self, con_id: int, now_ns: int, *, quotes: bool, trades: bool) -> None:
-        """Deliver this instrument's events after `now_ns` too; told for each subscription, with what it is about."""
+        """Deliver this instrument's events after `now_ns` too; called for each subscription."""
 
     def unwatch(self, con_id: int) -> None:
         """Deliver them no longer."""

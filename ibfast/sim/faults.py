@@ -1,6 +1,6 @@
-"""What a gateway does wrong when it is told to: faults of the protocol, not of the network (that is `proxy`'s).
+"""What a gateway does wrong on demand: faults of the protocol, not of the network (those are `proxy`'s).
 
-The rule of the file: a verb changes what happens from now on, and what has to be told of it is told at once. The happy
+The rule of the file: a verb changes what happens from now on, and sends at once what clients receive of it. The happy
 path asks here at a few places: before a request is served, when a session begins, when a subscription is made.
 """
 
@@ -40,7 +40,7 @@ _FARMS = (
     ("ushmds", 2105, 2106, "HMDS data"),
     ("secdefnj", 2157, 2158, "Sec-def data"),
 )
-"""Farms that every session is told of: name, code of broken, code of OK, kind."""
+"""Farms that every session gets notices of: name, code of broken, code of OK, kind."""
 
 _HISTORICAL = (requests.HistoricalBars, requests.HistoricalTicksRequest, requests.HeadTimestampRequest)
 _NEEDS_LINK = (
@@ -123,7 +123,7 @@ class Faults:
     # --- silence ---
 
     def mute(self, *, con_id: int | None = None, req_id: int | None = None) -> None:
-        """Let an instrument's subscriptions, or a request, tell nothing more; nobody is told why."""
+        """Send nothing more of an instrument's subscriptions, or of a request, without a notice."""
         if con_id is not None:
             self._mute_con_ids.add(con_id)
         if req_id is not None:
@@ -148,7 +148,7 @@ class Faults:
 
         Args:
             farm: its name.
-            notice: tell the clients.
+            notice: send a notice to the clients.
             resubscribe_needed: what was subscribed stays silent for good, and must be cancelled and asked for again.
         """
         if resubscribe_needed:
@@ -160,7 +160,7 @@ class Faults:
         self._review()
 
     def silences(self, subscription: GatewaySubscription) -> bool:
-        """Tell whether a subscription's messages do not reach its client now."""
+        """Return whether a subscription's messages do not reach its client now."""
         return (
             subscription.is_dead
             or self.link_is_lost
@@ -208,7 +208,7 @@ class Faults:
     # --- the gateway itself ---
 
     async def change_port(self, port: int = 0) -> None:
-        """Listen on another port (0: any), tell so (1300), and drop all connections."""
+        """Listen on another port (0: any), send it (1300), and drop all connections."""
         self._gateway.stop_listening()
         self._gateway.port = port
         await self._gateway.start_listening()
@@ -228,7 +228,7 @@ class Faults:
         self._left["id in use"] += times
 
     def withhold_next_valid_id(self, times: int = 1) -> None:
-        """Never tell the next clients the next valid id."""
+        """Never send the next valid id to the next clients."""
         self._left["next valid id"] += times
 
     def exceed_rate(self, requests: int = 3) -> None:
@@ -236,13 +236,13 @@ class Faults:
         self._left["rate"] += requests
 
     def take(self, what: str) -> bool:
-        """Tell whether a fault that was ordered so many times is due, once for each."""
+        """Return whether a fault that was ordered so many times is due, once for each."""
         is_due = self._left[what] > 0
         self._left[what] -= is_due
         return is_due
 
     def notices(self) -> Iterable[tuple[int, str]]:
-        """Yield what a new session is told about farms and the link, code and text."""
+        """Yield the notices of farms and the link for a new session, code and text."""
         for farm, broken, ok, kind in _FARMS:
             is_broken = farm in self._broken_farms
             yield broken if is_broken else ok, f"{kind} farm connection is {'broken' if is_broken else 'OK'}:{farm}"
@@ -279,7 +279,7 @@ class Faults:
                 raise RequestError(getattr(request, "req_id", _SYSTEM), refusals.code, refusals.text)
 
     def postpones(self, request: requests.Request | UnknownRequest) -> bool:
-        """Tell whether a request is served later."""
+        """Return whether a request is served later."""
         return self.link_is_lost and isinstance(request, _NEEDS_LINK)
 
     # --- subscriptions ---
@@ -293,7 +293,7 @@ class Faults:
         self._review()
 
     def release_session(self) -> None:
-        """Let it go again: the data come back, and nothing is told about it."""
+        """End that session: the data come back, without a notice."""
         self.has_other_session = False
         self._review()
 
@@ -303,7 +303,7 @@ class Faults:
             session.desk.kill(req_id)
 
     def reset_book(self, req_id: int) -> None:
-        """Tell a client to empty its book (317), and send it anew."""
+        """Have a client empty its book (317), and send it anew."""
         for subscription in self._subscriptions():
             if subscription.req_id == req_id and subscription.family is Family.DEPTH:
                 subscription.resume(self._gateway.clock.now_ns())
@@ -363,7 +363,7 @@ class Faults:
 
 
 def _trade(channel: MarketChannel) -> TradeEvent:
-    """Return one more trade like the last one; its time is that of what was told last, so that order holds."""
+    """Return one more trade like the last one; its time is that of the newest event, so that order holds."""
     last = channel.last
     ts_ns = max(last.ts_ns, channel.quote.ts_ns)
     return TradeEvent(ts_ns, channel.instrument.con_id, last.price or 1.0, last.size or 1, "", "", unreported=False)

@@ -75,7 +75,7 @@ class Gateway:
         read_only: clients may not see orders.
         clock: the gateway's time; default: the wall clock.
         send_buffer: bytes that a client may leave unread before it is cut off.
-        journal: told every message that is sent.
+        journal: called with every message that is sent.
 
     Attributes:
         sent, received: messages and requests, by class.
@@ -184,7 +184,7 @@ class Gateway:
 
     @property
     def channels(self) -> Sequence[MarketChannel]:
-        """The instruments that somebody listens to."""
+        """The instruments that have listeners."""
         return tuple(self._channels.values())
 
     def subscriptions(self) -> list[GatewaySubscription]:
@@ -196,7 +196,7 @@ class Gateway:
         return time.monotonic()
 
     def admit(self, client_id: int) -> bool:
-        """Tell whether a client of this id may come in."""
+        """Return whether a client of this id may come in."""
         present = [session.client_id for session in self.sessions if session.client_id is not None]
         return client_id not in present and len(present) < _MOST_CLIENTS
 
@@ -220,14 +220,14 @@ class Gateway:
         return channel
 
     def listen(self, channel: MarketChannel, listener: Listener, *, quotes: bool = True, trades: bool = True) -> None:
-        """Begin to tell a listener the events of a channel."""
+        """Begin to pass the events of a channel to a listener."""
         con_id = channel.instrument.con_id
         self._channels[con_id] = channel
         channel.listeners.append(listener)
         self.market.watch(con_id, self.clock.now_ns(), quotes=quotes, trades=trades)
 
     def leave(self, channel: MarketChannel, listener: Listener) -> None:
-        """Stop telling it. What happens until the end of the next step is told still, as by TWS."""
+        """Stop that. Events until the end of the next step are still passed, as by TWS."""
         self._leaving.append((channel, listener))
 
     def schedule(self, stream: Timed) -> None:
@@ -271,7 +271,7 @@ class Gateway:
             await asyncio.sleep(_STEP_S)
 
     def deliver(self, events: Iterable[Event]) -> None:
-        """Let events happen, and tell whoever listens."""
+        """Let events happen, and pass them to the listeners."""
         channels = self._channels
         due_ns = self._timed[0][0] if self._timed else _NEVER
         for event in events:
@@ -290,7 +290,7 @@ class Gateway:
             heapq.heapreplace(self._timed, (stream.due_ns, next(self._order), stream))
 
     def _remove(self, leaving: int | None = None) -> None:
-        """Forget the first so many of those who leave, or all."""
+        """Forget the first so many of the listeners that leave, or all."""
         gone, self._leaving = self._leaving[:leaving], self._leaving[leaving:] if leaving is not None else []
         for channel, listener in gone:
             channel.listeners.remove(listener)

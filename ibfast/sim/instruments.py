@@ -71,7 +71,7 @@ class Instrument:
     """One instrument, and how its market behaves.
 
     Attributes:
-        details: what the gateway tells about it; `details.contract` names it completely.
+        details: what the gateway sends about it; `details.contract` names it completely.
         price: the level around which its price moves; not used where there is an underlying.
         volatility: of the log price, per square root of a year.
         activity: its share of all events, relative to the others.

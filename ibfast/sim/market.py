@@ -1,4 +1,4 @@
-"""A made-up market: seeded, endless, and the same whenever and in whatever pieces one looks at it.
+"""A made-up market: seeded, endless, and the same whenever and in whatever pieces it is read.
 
 The rule of the file: what happens in a stretch of time depends on the seed, the instrument and the time alone, never on
 what was asked before. So live events, historical ticks and a second run agree. Sans-I/O; no clock.

@@ -19,7 +19,7 @@ _RETURN_BASED = 0
 
 
 class OptionStream(Level1Stream):
-    """A level-1 stream that tells computations for bid, ask, last trade and model when the quoted prices change."""
+    """A level-1 stream that sends computations for bid, ask, last trade and model when the quoted prices change."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class OptionStream(Level1Stream):
         self._compute(self.channel.quote, now_ns)
 
     def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
-        """Tell what changed; new prices mean new computations."""
+        """Send what changed; new prices mean new computations."""
         super().on_quote(quote, before)
         if (quote.bid, quote.ask) != (before.bid, before.ask):
             self._compute(quote, quote.ts_ns)

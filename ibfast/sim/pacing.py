@@ -110,13 +110,13 @@ class RequestRate:
 
 
 class ClockRate:
-    """The clock is told once a second on each connection; every other question for it is dropped without an error."""
+    """The time is sent once a second on each connection; every other question for it is dropped without an error."""
 
     def __init__(self) -> None:
         self._told_s = -math.inf
 
     def ask(self, now_s: float) -> Refusal | None:
-        """Tell whether a question is answered; the refusal is not sent."""
+        """Return whether a question is answered; the refusal is not sent."""
         if now_s - self._told_s < _CLOCK_PAUSE_S:
             return Refusal(0, "", "questions for the clock per second")
         self._told_s = now_s

@@ -5,7 +5,7 @@ absent number. A client reads them
 
 - tick by tick: each trade is one AllLast (and one Last) message, each quote one BidAsk message, with the time cut to
   whole seconds as TWS does it. So a client of AllLast and BidAsk gets exactly the rows of the file;
-- as level 1: what a row changes against the row before, as `streams.Level1Stream` tells it. A row that changes nothing
+- as level 1: what a row changes against the row before, as `streams.Level1Stream` sends it. A row that changes nothing
   is not seen there.
 
 A file has the columns ts_ns, symbol, kind, price, size, bid, ask, bid_size, ask_size; kind is T (trade) or Q (quote,
@@ -97,12 +97,12 @@ class TickFile:
         clock.set(self._rows[0].ts_ns - 1)
 
     def watch(self, con_id: int, now_ns: int, *, quotes: bool = True, trades: bool = True) -> None:
-        """Note who listens to what."""
+        """Note that a client listens to an instrument."""
         self._heard |= {(con_id, kind) for kind, wanted in ((QuoteEvent, quotes), (TradeEvent, trades)) if wanted}
         self._heard_at_s = time.monotonic()
 
     def unwatch(self, con_id: int) -> None:
-        """Note that nobody listens to this instrument any more."""
+        """Note that no client listens to this instrument any more."""
         self._heard = {heard for heard in self._heard if heard[0] != con_id}
 
     def advance(self, clock: Clock) -> Sequence[Event]:

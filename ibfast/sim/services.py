@@ -75,7 +75,7 @@ class Host(Services, Protocol):
     sessions: list[Any]
 
     def admit(self, client_id: int) -> bool:
-        """Tell whether a client with this id may start."""
+        """Return whether a client with this id may start."""
 
     def count(self, client_id: int | None, message: Message) -> None:
         """Count a message that is sent."""

@@ -1,7 +1,7 @@
 """Subscriptions: what a market's events become on the wire, request by request.
 
-The rule of the file: a stream hears events of one instrument and sends messages to one client; it decides nothing about
-limits or permissions. `close` gives back what it holds.
+The rule of the file: a stream receives events of one instrument and sends messages to one client; it decides nothing
+about limits or permissions. `close` gives back what it holds.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Level1Stream:
         self._send_generic_ticks()
 
     def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
-        """Tell what changed."""
+        """Send what changed."""
         types = self._types
         if quote.bid != before.bid:
             self._send_side(types.bid, types.bid_size, quote.bid, quote.bid_size)
@@ -155,7 +155,7 @@ class Level1Stream:
             self._send(TickSize(self.req_id, types.ask_size, quote.ask_size or 0))
 
     def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
-        """Tell the trade, and the day's figures that it changed."""
+        """Send the trade, and the day's figures that it changed."""
         types, req_id, send = self._types, self.req_id, self._send
         if not trade.unreported:
             if trade.price is not None and trade.price != previous.price:
@@ -215,7 +215,7 @@ class TickByTickStream:
         self._ignore_size = ignore_size
 
     def on_quote(self, quote: QuoteEvent, before: QuoteEvent) -> None:
-        """Tell a quote, or the midpoint if it moved."""
+        """Send a quote, or the midpoint if it moved."""
         time_s = quote.ts_ns // NS_PER_S
         if self._tick_type == "BidAsk":
             if not self._ignore_size or (quote.bid, quote.ask) != (before.bid, before.ask):
@@ -227,7 +227,7 @@ class TickByTickStream:
                 self._send(TickByTickMidPoint(self.req_id, time_s, middle))
 
     def on_trade(self, trade: TradeEvent, channel: MarketChannel, previous: MarketChannel.Last) -> None:
-        """Tell a trade; unreported ones only to AllLast."""
+        """Send a trade; unreported ones only to AllLast."""
         if self._tick_type == "AllLast":
             kind = _ALL_LAST
         elif self._tick_type == "Last" and not trade.unreported:
@@ -253,7 +253,8 @@ class DepthStream:
     """A book, operation by operation.
 
     With `market_makers` rows carry who made them (message 13), in a smart book the exchange; without, message 12 is
-    used. The client's copy of the book is known exactly: whoever applies the operations in order has the same book.
+    used. The client's copy of the book is known exactly: a client that applies the operations in order has the same
+    book.
     """
 
     def __init__(

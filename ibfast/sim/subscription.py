@@ -33,7 +33,7 @@ class Resumable(Protocol):
     """A stream of changes, of which a client must not miss one."""
 
     def resume(self, now_ns: int) -> None:
-        """Tell all that changes told before may have been missed."""
+        """Send the whole state anew: earlier changes may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class GatewaySubscription:
             finish()
 
     def set_silent(self, is_silent: bool, now_ns: int, *, under_way: int = 0) -> None:
-        """Drop messages from now on but the next `under_way`, or no longer; then first tell what was missed."""
+        """Drop messages from now on but the next `under_way`, or no longer; then first send what was missed."""
         was_silent, self.is_silent = self.is_silent, is_silent
         if is_silent and not was_silent:
             self._under_way = under_way
@@ -109,6 +109,6 @@ class GatewaySubscription:
             self.resume(now_ns)
 
     def resume(self, now_ns: int) -> None:
-        """Tell the state anew, if the stream has one."""
+        """Send the state anew, if the stream has one."""
         if self.holding is not None and isinstance(self.holding.stream, Resumable):
             self.holding.stream.resume(now_ns)

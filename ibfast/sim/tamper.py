@@ -1,6 +1,6 @@
 """What is done to a stream of frames on its way: where it breaks off, and what is corrupted.
 
-The rule of the file: bytes in, bytes out; no socket, no clock. Frames are told apart by their four-byte length alone.
+The rule of the file: bytes in, bytes out; no socket, no clock. Frames are found by their four-byte length alone.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Tamper:
         self._plan = _Plan(act, after_frames, after_bytes)
 
     def cancel(self) -> None:
-        """Drop the plan; garbage ends only with the connection, since nobody knows any more where frames begin."""
+        """Drop the plan; garbage ends only with the connection, since no frame's begin can be found any more."""
         self._plan = None
 
     def pass_on(self, data: bytes) -> tuple[bytes, Ending | None]:

@@ -39,7 +39,7 @@ _NO_CONSTANTS: Mapping[str, int] = {}
 
 
 def is_tick(message: object) -> TypeGuard[Tick]:
-    """Tell whether a message is one of the tick path."""
+    """Return whether a message is one of the tick path."""
     return type(message) in _CODECS
 
 

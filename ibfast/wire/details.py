@@ -160,7 +160,7 @@ def write_details(details: ContractDetails, server_version: int, is_bond: bool) 
 def details_from_protobuf(
     contract_values: Mapping[str, Any], details_values: Mapping[str, Any], is_bond: bool
 ) -> ContractDetails:
-    """Return the details that a protobuf message tells.
+    """Return the details in a protobuf message.
 
     Raises:
         DecodeError: a number that is sent as text is none.
@@ -198,7 +198,7 @@ def details_to_protobuf(details: ContractDetails, is_bond: bool) -> tuple[dict[s
 
 
 def _split_expiry(expiry: str, is_bond: bool, values: dict[str, Any], contract: dict[str, Any]) -> None:
-    # One field tells a date and, behind a blank or a hyphen, a time and for bonds a zone.
+    # One field holds a date and, behind a blank or a hyphen, a time and for bonds a zone.
     parts = expiry.split("-") if "-" in expiry else expiry.split()
     if is_bond:
         values.update(zip(("maturity", "last_trade_time", "time_zone_id"), parts, strict=False))

@@ -126,7 +126,7 @@ def contract_to_protobuf(contract: Contract) -> dict[str, Any]:
 
 
 def contract_from_protobuf(values: Mapping[str, Any]) -> Contract:
-    """Return the contract that a protobuf message tells."""
+    """Return the contract in a protobuf message."""
     hedge = values.get("deltaNeutralContract")
     return Contract(
         con_id=values.get("conId", 0),

@@ -1,4 +1,4 @@
-"""What a gateway tells a client, apart from the tick path: messages as values.
+"""What a gateway sends to a client, apart from the tick path: messages as values.
 
 The rule of the file: a message is a frozen dataclass; what has no class of its own becomes `Other` and keeps all its
 fields. Values are those that IB's own client shows, its defaults included; a number that it shows as unset is NaN.
@@ -60,7 +60,7 @@ class ManagedAccounts:
 
 @dataclass(frozen=True, slots=True)
 class ErrorMessage:
-    """An error, a warning or a notice, told apart by `code`; `req_id` is -1 if it is about no request."""
+    """An error, a warning or a notice, by `code`; `req_id` is -1 if it is about no request."""
 
     req_id: int
     code: int
@@ -99,7 +99,7 @@ class ContractData:
 
 @dataclass(frozen=True, slots=True)
 class ContractDataEnd:
-    """All contracts that match have been told."""
+    """All contracts that match have been sent."""
 
     req_id: int
 
@@ -132,7 +132,7 @@ class HeadTimestamp:
 class HistoricalData:
     """Bars, a HISTORICAL_BAR array.
 
-    Below server version 196 `start` and `end` are told here and no HistoricalDataEnd follows; from then on they are ""
+    Below server version 196 `start` and `end` are sent here and no HistoricalDataEnd follows; from then on they are ""
     here and the end is a message of its own.
     """
 
@@ -144,7 +144,7 @@ class HistoricalData:
 
 @dataclass(frozen=True, slots=True)
 class HistoricalDataEnd:
-    """All bars have been told."""
+    """All bars have been sent."""
 
     req_id: int
     start: str
@@ -153,7 +153,7 @@ class HistoricalDataEnd:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HistoricalTicks:
-    """Past ticks, an array of one of the HISTORICAL_TICK dtypes; `done` tells whether they were the last ones."""
+    """Past ticks, an array of one of the HISTORICAL_TICK dtypes; `done`: they were the last ones."""
 
     req_id: int
     ticks: Records
@@ -192,7 +192,7 @@ class MarketDataTypeMessage:
 
 @dataclass(frozen=True, slots=True)
 class TickReqParams:
-    """How to read the ticks of a subscription; only protobuf tells the precisions."""
+    """How to read the ticks of a subscription; only protobuf has the precisions."""
 
     req_id: int
     min_tick: float

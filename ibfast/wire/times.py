@@ -157,7 +157,7 @@ def seconds_to_ns(seconds: int) -> int:
 
 @lru_cache(maxsize=64)
 def zone_of(name: str) -> tzinfo:
-    """Return the zone that a name means, whoever wrote it: IB, TWS in its machine's words, or a user.
+    """Return the zone that a name means, as IB, TWS in its machine's words, or a user writes it.
 
     Known are IANA's names, abbreviations ("EST" is the clock of New York, in July too), descriptions ("Central European
     Standard Time"), and both together ("EST (Eastern Standard Time)").
@@ -169,7 +169,9 @@ def zone_of(name: str) -> tzinfo:
     described = _DESCRIBED_ZONE.fullmatch(name)
     if described is not None and name not in _ZONES:
         abbreviation, description = described.groups()
-        wanted = description if description in _ZONES else abbreviation  # the description of "CST" tells which is meant
+        wanted = (
+            description if description in _ZONES else abbreviation
+        )  # the description of "CST" decides which is meant
     else:
         wanted = name
     try:
@@ -183,7 +185,7 @@ def zone_of(name: str) -> tzinfo:
 
 
 def _has_database() -> bool:
-    """Tell whether there is a database at all: each has UTC."""
+    """Return whether there is a database at all: each has UTC."""
     try:
         ZoneInfo("UTC")
     except (KeyError, OSError):

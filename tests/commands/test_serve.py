@@ -306,7 +306,7 @@ def test_who_has_no_token_learns_little(tmp_path: Path) -> None:
         for arguments in (("desk",), ("watcher", "--metrics", "--subscriptions", "0"))
     )
     with served("--port", str(free_port()), *ANYWHERE, "--tokens", str(tokens)) as server:
-        assert "who has a token" in server.said["for"]
+        assert "clients with a token" in server.said["for"]
         assert "'Authorization': 'Bearer TOKEN'" in server.said["try"]
         assert server.get("metrics") == (401, "A valid token is needed.\n")
         assert server.get("metrics", token="x" * 43)[0] == 401
@@ -383,7 +383,7 @@ def test_the_end_of_its_terminal_is_its_end() -> None:
 
 def test_everybody_on_all_addresses_if_the_user_says_so() -> None:
     with served("--sim", "--listen", "0.0.0.0:0", "--anonymous") as server:
-        assert server.said["for"] == "everybody who can reach it, without a token"
+        assert server.said["for"] == "all clients that can reach it, without a token"
         assert server.said["stream"].startswith("ws://127.0.0.1:")
         server.until_healthy()
         assert "reasons" not in server.health()

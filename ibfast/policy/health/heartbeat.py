@@ -2,7 +2,7 @@
 
 The rule of the file: three clocks that prove different things are never mixed: bytes on the socket (the peer's machine
 lives), the round trip of reqCurrentTime (its server lives), and the silence of each stream against its own cadence (the
-data lives). Time counts only while somebody looks: after a blocked event loop everything gets one more chance.
+data lives). Time counts only while the event loop runs: after a block everything gets one more chance.
 
 No I/O, no clock, no asyncio.
 """
@@ -103,7 +103,7 @@ class HeartbeatMonitor:
         self._waiting_from_s: float | None = None
         self._unanswered = 0
         self._promptness = Promptness()
-        self._is_single = True  # one probe is out, and nobody was late: its answer gives a round trip
+        self._is_single = True  # one probe is out, and the loop was not blocked: its answer gives a round trip
         self._rtts: deque[float] = deque(maxlen=RTT_WINDOW)
         self._rtt_count = 0
 
@@ -125,7 +125,7 @@ class HeartbeatMonitor:
         self._waiting_from_s = None
 
     def bytes_received(self, now_s: float) -> None:
-        """Note that bytes came, of whatever kind."""
+        """Note that bytes came."""
         self._heard_s = self._time(now_s)
 
     def probe_due(self, now_s: float) -> bool:

@@ -69,7 +69,7 @@ class Promptness:
             self._usual.append(rtt_s)
 
     def is_prompt_time(self, time_s: float, now_s: float) -> bool:
-        """Tell whether the gateway's own time came promptly; for an answer whose question is not known.
+        """Return whether the gateway's own time came promptly; for an answer whose question is not known.
 
         Its age is compared with the ages of the last 30 s, or with the newest age if that is older.
         """
@@ -92,7 +92,7 @@ class Promptness:
             self._prompt_s = now_s
 
     def is_slow(self, now_s: float) -> bool:
-        """Tell whether answers or data come late."""
+        """Return whether answers or data come late."""
         is_recent = now_s - self._late_at_s < MEMORY_S
         is_data_late = self._late_at_s > self._prompt_s and self._late_at_s - self._prompt_s >= PATIENCE_S
         return self._is_answer_late or (is_recent and is_data_late)

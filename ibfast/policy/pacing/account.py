@@ -29,7 +29,7 @@ class AccountLimits:
 
     Args:
         config: what the account may have, and whether its limits are enforced; else all is counted and nothing waits.
-        settle_s: how long the gateway may take to hear of a cancel, or of the end of a connection; may be set later.
+        settle_s: how long a cancel, or the end of a connection, may take to reach the gateway; may be set later.
 
     Attributes:
         ledger: what counts against the limits.
@@ -56,7 +56,7 @@ class AccountLimits:
         Args:
             source: where it is known from.
             sent: requests, and when they were sent, on the clock of `now_s`; after it, as a clock that was set back
-                says, is now: nobody waits for longer than a window.
+                says, is now: no request waits for longer than a window.
             now_s: the time.
         """
         if source in self._restored:

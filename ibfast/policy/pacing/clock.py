@@ -1,4 +1,4 @@
-"""The question for the gateway's clock: one at a time, shared by all who ask.
+"""The question for the gateway's clock: one at a time, shared by all callers.
 
 The rule of the file: `now_s` is a parameter, and nothing is sent here. The gateway answers once a second on each
 connection and drops every other question, without an error. Answers look alike and come in the order of the questions.
@@ -29,7 +29,7 @@ REPEAT_S = 5.0
 class ClockQuestion:
     """When the clock of one connection's gateway is asked, and which question an answer belongs to.
 
-    Everybody who asks is answered by the next answer that comes. The question is repeated until there is one.
+    The next answer answers all callers. The question is repeated until there is an answer.
     """
 
     def __init__(self) -> None:
@@ -40,16 +40,16 @@ class ClockQuestion:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody waits for an answer."""
+        """Whether a caller waits for an answer."""
         return self._wanted is not None
 
     def want(self, request: ClockRequest) -> None:
-        """Note that somebody waits for an answer; the form of the question is that of the first who does."""
+        """Note that a caller waits for an answer; the first caller decides the form of the question."""
         if self._wanted is None:
             self._wanted = request
 
     def next_s(self) -> float:
-        """Return when the question is to be sent; infinite if nobody waits, or if it is queued."""
+        """Return when the question is to be sent; infinite if no caller waits, or if it is queued."""
         if self._wanted is None or self._is_queued:
             return math.inf
         if self._unanswered:
@@ -71,7 +71,7 @@ class ClockQuestion:
         self._unanswered.append(ticket)
 
     def answered(self, now_s: float) -> Ticket | None:
-        """Note an answer: nobody waits any more.
+        """Note an answer: no caller waits any more.
 
         A question that was out at an earlier answer, and was not answered within `REPEAT_S` of it, was dropped.
 

@@ -22,7 +22,7 @@ HISTORICAL_PAUSE_S = 60.0
 SLOW_DOWN_PERCENT = 80
 """What is left of the request rate after an error 100, whose third in a session ends it."""
 
-_TOLD_MOST = re.compile(r"max=(\d+)")
+_NAMED_MOST = re.compile(r"max=(\d+)")
 
 
 class Reaction(Enum):
@@ -95,9 +95,9 @@ def teach(lesson: Lesson, ledger: Ledger, now_s: float, own: Charges, *, is_open
 
 def _slow_down(name: str, ledger: Ledger, now_s: float, message: str) -> None:
     limit = ledger.limit(name, now_s)
-    told = _TOLD_MOST.search(message)
-    if told is not None and int(told[1]) < limit:
-        ledger.cap(name, max(1, int(told[1])), now_s)
+    named = _NAMED_MOST.search(message)
+    if named is not None and int(named[1]) < limit:
+        ledger.cap(name, max(1, int(named[1])), now_s)
     elif not ledger.is_held(name, now_s):  # else it is an error more of the same burst
         ledger.lower(name, max(1, limit * SLOW_DOWN_PERCENT // 100), now_s)
     ledger.hold(name, now_s + RULES[name].span_s)

@@ -185,7 +185,7 @@ class Ledger:
         return max(0, self.limit(name, now_s) - self.used(name, now_s) + besides)
 
     def is_held(self, name: str, now_s: float) -> bool:
-        """Tell whether there is no room until some time, whatever has been counted."""
+        """Return whether there is no room until some time, whatever has been counted."""
         return now_s < self._counts.get((name, EVERYTHING), _NOTHING).held_until_s
 
     def set_limit(self, name: str, limit: int) -> None:

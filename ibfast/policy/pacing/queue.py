@@ -188,7 +188,7 @@ class Queue:
         self._parked: dict[Meter, _Heap[Line, Order]] = {}
         self._parked_at: dict[Line, Meter] = {}
         # When to look at a meter again. Meters of AT_ONCE are looked at every time besides: what was open is given back
-        # to the account, and nobody tells.
+        # to the account, and no message says so.
         self._alarms: _Heap[Meter, float] = _Heap()
         self._deadlines: _Heap[Ticket, float] = _Heap()
 

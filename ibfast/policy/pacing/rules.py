@@ -142,7 +142,7 @@ def _takes_line(request: Request) -> bool:
 
 
 def _is_rationed(request: Request) -> bool:
-    """Tell whether it is a historical request other than for bars of more than 30 s."""
+    """Return whether it is a historical request other than for bars of more than 30 s."""
     if isinstance(request, requests.HistoricalBars):
         length, _, unit = request.bar_size.partition(" ")
         return unit.startswith("sec") and length.isdecimal() and int(length) <= _LONGEST_SMALL_BAR_S

@@ -1,6 +1,6 @@
 """Reconnection: when one link to a gateway is to be tried again, and when only a human can help.
 
-The rule of the file: it is told what became of an attempt and answers when the next one is due; it connects nothing,
+The rule of the file: it receives the outcome of an attempt and returns when the next one is due; it connects nothing,
 and the times are parameters. It knows a calendar of planned outages, but neither sockets nor what the link carries.
 
 No I/O, no clock, no asyncio.
@@ -50,7 +50,7 @@ class Reconnection:
     """The state of one link, and when to try again.
 
     The owner calls `attempt` before it connects, then `connected` or `failed`, and `lost` when a link breaks. Only one
-    attempt is under way at a time. `next_attempt_s` tells how long to wait.
+    attempt is under way at a time. `next_attempt_s` returns how long to wait.
 
     Delays grow exponentially with full jitter: uniform in 0 to min(max_delay_s, delay_s * 2**attempts) (AWS
     Architecture Blog, "Exponential Backoff And Jitter"), at least 50 ms. `attempts` starts anew only after the link has
@@ -144,7 +144,7 @@ class Reconnection:
             wall_s: epoch seconds, for the calendar.
 
         Returns:
-            Whether to tell a human, as of `failed`.
+            Whether to alarm a human, as of `failed`.
         """
         if self.state is not LinkState.CONNECTED:
             return False
@@ -161,13 +161,13 @@ class Reconnection:
         Args:
             now_s: seconds of the monotonic clock.
             wall_s: epoch seconds, for the calendar.
-            needs_login: it looks as if nobody were logged in: TCP opens, and the gateway says nothing.
+            needs_login: TCP opens and the gateway sends nothing, as if no user were logged in.
             fatal: no retry can cure it, a refused authentication say: give up at once.
             is_local: this machine could not even try, for want of descriptors say. It counts for nothing, and the next
                 attempt comes as soon as after a first failure.
 
         Returns:
-            Whether to tell a human that nothing goes on without one: true once per outage, when the state becomes
+            Whether to alarm a human, who alone can help: true once per outage, when the state becomes
             NEEDS_LOGIN or GAVE_UP.
         """
         if self.state is not LinkState.CONNECTING:
@@ -184,7 +184,7 @@ class Reconnection:
         return self._wait(now_s, wall_s, failures=1)
 
     def _wait(self, now_s: float, wall_s: float, *, failures: int) -> bool:
-        """Decide what kind of outage this is; return whether a human is to be told."""
+        """Decide what kind of outage this is; return whether to alarm a human."""
         known = self._needs_login
         window = self._calendar.window_at(wall_s)
         if window is not None:
