@@ -35,7 +35,7 @@ connection, nor, once until its next data, against a stream."""
 
 
 class LinkHealth(StrEnum):
-    """What is known about the connection."""
+    """The state of the connection, as bytes and probes show it."""
 
     ALIVE = "alive"
     SLOW = "slow"
@@ -145,7 +145,7 @@ class HeartbeatMonitor:
 
         Args:
             now_s: monotonic time.
-            time_s: what it said, UTC seconds.
+            time_s: the gateway's time, UTC seconds.
 
         Returns:
             The round trip in seconds; None if it is not known, because two probes were out (their answers look alike)
@@ -182,7 +182,7 @@ class HeartbeatMonitor:
             self._promptness.dated(source, time_s, now_s)
 
     def _is_late_look(self) -> bool:
-        """Whether the event loop was blocked until now, so that what comes has waited here and not on its way."""
+        """Whether the event loop was blocked until now, so that messages have waited here and not on their way."""
         return self._now_s - self._looked_s > CHECK_S
 
     @property
@@ -234,8 +234,8 @@ class HeartbeatMonitor:
     def watch(self, key: Hashable, hours: TradingHours | None = None, expected_s: float | None = None) -> None:
         """Watch a stream; its silence counts from the next `check` on. It is QUIET until its first data.
 
-        For a key that is watched already this is another request for the same stream: its counts begin at 0 again, what
-        was learned of it stays.
+        For a key that is watched already this is another request for the same stream: its counts begin at 0 again, and
+        the learned cadence stays.
 
         Args:
             key: the caller's name of the stream.
@@ -288,7 +288,7 @@ class HeartbeatMonitor:
             wall_s: UTC seconds, for the trading hours.
 
         Returns:
-            The streams whose state is not what the last `check` said.
+            The streams whose state has changed since the last `check`.
         """
         now_s = self._observe(now_s)
         changes = []

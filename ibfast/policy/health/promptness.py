@@ -1,4 +1,4 @@
-"""Whether what arrives is prompt or late: by the round trips of questions, and by the times that messages carry.
+"""Whether messages arrive promptly or late: by the round trips of questions, and by the times that messages carry.
 
 The rule of the file: a late message proves little, a prompt one that its way is fast. Clocks of other machines differ
 by an unknown offset, so the age of a message is compared with the least age that its source has shown. The gateway's

@@ -17,7 +17,7 @@ from ibfast.policy.health.hours import TradingHours
 __all__ = ["Cadence", "StreamState", "StreamWatch"]
 
 PRIOR_S = 5.0
-"""The cadence of a stream of which nothing is known yet: the snapshot that opens a stream says nothing about it."""
+"""The cadence of a new stream; its opening snapshot does not count."""
 PRIOR_WEIGHT_S = 1.0
 """As much data as the prior stands for: a fast stream is known within seconds."""
 MEAN_WEIGHT, TAIL_WEIGHT = 1 / 20, 1 / 50
@@ -32,14 +32,14 @@ UNKNOWN_HOURS_FACTOR = 4.0
 
 
 class StreamState(StrEnum):
-    """What the silence of a stream says about it, from good to bad."""
+    """The state of a stream, judged by its silence; from good to bad."""
 
     LIVE = "live"
     """Data comes as it usually does."""
     QUIET = "quiet"
     """Longer than usual without data, or no data yet: nothing needs to be done."""
     STALE = "stale"
-    """Much longer than usual without data, and the market is, or may be, open: what is shown may be old."""
+    """Much longer than usual without data, and the market is, or may be, open: the last values may be old."""
     DEAD = "dead"
     """So long without data that the stream should be renewed."""
 
@@ -67,7 +67,7 @@ def first_verdict(limits: HeartbeatConfig, silence_s: float, expected_s: float) 
 
 
 class Cadence:
-    """How long a stream is silent between messages, learned from what comes.
+    """How long a stream is silent between messages, learned from its data.
 
     Attributes:
         mean_s: the time from message to message, an average over looks that found something, at first over all of them,
@@ -135,7 +135,7 @@ class StreamWatch:
         return self._cadence.gap_s
 
     def renew(self, now_s: float, hours: TradingHours | None, expected_s: float | None) -> None:
-        """Begin anew, as another request for the same stream: what was learned stays."""
+        """Begin anew, as another request for the same stream; the learned cadence stays."""
         if self.state is StreamState.DEAD:
             self._cadence.learn_renewal(now_s - self._silent_from_s)
         self.hours = hours or self.hours

@@ -1,6 +1,6 @@
 """The limits that all connections of an account share.
 
-The rule of the file: it says which connections count against the limits, and keeps what they have in common. When a
+The rule of the file: it knows which connections count against the limits, and keeps what they share. When a
 request may be sent is decided in `pacing`.
 
 No I/O, no clock, no asyncio.
@@ -21,19 +21,19 @@ __all__ = ["AccountLimits"]
 
 
 class AccountLimits:
-    """What one account may have at once and ask for in a time, over all its connections.
+    """The limits of one account, over all its connections: at once, and within windows of time.
 
     Requests of all its connections wait in one queue, by precedence, priority and age. Between two connections nothing
     keeps the order of a cancel and the request that takes its place. So where several connections share the limits, a
     cancelled request counts for `settle_s` longer.
 
     Args:
-        config: what the account may have, and whether its limits are enforced; else all is counted and nothing waits.
+        config: the limits, and whether they are enforced; otherwise requests are counted and none waits.
         settle_s: how long a cancel, or the end of a connection, may take to reach the gateway; may be set later.
 
     Attributes:
-        ledger: what counts against the limits.
-        queue: what waits, of all connections; `numbers` gives each ticket its age.
+        ledger: the counts against the limits.
+        queue: the waiting tickets of all connections; `numbers` gives each ticket its age.
         open: tickets that were sent and hold a slot.
     """
 
@@ -49,9 +49,9 @@ class AccountLimits:
             self.ledger.set_limit("tick_by_tick", config.tick_by_tick)
 
     def restore(self, source: Hashable, sent: Iterable[tuple[Request, float]], now_s: float) -> None:
-        """Count what was sent for the account before, within the windows that it is still in.
+        """Count requests that were sent for the account before, as far as they are still within a window.
 
-        What was open then is open no more. A source counts once, since every connection that shares this may know it.
+        None of them is open any more. A source counts once, since several connections may know it.
 
         Args:
             source: where it is known from.

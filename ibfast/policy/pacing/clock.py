@@ -27,7 +27,7 @@ REPEAT_S = 5.0
 
 
 class ClockQuestion:
-    """When the clock of one connection's gateway is asked, and which question an answer belongs to.
+    """When one connection's gateway is asked for its time, and which question an answer belongs to.
 
     The next answer answers all callers. The question is repeated until there is an answer.
     """

@@ -1,6 +1,6 @@
-"""What has been counted against limits, exactly.
+"""Counts against limits, exact ones.
 
-The rule of the file: sums of weights and times; which request counts for what is said by `policy.pacing.rules`. Windows
+The rule of the file: sums of weights and times; `policy.pacing.rules` says which request counts in which meter. Windows
 slide: every weight ends a fixed time after it was counted. No token or leaky bucket stands in for a window, since
 those let through bursts that break it; where a rule spreads its requests, the burst is bounded besides.
 `now_s` never decreases.
@@ -126,7 +126,7 @@ class _Spread:
 
 
 class Ledger:
-    """What counts against the rules of one scope.
+    """The counts against the rules of one scope.
 
     Args:
         rules: of this scope.
@@ -163,7 +163,7 @@ class Ledger:
                 self._ends[rule.name].append((ends_s, meter))
 
     def give_back(self, owed: Charges, at_s: float | None = None) -> None:
-        """Take back the weights of what was open, now or at a time that is no earlier than those given before."""
+        """Subtract the weights of open requests, now or at a time that is no earlier than those given before."""
         for meter, weight in owed:
             if self._rules[meter[0]].window_s is None:
                 self._counts[meter].give_back(weight, at_s)
@@ -179,7 +179,7 @@ class Ledger:
         return self._limits[name].at(now_s)
 
     def free(self, name: str, now_s: float, besides: int = 0) -> int:
-        """Return the room under a rule without keys, of which so much that is used does not count."""
+        """Return the room under a rule without keys, where `besides` of the used weights does not count."""
         if self.is_held(name, now_s):
             return 0
         return max(0, self.limit(name, now_s) - self.used(name, now_s) + besides)
@@ -207,7 +207,7 @@ class Ledger:
         count.held_until_s = max(count.held_until_s, until_s)
 
     def clear(self) -> None:
-        """Forget what was counted; what was learned stays."""
+        """Forget all counts; learned limits stay."""
         self._counts.clear()
         self._spreads = {name: _Spread() for name in self._spreads}
         for ends in self._ends.values():

@@ -37,7 +37,7 @@ _R = TypeVar("_R", float, Order)
 
 
 class TicketState(Enum):
-    """What has become of a request."""
+    """The state of a request."""
 
     QUEUED = "queued"
     SENT = "sent"
@@ -62,14 +62,14 @@ class Ticket:
 
     Attributes:
         sender: the connection that is to send it.
-        request: what is asked.
+        request: to be sent.
         precedence: its place in the order of service.
         number: counts up with every submission.
-        owed: what it counts for.
+        owed: the meters that it counts in, with its weights.
         submitted_s, deadline_s, sent_s: on the caller's clock; `sent_s` is NaN until it is sent.
         sent_number: counts up with every ticket that is sent; 0 until then.
         priority: within the precedence; higher goes first.
-        state: what has become of it.
+        state: see TicketState.
         sharers: how many callers wait for this one answer.
     """
 
@@ -88,7 +88,7 @@ class Ticket:
 
     @property
     def order(self) -> Order:
-        """Where it stands; less comes first."""
+        """Its rank; the least comes first."""
         return self.precedence, -self.priority, self.number
 
 
@@ -154,7 +154,7 @@ Line: TypeAlias = tuple[Sender, Charges]
 
 @dataclass(slots=True)
 class _Side:
-    """What waits of one connection.
+    """The waiting tickets of one connection.
 
     Attributes:
         gate: counts for its request rate.

@@ -38,7 +38,7 @@ not hold the breaker half open for good."""
 
 
 class BreakerState(Enum):
-    """What a breaker does with calls."""
+    """Whether a breaker permits calls."""
 
     CLOSED = "closed"
     """Every call is permitted; outcomes are counted."""
@@ -69,7 +69,7 @@ class BreakerTransition:
 
 @dataclass(frozen=True, slots=True)
 class BreakerMetrics:
-    """What a breaker has seen.
+    """The counts of a breaker.
 
     Attributes:
         calls, failures: outcomes in the window (half open: of the probes).
@@ -174,7 +174,7 @@ class CircuitBreaker:
         self._settle(permit, now_s, failed=True)
 
     def cancel(self, permit: Permit, now_s: float) -> None:
-        """Report that the call was not made, or that its outcome says nothing."""
+        """Report that the call was not made, or that its outcome proves nothing."""
         with self._at(now_s):
             permit.settled = True
             if permit in self._probing:

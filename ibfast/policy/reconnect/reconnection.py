@@ -1,7 +1,7 @@
 """Reconnection: when one link to a gateway is to be tried again, and when only a human can help.
 
 The rule of the file: it receives the outcome of an attempt and returns when the next one is due; it connects nothing,
-and the times are parameters. It knows a calendar of planned outages, but neither sockets nor what the link carries.
+and the times are parameters. It knows a calendar of planned outages, but neither sockets nor messages.
 
 No I/O, no clock, no asyncio.
 """
@@ -28,7 +28,7 @@ LOGIN_HINTS = 3
 
 
 class LinkState(Enum):
-    """What becomes of a link."""
+    """The state of a link."""
 
     IDLE = "idle"
     """No link is wanted."""
@@ -60,7 +60,7 @@ class Reconnection:
     human is needed when the gateway has refused right through a window of kind LOGIN, or when three failures in a row
     outside of windows came with `needs_login`. This lasts until the link is up, polled every `login_poll_s`.
 
-    What is reported out of turn (a link lost twice, an attempt that ends after `stop`) changes nothing.
+    A report out of turn (a link lost twice, an attempt that ends after `stop`) changes nothing.
 
     Args:
         config: delays, pauses and attempts. A connection that was lost before it was stable is a failure, too; planned
@@ -95,7 +95,7 @@ class Reconnection:
         self._settle()
 
     def _settle(self) -> None:
-        """Forget what was learned about the outage."""
+        """Forget the outage."""
         self._excused = False
         self._hints = 0
         self._login_lapsed = False
@@ -124,7 +124,7 @@ class Reconnection:
         return True
 
     def connected(self, now_s: float) -> bool:
-        """Report that the attempt has succeeded: the session has started, not only the socket.
+        """Report that the attempt has succeeded: the session has started, not only TCP.
 
         Returns:
             False: hang up, `stop` was called in the meantime.
@@ -163,7 +163,7 @@ class Reconnection:
             wall_s: epoch seconds, for the calendar.
             needs_login: TCP opens and the gateway sends nothing, as if no user were logged in.
             fatal: no retry can cure it, a refused authentication say: give up at once.
-            is_local: this machine could not even try, for want of descriptors say. It counts for nothing, and the next
+            is_local: this machine could not try, for want of descriptors say. It counts for nothing, and the next
                 attempt comes as soon as after a first failure.
 
         Returns:
