@@ -35,7 +35,7 @@ from ibfast.fanout.server import FanoutServer
 from ibfast.feed.feed import Feed
 from ibfast.feed.ring import Reader
 from ibfast.records import NS_PER_S, Kind
-from ibfast.wire.ids import MarketDataType
+from ibfast.wire.ids import MarketDataType, ServerVersion
 
 __all__ = ["DemoOptions", "demo"]
 
@@ -60,7 +60,7 @@ class DemoOptions:
     client_id: int = 17
     symbols: tuple[str, ...] = ()
     rate: float = 20_000.0
-    server_version: int = 226
+    server_version: int = ServerVersion.MAX
     seed: int = 1
     ticks: Path | None = None
     speed: float = 1.0

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ibfast.errors import ConfigError
+from ibfast.wire.ids import ServerVersion
 
 __all__ = ["HOST", "EmbeddedGateway", "Simulation", "embedded_gateway"]
 
@@ -41,7 +42,7 @@ class Simulation:
     Attributes:
         rate: market events a second.
         symbols: so many synthetic stocks besides the built-in ones.
-        server_version: 157 to 226.
+        server_version: see ServerVersion.
         seed: of the market.
         ticks: a file of ticks to be played instead.
         speed: of that: 1 as recorded, 0 as fast as it is read.
@@ -50,7 +51,7 @@ class Simulation:
 
     rate: float = 500.0
     symbols: int = 0
-    server_version: int = 226
+    server_version: int = ServerVersion.MAX
     seed: int = 1
     ticks: Path | None = None
     speed: float = 1.0
@@ -58,7 +59,7 @@ class Simulation:
 
     def arguments(self) -> list[str]:
         """Return the command's arguments."""
-        arguments = ["--server-version", str(self.server_version), "--seed", str(self.seed)]
+        arguments = ["--server-version", f"{self.server_version:d}", "--seed", str(self.seed)]
         arguments += ["--no-pacing"] if self.lines is None else ["--lines", str(self.lines)]
         if self.ticks is not None:
             return [*arguments, "--ticks", str(self.ticks), "--speed", str(self.speed)]

@@ -1,7 +1,7 @@
 """Where settings come from: a TOML file, the environment, arguments; later ones win, field by field.
 
-The rule of the file: an unknown name is refused, never skipped, and an error says where the wrong value stood. A value
-that another one overrides is not looked at. A file with a secret in it is refused if others may read it. The module
+The rule of the file: an unknown name is refused, never skipped, and an error names the origin of the wrong value. A
+value that another one overrides is not checked. A file with a secret in it is refused if others may read it. The module
 knows dataclasses, their annotations and which fields are marked as secrets (`SECRET`), but no setting.
 """
 
@@ -37,7 +37,7 @@ TOP = ""
 
 SERVICE_VARIABLE = re.compile(r"\w+_(SERVICE_(HOST|PORT(_\w+)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
-"""What Kubernetes puts into the environment of every pod for a Service: for one called ibfast, IBFAST_SERVICE_HOST,
+"""Variables that Kubernetes sets in every pod for a Service: for one called ibfast, IBFAST_SERVICE_HOST,
 IBFAST_PORT_7497_TCP_ADDR, … by their names, and IBFAST_PORT=tcp://10.0.0.1:7497 by name and value. Source: Kubernetes,
 "Service: environment variables"."""
 
@@ -47,7 +47,7 @@ TOML_NAMES: Mapping[type, str] = {
     str: "a text", bool: "a flag", int: "a whole number", float: "a number", list: "an array", dict: "a table",
     datetime: "a time", date: "a date", time: "a time",
 }  # fmt: skip
-"""What a value in a file is called."""
+"""The words for types of values in a file."""
 
 TOML_REMEDIES: Mapping[type, str] = {
     str: "a text in quotes", bool: "true or false", int: "a whole number", float: "a number",
@@ -55,7 +55,7 @@ TOML_REMEDIES: Mapping[type, str] = {
 TOML_ARRAY_REMEDIES: Mapping[type, str] = {
     str: 'an array of texts, such as ["a", "b"]', int: "an array of whole numbers, such as [1, 2]",
 }  # fmt: skip
-"""What to give in a file, by the type of the field or of its items."""
+"""The remedy in a file, by the type of the field or of its items."""
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ T = TypeVar("T")
 def load_settings(
     cls: type[T], path: str | Path | None, environ: Mapping[str, str] | None, arguments: Mapping[str, Any]
 ) -> T:
-    """Make settings of what a file, the environment and arguments say, each over the one before.
+    """Make settings of a file, the environment and arguments, each over the one before.
 
     Args:
         cls: a dataclass; fields that are dataclasses themselves are sections, which are tables in TOML.
@@ -125,7 +125,7 @@ def _own_annotations(cls: type) -> Mapping[str, Any]:
 
 
 class _Given:
-    """What was given so far, and where it stood. The first value of a field stays."""
+    """The values so far, and their origins. The first value of a field stays."""
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
@@ -167,7 +167,7 @@ class _Given:
         return f"did you mean {near!r}?" if near else f"there are {', '.join(own)}"
 
     def put_section(self, name: str, value: Any, origin: str) -> None:
-        """Take a section: its settings by name, or as a whole."""
+        """Record a section: its settings by name, or as a whole."""
         if isinstance(value, self.sections[name]):
             self.values[TOP][name] = value
         elif isinstance(value, Mapping):
@@ -180,7 +180,7 @@ class _Given:
             raise ConfigError(f"{name} is a section ({origin}): give its settings by their names")
 
     def arguments(self) -> dict[str, Any]:
-        """Return what the class is to be called with."""
+        """Return the arguments for the class."""
         made: dict[str, Any] = {
             name: self.make(self.sections[name], values) for name, values in self.values.items() if name != TOP
         }

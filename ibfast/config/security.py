@@ -8,9 +8,8 @@ No I/O, no clock, no asyncio.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeGuard
 
-from ibfast.config.checks import is_number, require, require_seconds, require_whole
+from ibfast.config.checks import is_number, is_text, require, require_flag, require_seconds, require_whole
 from ibfast.config.origins import Origins
 from ibfast.errors import ConfigError
 
@@ -28,23 +27,23 @@ class SecurityConfig:
         tokens_file: TOML file of static tokens, as `ibfast token` writes it; only its owner may read it.
         jwt_secret_file: file of the secret that signs JWTs by HS256, 32 bytes at least; only its owner may read it.
         jwt_public_key_file: PEM file of the Ed25519 key that verifies JWTs signed by EdDSA; instead of a secret.
-        audience, issuer: what a JWT must say of itself.
-        leeway_s: how far the clock that a JWT was made by may differ from this one.
+        audience, issuer: the claims that a JWT must have.
+        leeway_s: how far the clock of the maker of JWTs may differ from this one.
         allow_anonymous: serve every client that can reach the server, without a token, also from other machines.
         origins: web pages that may connect: "https://desk.example.com", "http://localhost:*" for any port, "*" for
             all, "null" for pages from files.
         certificate_file, key_file: PEM files of the server's TLS certificate with its chain, and of the private key.
         max_connections: connections at once, in all; the server raises the process's limit of descriptors for them, and
             serves fewer, with a warning, where the system forbids that.
-        max_per_address: from one address; those of this machine count in all alone. Behind a reverse proxy on this
-            machine all clients have its address: have the proxy count them.
-        max_subscriptions: of one connection.
-        max_new_instruments: which nobody has at that time, of one token in an hour; all anonymous clients are one. Each
-            takes a row of the feed's table (`max_instruments`) for an hour at least.
+        max_per_address: connections from one address, but not of this machine. Behind a reverse proxy on this machine
+            all clients have its address: have the proxy count them.
+        max_subscriptions: subscriptions of one connection.
+        max_new_instruments: instruments that no other client has, of one token in an hour; all anonymous clients are
+            one. Each takes a row of the feed's table (`max_instruments`) for an hour at least.
         max_lines: market-data lines, books and others at IB, of one token at once over all of its connections.
-        max_message_bytes: of a message from a client; a session ends when more of what it has sent too fast waits.
+        max_message_bytes: length of a message from a client; a session also ends when more than this waits of it.
         max_control_per_s: frames from one client in a second; each KiB of data, and of its answer, counts as one more.
-        handshake_timeout_s: for TLS and a client's request to connect together.
+        handshake_timeout_s: time limit for TLS and the HTTP upgrade together.
     """
 
     tokens_file: str | None = None
@@ -69,15 +68,14 @@ class SecurityConfig:
     def __post_init__(self) -> None:
         for name in ("tokens_file", "jwt_secret_file", "jwt_public_key_file", "certificate_file", "key_file"):
             value = getattr(self, name)
-            valid = value is None or (_is_text(value) and "\0" not in value)
+            valid = value is None or (is_text(value) and "\0" not in value)
             require(valid, f"security.{name}", value, "give the path of a file")
         for name in ("audience", "issuer"):
             value = getattr(self, name)
-            require(_is_text(value), f"security.{name}", value, "give what the tokens say")
+            require(is_text(value), f"security.{name}", value, "give what the tokens say")
         valid = is_number(self.leeway_s) and 0 <= self.leeway_s <= MAX_LEEWAY_S
         require(valid, "security.leeway_s", self.leeway_s, f"give seconds, 0 to {MAX_LEEWAY_S}")
-        flag = self.allow_anonymous
-        require(isinstance(flag, bool), "security.allow_anonymous", flag, "give true or false")
+        require_flag("security.allow_anonymous", self.allow_anonymous)
         require(isinstance(self.origins, tuple), "security.origins", self.origins, "give a list of origins")
         Origins(self.origins)
         self._require_caps()
@@ -119,7 +117,3 @@ class SecurityConfig:
     def has_tls(self) -> bool:
         """Whether the server speaks TLS."""
         return self.certificate_file is not None
-
-
-def _is_text(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and value != ""
