@@ -11,7 +11,7 @@ import pytest
 
 from ibfast.fanout.server import MOST_REFUSED
 from ibfast.fanout.sockets.descriptors import OTHERS
-from tests.commands.test_serve import ANYWHERE, IBFAST, served
+from tests.support.served import ANYWHERE, IBFAST, served
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no such limit")
 
@@ -62,7 +62,7 @@ def test_no_connection_at_all_is_a_mistake() -> None:
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="the system does not tell of limits")
 def test_the_command_raises_it(monkeypatch: pytest.MonkeyPatch) -> None:
     limited = ["/bin/sh", "-c", 'ulimit -Sn 256 && exec "$@"', "sh", *IBFAST]
-    monkeypatch.setattr("tests.commands.test_serve.IBFAST", limited)
+    monkeypatch.setattr("tests.support.served.IBFAST", limited)
     with served("--sim", *ANYWHERE, environ={"IBFAST_SECURITY_MAX_CONNECTIONS": "300"}) as server:
         limits = Path(f"/proc/{server.process.pid}/limits").read_text()
         (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
