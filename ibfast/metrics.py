@@ -26,7 +26,7 @@ EXPOSED = range(4, 41)  # from 16 ns, half a message's decoding, to 1100 s, more
 VALID_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 Reading: TypeAlias = float | Mapping[str, float] | Mapping[tuple[str, ...], float]
-"""What a watched callable returns: a number, or numbers by the values of its labels."""
+"""The result of a watched callable: a number, or numbers by the values of its labels."""
 
 
 class Histogram:

@@ -1,4 +1,4 @@
-"""What every layer knows of records: families, kinds, gaps, units of time, absent numbers, the dtypes of history.
+"""The vocabulary of records: families, kinds, gaps, units of time, absent numbers, the dtypes of history.
 
 Times are int64 nanoseconds UTC; absent numbers are NaN. Every field of every row is aligned, as polars and C want it.
 
@@ -55,7 +55,7 @@ UNSET_DOUBLE = sys.float_info.max
 
 
 class Kind(IntEnum):
-    """What a record is: the `kind` field of every ring's rows."""
+    """The kinds of records: the `kind` field of every ring's rows."""
 
     PRICE = 1
     SIZE = 2
@@ -81,7 +81,7 @@ class Kind(IntEnum):
 
 
 class Scope(IntEnum):
-    """Fault domains, each within the next: the smallest one that is broken is where to react."""
+    """Fault domains, each within the next; the reaction to a fault is that of the smallest broken one."""
 
     SUBSCRIPTION = 1
     FARM = 2

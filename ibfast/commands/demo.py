@@ -52,7 +52,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line says; `port` None is the embedded gateway."""
+    """The options of the command line; `port` None is the embedded gateway."""
 
     seconds: float = 10.0
     host: str = "127.0.0.1"

@@ -37,7 +37,7 @@ sys.exit(main())
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What the gateway is to play.
+    """The options of the gateway's market.
 
     Attributes:
         rate: market events a second.

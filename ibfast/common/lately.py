@@ -1,6 +1,6 @@
-"""What was used lately, within a bound.
+"""The values that were used lately, within a bound.
 
-The rule of the file: the weight of all that is kept never exceeds the bound; what has not been used for longest goes.
+The rule of the file: the weight of all values never exceeds the bound; the longest unused value is dropped first.
 
 No I/O, no clock, no asyncio.
 """
@@ -22,10 +22,10 @@ V = TypeVar("V")
 
 
 class Lately(Generic[K, V]):
-    """A mapping that forgets what was not used for longest.
+    """A mapping that drops the value that was not used for longest.
 
     Args:
-        most: the weight of all that is kept, in bytes: of keys and values, by `weight_of`.
+        most: the most weight of keys and values, in bytes, by `weight_of`.
     """
 
     def __init__(self, most: int) -> None:
@@ -45,7 +45,7 @@ class Lately(Generic[K, V]):
         return found[0]
 
     def __setitem__(self, key: K, value: V) -> None:
-        """Keep a value; one that is heavier than all may be is not kept."""
+        """Keep a value, unless it alone is heavier than the bound."""
         weight = ENTRY_WEIGHT + weight_of(key) + weight_of(value)
         self.weight -= self._kept.pop(key, (None, 0))[1]
         if weight > self._most:

@@ -13,7 +13,7 @@ MOST, SPAN_S = 100, 10.0
 
 
 class LogRate:
-    """Admits so many of each kind in a span, and counts the others.
+    """Admits a number of events of each kind in a span, and counts the others.
 
     Args:
         most: of one kind in a span.

@@ -16,7 +16,7 @@ __all__ = ["wire_logger"]
 
 
 class _WireLogger(logging.LoggerAdapter[logging.Logger]):
-    """Says that details are not wanted, which the library asks for; all else is as the program has set it."""
+    """Reports that details are not wanted, which the library checks; other levels are as the program has set them."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (the name is that of `logging`)
         return level >= logging.INFO and super().isEnabledFor(level)
@@ -35,7 +35,7 @@ def wire_logger(name: str) -> logging.LoggerAdapter[Any]:
 
 
 class _WireFilter(logging.Filter):
-    """Lets through what is no detail, so many of a kind in a span, each in one line."""
+    """Lets through records that are no details, a number of each kind in a span, each in one line."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Values as callers have them at hand, numpy's and pandas' scalars among them, as Python's own.
 
-The rule of the file: it is the door. What passes is exactly a bool, an int, a float or a str, so that everything behind
-it can be compared, hashed, sent and stored; what can't be meant is refused with its name.
+The rule of the file: it is the door. A value that passes is exactly a bool, an int, a float or a str, so that it can be
+compared, hashed, sent and stored. Any other value is refused with its name.
 
 No I/O, no clock, no asyncio.
 """

@@ -1,4 +1,4 @@
-"""Text of others, made fit to be shown: in logs, in events, in errors.
+"""Texts of peers, made fit to be shown: in logs, in events, in errors.
 
 The rule of the file: a peer's text may reach a terminal or a log file, so it can neither end a line nor
 control a terminal, and it is short. What a program compares or stores stays as it was sent.

@@ -21,7 +21,7 @@ MIN_SHOWN_DIGITS = 6
 
 
 class AccountType(StrEnum):
-    """What kind of login it is."""
+    """Kinds of logins."""
 
     PAPER = "paper"
     """Every account is a paper account, an advisor's paper accounts included."""

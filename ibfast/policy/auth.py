@@ -96,7 +96,7 @@ class AuthManager:
             is_read_only: what the gateway said of its Read-Only API mode, None if it did not say.
 
         Raises:
-            AuthError: the login is not the one that was declared, or it can't be told.
+            AuthError: the login is not the one that was declared, or can't be recognised.
         """
         login = self.recognise(accounts)
         if not login.accounts:
@@ -126,7 +126,7 @@ class AuthManager:
         if login.type is AccountType.UNKNOWN:
             raise AuthError(
                 "account_type",
-                f"{declared} was declared, and what {_listed(login.accounts)} is can't be told{hint}",
+                f"{declared} was declared, and the type of {_listed(login.accounts)} is unknown{hint}",
                 'set account_type to "any" if this login is the right one',
             )
         raise AuthError(

@@ -25,7 +25,7 @@ _ORDER_LISTS = (Outgoing.REQ_OPEN_ORDERS, Outgoing.REQ_ALL_OPEN_ORDERS, Outgoing
 
 
 class Answers:
-    """What a gateway knows without a subscription.
+    """Answers of a gateway that need no subscription.
 
     Args:
         universe: the contracts.

@@ -88,7 +88,7 @@ class Desk:
 
     @property
     def subscriptions(self) -> Iterable[GatewaySubscription]:
-        """What is open."""
+        """The open subscriptions."""
         return self._holdings.subscriptions
 
     def handle(self, request: requests.Request | UnknownRequest) -> None:

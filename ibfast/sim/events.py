@@ -1,4 +1,4 @@
-"""What happens in a market, and what a gateway asks of the one behind it.
+"""Events of a market, and the interface between a gateway and its market.
 
 The rule of the file: an event carries its instrument's con_id and its time; a quote carries the full new state of both
 sides. Absent numbers are None.
@@ -81,7 +81,7 @@ class Bars:
 
 
 class EventSource(Protocol):
-    """Where a gateway's events come from: the made-up `Market`, or a file of recorded ticks."""
+    """The source of a gateway's events: the made-up `Market`, or a file of recorded ticks."""
 
     universe: Universe
     paces_itself: bool

@@ -1,6 +1,6 @@
-"""What one client holds at a gateway: its open subscriptions, their streams and their shares of the limits.
+"""The open subscriptions of one client at a gateway, their streams and their shares of the limits.
 
-The rule of the file: whatever begins here is given back here, when its request is cancelled or its client is gone.
+The rule of the file: all that begins here is given back here, when its request is cancelled or its client is gone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Holdings:
 
     @property
     def subscriptions(self) -> tuple[GatewaySubscription, ...]:
-        """What is open."""
+        """The open subscriptions."""
         return tuple(self._open.values())
 
     def has(self, family: Family, req_id: int) -> bool:

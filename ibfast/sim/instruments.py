@@ -1,4 +1,4 @@
-"""What the simulated gateway knows to trade.
+"""The instruments of the simulated gateway.
 
 The rule of the file: plain facts, made for a given day; no prices in motion, nothing of the wire.
 Contract ids are IB's own where they are widely known; the others are made up and stable.
@@ -321,7 +321,7 @@ def _third_fridays(today: date) -> Iterator[date]:
 
 
 def builtin_instruments(today: date) -> list[Instrument]:
-    """Make stocks, forex, indices, futures and a chain of options; what expires does so after `today`."""
+    """Make stocks, forex, indices, futures and a chain of options; futures and options expire after `today`."""
     stocks = [_stock(listing, today) for listing in _LISTINGS]
     chain_on = next(stock for stock in stocks if stock.con_id == _CHAIN_ON)
     return [

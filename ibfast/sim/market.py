@@ -65,7 +65,7 @@ _DEEPEST_LOTS = 20
 
 @dataclass(frozen=True, slots=True)
 class _Traits:
-    """What generating an instrument's events takes, worked out once."""
+    """Parameters of an instrument's events, computed once."""
 
     instrument: Instrument
     key: int
@@ -299,7 +299,7 @@ def _traits(instrument: Instrument, seed: int, rate: float) -> _Traits:
 
 
 def _arrivals(rng: np.random.Generator, expected: float, length_ns: int) -> npt.NDArray[np.int64]:
-    """Return sorted offsets of self-exciting arrivals; what would fall behind the block's end is folded into it."""
+    """Return sorted offsets of self-exciting arrivals; those behind the block's end are folded into it."""
     clusters = rng.poisson(expected * (1 - _BRANCHING))
     sizes = rng.geometric(1 - _BRANCHING, clusters)
     times = np.repeat(rng.random(clusters) * length_ns, sizes)
@@ -319,7 +319,7 @@ def _prices(
     first: float,
     last: float,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return bid and ask after each event: a bridge from `first` to `last`, looked at only where the price moves."""
+    """Return bid and ask after each event: a bridge from `first` to `last`, sampled only where the price moves."""
     moves = np.flatnonzero(is_move)
     at = np.concatenate(([0.0], share[moves], [1.0]))
     steps = np.concatenate(([0.0], rng.standard_normal(len(moves) + 1) * np.sqrt(np.diff(at))))

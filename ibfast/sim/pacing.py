@@ -42,7 +42,7 @@ _PACING = "Historical Market Data Service error message:Historical data request 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not served, by which rule; `ends_session` where the connection is closed besides."""
+    """Why a request is not served, by which rule; `ends_session`: the connection is closed, too."""
 
     code: int
     message: str
@@ -124,7 +124,7 @@ class ClockRate:
 
 
 class GatewayLimits:
-    """What one account may have at once, and how often it may ask, over all its connections.
+    """The limits of one account, at once and within windows of time, over all its connections.
 
     Args:
         lines: market-data lines.

@@ -27,7 +27,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Direction(Enum):
-    """Where bytes go."""
+    """The direction of bytes."""
 
     TO_CLIENT = "client"
     TO_GATEWAY = "gateway"
@@ -79,7 +79,7 @@ class _Pipe:
 
 
 class _Link:
-    """One client's connection, and that to the gateway which belongs to it."""
+    """One client's connection, and its connection to the gateway."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.tamper = Tamper()
@@ -156,7 +156,7 @@ class _Link:
 
 @dataclass(slots=True)
 class _Treatment:
-    """What the next `left` connections get from their first byte on."""
+    """The treatment of the next `left` connections from their first byte on."""
 
     apply: Callable[[_Link], None]
     left: int

@@ -1,4 +1,4 @@
-"""What a gateway gives to its sessions, and a session to its desk, so that neither names the class of the other."""
+"""The interfaces between a gateway, its sessions and their desks, so that none names the class of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One open request of a client: what stands between its stream and its session.
+"""One open request of a client, between its stream and its session.
 
 The rule of the file: the stream goes on as ever; whether its messages reach the client is decided here, by flags that
 the faults set. What the request holds (a market-data line, a listener) is given back by its desk.
@@ -38,7 +38,7 @@ class Resumable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a subscription holds: `release` gives back what it counts for among the limits."""
+    """A subscription's channel and stream; `release` gives back its share of a limit."""
 
     channel: MarketChannel
     stream: Listener
@@ -46,7 +46,7 @@ class Holding:
 
 
 class GatewaySubscription:
-    """What a client has open.
+    """One open request of a client.
 
     Attributes:
         client_id, family, req_id, instrument: of the request.

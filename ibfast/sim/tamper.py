@@ -1,4 +1,4 @@
-"""What is done to a stream of frames on its way: where it breaks off, and what is corrupted.
+"""Damage to a stream of frames on its way: where it breaks off, and which bytes are corrupted.
 
 The rule of the file: bytes in, bytes out; no socket, no clock. Frames are found by their four-byte length alone.
 """
@@ -15,7 +15,7 @@ _LENGTH_BYTES = 4
 
 
 class Corruption(Enum):
-    """What becomes of a frame."""
+    """How a frame is damaged."""
 
     IMPOSSIBLE_LENGTH = "its length is more than any frame has"
     WRONG_LENGTH = "its length is 512 off, so that it swallows its followers or ends within itself"
@@ -34,7 +34,7 @@ _MASKS = {Corruption.IMPOSSIBLE_LENGTH: b"\x7f\0\0\0", Corruption.WRONG_LENGTH: 
 
 @dataclass(slots=True)
 class _Plan:
-    """What is done after `frames` whole frames, counted from the next one's begin (None: from here), and `nbytes`."""
+    """The damage after `frames` whole frames, counted from the next one's begin (None: from here), and `nbytes`."""
 
     act: Corruption | Ending
     frames: int | None

@@ -301,4 +301,4 @@ _CODECS = {
     )
     for tick_type, (msg_id, text_body, protobuf_body) in _FORMS.items()
 }
-"""What `encode` needs: the first protobuf version, the three forms of the id, the writers of text and protobuf."""
+"""For `encode`: the first protobuf version, the three forms of the id, the writers of text and protobuf."""

@@ -20,7 +20,7 @@ __all__ = [
 
 
 class MarketDataType(IntEnum):
-    """What kind of data a subscription delivers."""
+    """The kind of data that a subscription delivers."""
 
     REALTIME = 1
     FROZEN = 2
@@ -64,7 +64,7 @@ class ServerVersion(IntEnum):
 
 
 class TickType(IntEnum):
-    """What a level-1 tick is about (IB's tick types)."""
+    """The subject of a level-1 tick (IB's tick types)."""
 
     BID_SIZE = 0
     BID = 1

@@ -184,7 +184,7 @@ class TickSnapshotEnd:
 
 @dataclass(frozen=True, slots=True)
 class MarketDataTypeMessage:
-    """What a subscription really delivers, a MarketDataType."""
+    """The kind of data that a subscription really delivers, a MarketDataType."""
 
     req_id: int
     market_data_type: int

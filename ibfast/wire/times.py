@@ -113,7 +113,7 @@ _ZONES = {
     "Eastern Standard Time (New South Wales)": "Australia/Sydney",
     "Coordinated Universal Time": "UTC",
 }
-"""What IB and TWS call time zones, where IANA does not, or not everywhere
+"""Names of time zones that IB and TWS use, and IANA does not, or not everywhere
 (https://interactivebrokers.github.io/tws-api/contract_details.html lists many)."""
 
 
